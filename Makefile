@@ -1,0 +1,43 @@
+# The two commands are `make train` and `make test`; `make help` lists all.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help train test test-all check benchmark clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, export the model
+	$(RUN) train_cnn.py
+
+test: $(VENV)/ready-to-test check  ## install, check and test: all that CI runs
+	$(RUN) -m pytest
+
+test-all: $(VENV)/ready-to-test check  ## the same with the tests that take minutes
+	$(RUN) -m pytest -m ''
+
+check: $(VENV)/ready-to-test  ## lint, formatting and types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+benchmark: $(VENV)/ready-to-train  ## images a second against the tutorial's feed_dict loop
+	$(RUN) -m benchmarks.throughput
+	$(RUN) -m benchmarks.startup
+
+clean:  ## delete the environment; runs stay
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$$($(PYTHON) --version) found, Python 3.11 or later wanted: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready-to-train: requirements.txt constraints.txt $(VENV)/bin/python
+	$(RUN) -m pip install --quiet -r requirements.txt -c constraints.txt
+	touch $@
+
+$(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready-to-train
+	$(RUN) -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	touch $@

@@ -1,0 +1,80 @@
+"""What is written here is still there after a power cut, or was never seen.
+
+The one room that changes the disk, besides TensorFlow's Saver. The recipe (write, fsync, rename, fsync the directory)
+is that of the POSIX manual pages and of "All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_TEMPORARY = ".tmp"
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Makes `path` hold `content`: whoever looks, also after a crash, finds the old bytes or the new, never a mixture.
+
+    Writes `path` with `.tmp` appended, and renames it. A crash can leave that file behind; the next call uses it up.
+    """
+    temporary = path.with_name(path.name + _TEMPORARY)
+    write(temporary, content)
+    temporary.rename(path)
+    sync(path.parent)
+
+
+def replace_json(path: Path, record: dict[str, Any]) -> None:
+    """Makes `path` hold the record as JSON, indented for people."""
+    replace(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file in place and waits until its bytes are on the disk. Its name is not safe before `sync(parent)`."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a directory's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and its parents where they are missing."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync(made.parent)
+
+
+def rename_tree(source: Path, target: Path) -> None:
+    """Renames a directory once everything below it is on the disk; `target` must not exist.
+
+    Raises:
+      FileExistsError: something is at `target`; `source` stays where it is.
+    """
+    if target.exists():
+        raise FileExistsError(target)
+    for directory, _, names in os.walk(source):
+        for name in names:
+            sync(Path(directory) / name)
+        sync(Path(directory))
+    source.rename(target)
+    sync(target.parent)
+
+
+def delete(paths: Iterable[Path]) -> None:
+    """Deletes files, and directories with all below them; those that are gone already are fine."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""Hashes by which bytes and weights are recognised."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # hashing files needs no NumPy, and must not wait for it
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+
+def file_sha256(path: Path) -> str:
+    """The hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The hex sha256 of named arrays: equal if and only if all of them are, to the last bit.
+
+    Taken name by name in sorted order over a line of name, dtype and shape, as in `layer1/biases float32 [10]`,
+    then the little-endian bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes())
+    return digest.hexdigest()

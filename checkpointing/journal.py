@@ -1,0 +1,65 @@
+"""A file of one JSON object a line that survives being cut off in the middle of a line.
+
+metrics = Journal(path)
+metrics.rewind(lambda record: record["step"] <= 100)   # what a crash left beyond the checkpoint is redone
+metrics.append({"step": 200, "loss": 0.5})
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checkpointing import durable
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Appends records to a file; a line that a crash cut short is no record."""
+
+    def __init__(self, path: Path) -> None:
+        """The file is made by the first append."""
+        self.path = path
+
+    def records(self) -> list[Record]:
+        """The whole records, in order."""
+        if not self.path.exists():
+            return []
+        found = [_parsed(line) for line in self.path.read_bytes().split(b"\n")]
+        return [record for record in found if record is not None]
+
+    def rewind(self, keep: Callable[[Record], bool] = lambda _: True) -> list[Record]:
+        """Drops lines cut short and the records that `keep` refuses, in one atomic step.
+
+        Returns:
+          The whole records that were dropped.
+        """
+        records = self.records()
+        kept = [record for record in records if keep(record)]
+        content = b"".join(_line(record) for record in kept)
+        if self.path.exists() and self.path.read_bytes() != content:
+            durable.replace(self.path, content)
+        return [record for record in records if not keep(record)]
+
+    def append(self, record: Record) -> None:
+        """Adds a record; once this returns, killing the process cannot undo it (a power cut can, until `sync`)."""
+        with self.path.open("ab") as file:
+            file.write(_line(record))
+
+    def sync(self) -> None:
+        """Waits until all records are on the disk."""
+        if self.path.exists():
+            durable.sync(self.path)
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # bytes that are no JSON, or no UTF-8
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,76 @@
+"""The names of all files in a train_dir, built and parsed here alone.
+
+checkpoint                               TensorFlow's state file: a cache of what the manifests say
+model.ckpt-100.data-00000-of-00001       the tensors
+model.ckpt-100.index                     where each tensor lies in them
+model.ckpt-100.meta                      the graph (MetaGraphDef)
+model.ckpt-100.manifest.json             the commit record: with it the checkpoint exists, without it does not
+model.ckpt-100.incomplete                there while the checkpoint is being made or deleted
+metrics.jsonl, history.jsonl             one JSON object a logged step, an attempt
+result.json                              what programs read at the end
+saved_model/100                          the exported model
+"""
+
+import re
+from pathlib import Path
+
+STATE_FILE = "checkpoint"
+METRICS = "metrics.jsonl"
+HISTORY = "history.jsonl"
+RESULT = "result.json"
+
+_PREFIX = "model.ckpt"
+_OF_CHECKPOINT = re.compile(r"model\.ckpt-(?P<step>0|[1-9]\d*)(?:\.|_temp)(?P<kind>.*)", re.ASCII | re.DOTALL)
+
+
+def prefix(directory: Path, step: int) -> Path:
+    """The prefix that the files of one checkpoint share, by which TensorFlow names it."""
+    return directory / f"{_PREFIX}-{step}"
+
+
+def meta_path(prefix: Path) -> Path:
+    """The file of the checkpoint's graph."""
+    return prefix.with_name(prefix.name + ".meta")
+
+
+def index_path(prefix: Path) -> Path:
+    """The file that says where each tensor lies."""
+    return prefix.with_name(prefix.name + ".index")
+
+
+def manifest_path(prefix: Path) -> Path:
+    """The file whose existence is the checkpoint's."""
+    return prefix.with_name(prefix.name + ".manifest.json")
+
+
+def incomplete_path(prefix: Path) -> Path:
+    """The mark that whatever lies here without a manifest is ours, and unfinished."""
+    return prefix.with_name(prefix.name + ".incomplete")
+
+
+def export_path(directory: Path, step: int) -> Path:
+    """Where the exported model goes: TensorFlow Serving looks for numbers under a base path."""
+    return directory / "saved_model" / str(step)
+
+
+def unfinished_export_path(target: Path) -> Path:
+    """Where a model is written before it is exported; no number, so no server takes it for a model."""
+    return target.with_name(target.name + ".incomplete")
+
+
+def files_of(prefix: Path) -> list[Path]:
+    """All that lies on the disk under this prefix, TensorFlow's temporary files included, in sorted order."""
+    step = step_of(prefix.name + ".")
+    return sorted(path for path in prefix.parent.iterdir() if step is not None and step_of(path.name) == step)
+
+
+def step_of(name: str) -> int | None:
+    """The step of the checkpoint that a file of this name belongs to; None for any other file."""
+    match = _OF_CHECKPOINT.fullmatch(name)
+    return int(match["step"]) if match else None
+
+
+def steps_with(directory: Path, kind: str) -> list[int]:
+    """The steps, in order, for which a file of this kind ('manifest.json', 'incomplete', 'index') is there."""
+    matches = (_OF_CHECKPOINT.fullmatch(path.name) for path in directory.iterdir())
+    return sorted(int(match["step"]) for match in matches if match and match["kind"] == kind)

@@ -1,0 +1,183 @@
+"""From argv to settings, and from errors to exit statuses.
+
+    def main(command: command_line.Command) -> int: ...
+
+    if __name__ == "__main__":
+        command_line.run(main, program="cnn", synopsis=__doc__)
+
+Exit status: what main returns; 1 for an error, told in one sentence on standard error; 2 for wrong usage.
+"""
+
+import dataclasses
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from absl import flags
+
+import configs
+from configs.settings import Settings
+
+ERROR = 1
+USAGE_ERROR = 2
+
+
+class Command(NamedTuple):
+    """What the command line said.
+
+    config: the recipe's name. settings: the recipe, with the flags that were given in place of its own values.
+    data_dir: None for the bundled MNIST. export_dir: None for the train_dir's own place. The rest: see the flags' help.
+    """
+
+    config: str
+    settings: Settings
+    data_dir: Path | None
+    download: bool
+    train_dir: Path
+    export_dir: Path | None
+    restore_from: Path | None
+    debug: bool
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+def define_flags(program: str) -> flags.FlagValues:
+    """All flags of a program: where things lie, and one for each field of its settings."""
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    place: dict[str, Any] = {"flag_values": values, "module_name": "places"}
+    flags.DEFINE_enum("config", program, configs.names(program), "the recipe to start from", **place)
+    flags.DEFINE_string("data_dir", None, "IDX files or a TFDS directory; unset: the bundled MNIST", **place)
+    flags.DEFINE_boolean("download", default=False, help="have TFDS prepare MNIST in an empty --data_dir", **place)
+    flags.DEFINE_string("train_dir", None, "all that a run writes; unset: runs/<config>", **place)
+    flags.DEFINE_string("export_dir", None, "the SavedModel; unset: <train_dir>/saved_model/<step>", **place)
+    flags.DEFINE_string("restore_from", None, "prefix of the checkpoint to start from", **place)
+    flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
+    flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
+    defaults = configs.load(program)
+    for field in dataclasses.fields(defaults):
+        _define_setting(field, getattr(defaults, field.name), values)
+    return values
+
+
+def _define_setting(field: dataclasses.Field[Any], default: Any, values: flags.FlagValues) -> None:  # noqa: ANN401 - a value of the field
+    bounds = field.metadata
+    common: dict[str, Any] = {"help": bounds["meaning"], "flag_values": values, "module_name": "settings"}
+    range_: dict[str, Any] = {"lower_bound": bounds["at_least"], "upper_bound": bounds["at_most"]}
+    if bounds["choices"]:
+        flags.DEFINE_enum(field.name, default, bounds["choices"], **common)
+    elif field.type is bool:
+        flags.DEFINE_boolean(field.name, default, **common)
+    elif field.type is int:
+        flags.DEFINE_integer(field.name, default, **range_, **common)
+    else:
+        flags.DEFINE_float(field.name, default, **range_, **common)
+
+
+def parse(program: str, argv: Sequence[str]) -> Command | None:
+    """Reads a command line; None where only help was asked for.
+
+    Raises:
+      UsageError: it cannot be understood; the message says why.
+    """
+    values = define_flags(program)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    if values.help:
+        return None
+    if rest:
+        message = f"'{rest[0]}' found, only flags wanted (--name=value)."
+        raise UsageError(message)
+    if values.download and not values.data_dir:
+        message = "--download found without --data_dir: say where the data should go."
+        raise UsageError(message)
+    recipe = configs.load(values.config)
+    given: dict[str, Any] = {
+        field.name: values[field.name].value for field in dataclasses.fields(recipe) if values[field.name].present
+    }
+    try:
+        settings = dataclasses.replace(recipe, **given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Command(
+        config=values.config,
+        settings=settings,
+        data_dir=_path(values.data_dir),
+        download=values.download,
+        train_dir=_path(values.train_dir) or Path("runs") / values.config,
+        export_dir=_path(values.export_dir),
+        restore_from=_path(values.restore_from),
+        debug=values.debug,
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def run(main: Callable[[Command], int], *, program: str, synopsis: str) -> NoReturn:
+    """Runs a program and ends the process with its exit status."""
+    sys.exit(_status(main, program, synopsis))
+
+
+def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
+    try:
+        command = parse(program, sys.argv)
+    except UsageError as error:
+        print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+        return USAGE_ERROR
+    if command is None:
+        print(synopsis, define_flags(program).get_help(), sep="\n")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    if not command.debug:
+        # TensorFlow tells of its build, of missing GPUs and of its own plans; its errors reach us as exceptions.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        return main(command)
+    except Exception as error:  # the last stop: any error becomes one sentence, none is swallowed
+        if command.debug:
+            raise
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return ERROR
+
+
+@contextmanager
+def silenced(command: Command) -> Iterator[None]:
+    """Holds back what the block writes to standard error, unless it fails or --debug was given.
+
+    Importing TensorFlow writes five lines about the machine, from C++, before any setting is read: whoever waits for
+    one sentence would have to look for it among them.
+    """
+    if command.debug:
+        yield
+        return
+    sys.stderr.flush()
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(standard_error, held_back.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # Our own errors are sentences; any other begins with its kind, and --debug tells the rest.
+    known = type(error).__module__.startswith(("mnist", "checkpointing"))
+    return text if known else f"{type(error).__name__}: {text} (--debug shows where)"

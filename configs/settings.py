@@ -1,0 +1,95 @@
+"""What can be set for a run, with meaning and bounds; each field is also a flag of its own name."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(
+    meaning: str,
+    default: object = dataclasses.MISSING,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    changes_weights: bool = True,
+) -> Any:  # noqa: ANN401 - as dataclasses.field, it stands where a value of the field's type is wanted
+    """A field of the settings.
+
+    Args:
+      meaning: the flag's help line.
+      default: unless a recipe says otherwise; without it, each recipe must.
+      at_least: the smallest value allowed.
+      at_most: the largest.
+      choices: the words allowed.
+      changes_weights: whether the weights are a function of it; if so, a run cannot go on with another value.
+    """
+    bounds = {"at_least": at_least, "at_most": at_most, "choices": choices}
+    metadata = {"meaning": meaning, "changes_weights": changes_weights, **bounds}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every model needs to know."""
+
+    train_steps: int = setting("updates to make, one batch each", at_least=1)
+    batch_size: int = setting("images an update", 100, at_least=1, at_most=60_000)
+    optimizer: str = setting("how the gradient is applied", choices=("sgd", "momentum", "adam"))
+    learning_rate: float = setting("how far an update goes, at its highest", at_least=0, at_most=1000)
+    learning_rate_schedule: str = setting(
+        "how it changes with the steps", "constant", choices=("constant", "cosine", "one_cycle")
+    )
+    momentum: float = setting("of the optimizer of that name", 0.9, at_least=0, at_most=1)
+    seed: int = setting("names the run: initial weights, order, dropout", 0, at_least=0, at_most=2**31 - 1)
+    validation_size: int = setting("training images kept for validation, the last ones", 5000, at_least=0)
+    log_every_steps: int = setting("log and record; 0 for the last step only", 100, at_least=0, changes_weights=False)
+    evaluate_every_steps: int = setting("validate; 0 for the last step only", 500, at_least=0, changes_weights=False)
+    save_every_steps: int = setting("save a checkpoint; 0 for the last step only", at_least=0, changes_weights=False)
+    save_every_seconds: float = setting("save also so often; 0 for never", 0.0, at_least=0, changes_weights=False)
+    max_to_keep: int = setting("newest checkpoints to keep; 0 for all", 5, at_least=0, changes_weights=False)
+    keep_checkpoint_every_n_hours: float = setting(
+        "keep one for good every so many hours of training", 10_000.0, at_least=0.001, changes_weights=False
+    )
+    save_relative_paths: bool = setting(
+        "names, not absolute paths, in the state file", default=True, changes_weights=False
+    )
+    sharded: bool = setting("one data file a device", default=False, changes_weights=False)
+    threads: int = setting("that compute; 0 for TensorFlow's choice", 0, at_least=0, changes_weights=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a value is out of bounds."""
+        for field in dataclasses.fields(self):
+            problem = _problem(getattr(self, field.name), field.metadata)
+            if problem:
+                message = f"--{field.name}={getattr(self, field.name)}: {problem}"
+                raise ValueError(message)
+
+    def changing_weights(self) -> dict[str, Any]:
+        """The settings that the weights are a function of."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.metadata["changes_weights"]
+        }
+
+
+def _problem(value: float | str, bounds: Mapping[str, Any]) -> str | None:
+    if bounds["choices"] and value not in bounds["choices"]:
+        return f"one of {', '.join(bounds['choices'])} wanted"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number wanted"
+    if bounds["at_least"] is not None and value < bounds["at_least"]:
+        return f"at least {bounds['at_least']} wanted"
+    if bounds["at_most"] is not None and value > bounds["at_most"]:
+        return f"at most {bounds['at_most']} wanted"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnSettings(Settings):
+    """What a convolutional network needs to know besides."""
+
+    dropout_rate: float = setting("share of hidden units dropped in training", 0.5, at_least=0, at_most=0.99)

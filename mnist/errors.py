@@ -1,0 +1,9 @@
+"""What can go wrong with the task, told so that a person can act on it."""
+
+
+class DataError(Exception):
+    """The data is not what it should be. The message names the file, what was found, and what was wanted."""
+
+
+class TrainingError(Exception):
+    """Training cannot go on. The message names the step and what to do next."""

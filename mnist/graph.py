@@ -1,0 +1,180 @@
+"""One graph that trains: data, model, loss and update, with the loop over the steps inside it.
+
+    training_graph = graph.build(models.Softmax, data.train, batch_size=100, ...)
+    with graph.open_session(training_graph, threads=1) as session:
+        graph.start(session, training_graph, data.train)
+        session.run(training_graph.run_steps, {training_graph.steps_to_run: 100})
+
+The training images are put once into variables that are not saved; nothing is fed while training goes on.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from mnist import sampling
+from mnist.dataset import IMAGE_SHAPE, Split
+from mnist.models import Model
+
+OPTIMIZERS = ("sgd", "momentum", "adam")
+
+
+class Update(NamedTuple):
+    """What running steps returns, all scalars of the last update made.
+
+    step: int64, the number of updates applied so far.
+    loss: float32, mean cross entropy of the last batch, before its update.
+    learning_rate: float32, as the last update used it.
+    """
+
+    step: Any
+    loss: Any
+    learning_rate: Any
+
+
+class Inference(NamedTuple):
+    """From raw pixels to answers.
+
+    images: uint8 [N, 28, 28], raw pixels 0 to 255; a placeholder.
+    classes: int64 [N]. probabilities: float32 [N, 10].
+    """
+
+    images: tf.Tensor
+    classes: tf.Tensor
+    probabilities: tf.Tensor
+
+
+class TrainingGraph(NamedTuple):
+    """The tensors that training is made of, in `graph`.
+
+    steps_to_run: int64 scalar placeholder. run_steps: makes that many updates in one session.run.
+    step: the variable that counts the updates.
+    saved: the variables whose values are the run's state; trained: those of them that the optimizer updates.
+    """
+
+    graph: tf.Graph
+    steps_to_run: tf.Tensor
+    run_steps: Update
+    step: tf.Variable
+    saved: list[tf.Variable]
+    trained: list[tf.Variable]
+    inference: Inference
+    initialize: tf.Operation
+    train_images: tf.Tensor
+    train_labels: tf.Tensor
+
+
+def build(
+    make_model: Callable[[], Model],
+    train: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    make_optimizer: Callable[[tf.Tensor], tf.compat.v1.train.Optimizer],
+    learning_rate: Callable[[tf.Tensor], tf.Tensor],
+) -> TrainingGraph:
+    """Builds the training graph for training data of this size.
+
+    Args:
+      make_model: makes the model and its variables in the graph.
+      train: the training data; only its size is used here, `start` puts the data in.
+      batch_size: images an update.
+      seed: keys the order of the images and what dropout drops.
+      make_optimizer: from the learning rate (float32 scalar) to the optimizer.
+      learning_rate: from the step (int64 scalar) to the learning rate.
+
+    Returns:
+      The graph's tensors.
+    """
+    with tf.Graph().as_default() as graph:
+        train_images, images = _data_variable("train_images", train.images.shape)
+        train_labels, labels = _data_variable("train_labels", train.labels.shape)
+        step = tf.compat.v1.train.get_or_create_global_step()
+        model = make_model()
+        trained = tf.compat.v1.trainable_variables()
+
+        def update(step_now: tf.Tensor, _loss: tf.Tensor, _rate: tf.Tensor) -> Update:
+            indices = sampling.batch_indices(step_now, batch_size=batch_size, size=len(train.labels), seed=seed)
+            logits = model.logits(tf.gather(images, indices), dropout_key=tf.stack([seed, step_now]))  # [B, 10]
+            batch_labels = tf.cast(tf.gather(labels, indices), tf.int32)  # [B]
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch_labels, logits=logits))
+            rate = learning_rate(step_now)
+            updated = make_optimizer(rate).minimize(loss, var_list=trained)
+            with tf.control_dependencies([updated]):
+                return Update(step_now + 1, tf.identity(loss), rate)
+
+        steps_to_run = tf.compat.v1.placeholder(tf.int64, [], name="steps_to_run")
+        start = step.read_value()
+        done = tf.while_loop(
+            lambda step_now, _loss, _rate: step_now < start + steps_to_run,
+            update,
+            Update(start, tf.constant(0.0), tf.constant(0.0)),
+            # One update after the other: each reads the weights that the one before wrote.
+            parallel_iterations=1,
+        )
+        run_steps = Update(step.assign(done.step), done.loss, done.learning_rate)
+        return TrainingGraph(
+            graph=graph,
+            steps_to_run=steps_to_run,
+            run_steps=run_steps,
+            step=step,
+            saved=tf.compat.v1.global_variables(),
+            trained=trained,
+            inference=build_inference(model),
+            initialize=tf.compat.v1.global_variables_initializer(),
+            train_images=train_images,
+            train_labels=train_labels,
+        )
+
+
+def build_inference(model: Model, images: tf.Tensor | None = None) -> Inference:
+    """Adds to the current graph the way from raw pixels (by default a placeholder) to answers."""
+    if images is None:
+        images = tf.compat.v1.placeholder(tf.uint8, [None, *IMAGE_SHAPE], name="images")
+    logits = model.logits(images)  # [N, 10]
+    return Inference(images, tf.argmax(logits, axis=1, name="classes"), tf.nn.softmax(logits, name="probabilities"))
+
+
+def make_optimizer(name: str, rate: tf.Tensor, *, momentum: float) -> tf.compat.v1.train.Optimizer:
+    """The optimizer called `name`, one of OPTIMIZERS; `momentum` is used by the optimizer of that name alone."""
+    if name == "sgd":
+        return tf.compat.v1.train.GradientDescentOptimizer(rate)
+    if name == "momentum":
+        return tf.compat.v1.train.MomentumOptimizer(rate, momentum)
+    if name == "adam":
+        return tf.compat.v1.train.AdamOptimizer(rate)
+    message = f"optimizer {name!r} found, one of {', '.join(OPTIMIZERS)} wanted."
+    raise ValueError(message)
+
+
+def open_session(training_graph: TrainingGraph, threads: int) -> tf.compat.v1.Session:
+    """A session on the graph whose results do not depend on chance.
+
+    Args:
+      training_graph: what will be run.
+      threads: how many threads compute, 0 for as many as TensorFlow likes. A small model is faster with one.
+    """
+    # Asked for, an op whose kernel could give other bits the next time raises an error instead.
+    tf.config.experimental.enable_op_determinism()
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    return tf.compat.v1.Session(graph=training_graph.graph, config=config)
+
+
+def start(session: tf.compat.v1.Session, training_graph: TrainingGraph, train: Split) -> None:
+    """Puts the training data into the graph and every other variable at its start."""
+    load_data = [variable.initializer for variable in training_graph.graph.get_collection(_DATA)]
+    data = {training_graph.train_images: train.images, training_graph.train_labels: train.labels}
+    session.run([training_graph.initialize, *load_data], data)
+
+
+_DATA = tf.compat.v1.GraphKeys.LOCAL_VARIABLES
+
+
+def _data_variable(name: str, shape: tuple[int, ...]) -> tuple[tf.Tensor, tf.Variable]:
+    """A uint8 variable that is never saved, and the placeholder through which it is filled once."""
+    placeholder = tf.compat.v1.placeholder(tf.uint8, shape, name=f"{name}_to_load")
+    variable = tf.compat.v1.get_variable(
+        name, initializer=placeholder, trainable=False, collections=[_DATA], use_resource=True
+    )
+    return placeholder, variable

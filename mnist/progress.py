@@ -1,0 +1,64 @@
+"""Training as a person sees it: a bar on a terminal, a log line every logged step elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+_log = logging.getLogger(__name__)
+
+
+class Progress:
+    """A context in which training reports how far it is."""
+
+    def __init__(self, train_steps: int, step: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Starts at `step` of `train_steps`."""
+        self._train_steps = train_steps
+        self._first_step = step
+        self._clock = clock
+        self._started = clock()
+        self._context = ExitStack()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        """Opens the bar where standard error is a terminal."""
+        if sys.stderr.isatty():
+            self._context.enter_context(logging_redirect_tqdm())
+            self._bar = self._context.enter_context(
+                tqdm(total=self._train_steps, initial=self._first_step, unit=" steps", dynamic_ncols=True)
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the bar."""
+        self._context.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Shows the record of a logged step: beside the bar, or as a line of its own."""
+        figures = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:,.0f}"}
+        if "validation_accuracy" in record:
+            figures["validation"] = f"{record['validation_accuracy']:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix(figures)
+            return
+        step = record["step"]
+        told = "  ".join(f"{name} {figure}" for name, figure in figures.items())
+        _log.info("step %d/%d  %s  %s left", step, self._train_steps, told, self._time_left(step))
+
+    def _time_left(self, step: int) -> str:
+        """As the run has gone so far, evaluations and saves included."""
+        seconds_a_step = (self._clock() - self._started) / (step - self._first_step)
+        return str(tqdm.format_interval(seconds_a_step * (self._train_steps - step)))

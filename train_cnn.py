@@ -1,0 +1,49 @@
+"""Trains the tutorial's convolutional network on MNIST; run again, it goes on where it was stopped.
+
+    python train_cnn.py [--data_dir=DIR] [--train_dir=DIR] [--export_dir=DIR] [--any_setting=VALUE ...]
+
+Without flags: ten epochs of the bundled MNIST, in minutes on two cores, to a test accuracy of 0.992. What it leaves
+in the train_dir (runs/cnn): checkpoints, metrics.jsonl, result.json, and a SavedModel in saved_model/5500.
+Kill it at any moment and run the same command again: the weights come out the same, bit for bit.
+Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an error; 2 wrong usage.
+"""
+
+from checkpointing import resume
+from checkpointing.interruption import listen_for_stop
+from configs import command_line
+from configs.command_line import Command
+from configs.settings import CnnSettings
+from mnist.stopwatch import Stopwatch
+
+MODEL = "cnn"
+
+
+def main(command: Command) -> int:
+    """Loads the data, finds where to go on, and trains."""
+    stopwatch = Stopwatch()
+    settings = command.settings
+    assert isinstance(settings, CnnSettings)
+    with listen_for_stop() as stop:
+        with stopwatch("data"):
+            from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
+
+            data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+        identity = {"model": MODEL, "data": data.fingerprint, **settings.changing_weights()}
+        start = resume.find_start(
+            command.train_dir, identity, restore_from=command.restore_from, may_grow=("train_steps",)
+        )
+        with stopwatch("import"), command_line.silenced(command):
+            import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
+            from mnist import models  # noqa: PLC0415
+
+        def make_model() -> models.Model:
+            return models.Cnn(settings.seed, settings.dropout_rate)
+
+        run = trainer.Run(
+            command, make_model, data=data, identity=identity, start=start, stopwatch=stopwatch, stop=stop
+        )
+        return run.execute()
+
+
+if __name__ == "__main__":
+    command_line.run(main, program=MODEL, synopsis=__doc__)
