@@ -1,0 +1,75 @@
+"""The tutorial's way to train, to be measured against: a Python loop that feeds each batch through feed_dict.
+
+The models, optimizers and batches are those of TensorFlow 1's "MNIST for ML Beginners" and "Deep MNIST for Experts".
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mnist.dataset import Split
+
+v1 = tf.compat.v1
+Array = np.ndarray[Any, Any]
+
+
+def batches(split: Split, batch_size: int) -> Iterator[tuple[Array, Array]]:
+    """Without end: images float32 [B, 784] in 0..1 and labels one-hot float32 [B, 10], shuffled anew each epoch.
+
+    Gathered batch by batch: faster than the tutorial's own next_batch, which copied all images once an epoch.
+    """
+    images = split.images.reshape(-1, 784).astype(np.float32) / 255
+    labels = np.eye(10, dtype=np.float32)[split.labels]
+    generator = np.random.default_rng(0)
+    while True:
+        order = generator.permutation(len(labels))
+        for begin in range(0, len(labels) - batch_size + 1, batch_size):
+            batch = order[begin : begin + batch_size]
+            yield images[batch], labels[batch]
+
+
+def softmax(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
+    """float32 [B, 784] to logits [B, 10]."""
+    del keep
+    return images @ tf.Variable(tf.zeros([784, 10])) + tf.Variable(tf.zeros([10]))
+
+
+def cnn(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
+    """float32 [B, 784] to logits [B, 10]; `keep` is the share of hidden units that dropout leaves."""
+
+    def layer(*shape: int) -> tuple[tf.Variable, tf.Variable]:
+        return tf.Variable(tf.random.truncated_normal(shape, stddev=0.1)), tf.Variable(tf.fill(shape[-1:], 0.1))
+
+    maps = tf.reshape(images, [-1, 28, 28, 1])
+    for weights, biases in (layer(5, 5, 1, 32), layer(5, 5, 32, 64)):
+        maps = tf.nn.relu(tf.nn.conv2d(maps, weights, strides=1, padding="SAME") + biases)
+        maps = tf.nn.max_pool2d(maps, ksize=2, strides=2, padding="SAME")
+    weights, biases = layer(7 * 7 * 64, 1024)
+    hidden = tf.nn.relu(tf.reshape(maps, [-1, 7 * 7 * 64]) @ weights + biases)
+    weights, biases = layer(1024, 10)
+    return tf.nn.dropout(hidden, rate=1 - keep) @ weights + biases
+
+
+def make_train_step(model: str, train: Split, batch_size: int, threads: int) -> Callable[[], None]:
+    """Starts a session; gives what makes one update."""
+    with tf.Graph().as_default() as graph:
+        images = v1.placeholder(tf.float32, [None, 784])
+        labels = v1.placeholder(tf.float32, [None, 10])
+        keep = v1.placeholder(tf.float32, [])
+        logits = {"softmax": softmax, "cnn": cnn}[model](images, keep)
+        loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        optimizer = v1.train.GradientDescentOptimizer(0.5) if model == "softmax" else v1.train.AdamOptimizer(1e-4)
+        update = optimizer.minimize(loss)
+        initialize = v1.global_variables_initializer()
+    config = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    session = v1.Session(graph=graph, config=config)
+    session.run(initialize)
+    source = batches(train, batch_size)
+
+    def train_step() -> None:
+        batch_images, batch_labels = next(source)
+        session.run(update, {images: batch_images, labels: batch_labels, keep: 0.5})
+
+    return train_step

@@ -1,0 +1,68 @@
+"""Rounds to medians, ratios, a table, a JSON file and a plot."""
+
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from checkpointing import manifest
+from mnist import result
+
+DIRECTORY = Path("runs/benchmarks")
+
+
+def write(name: str, unit: str, rounds: Mapping[str, Sequence[float]], notes: Mapping[str, Any]) -> None:
+    """Prints a table of the peers, and writes `runs/benchmarks/<name>.json` and `.png`.
+
+    Args:
+      name: of the benchmark.
+      unit: what the figures are.
+      rounds: by peer, one figure a round; the first peer is ours, to which the ratios are taken round by round.
+      notes: figures to record beside these.
+    """
+    ours = next(iter(rounds.values()))
+    rows = [
+        {
+            "peer": peer,
+            f"median {unit}": statistics.median(figures),
+            "lowest": min(figures),
+            "highest": max(figures),
+            "ours / it": statistics.median(mine / other for mine, other in zip(ours, figures, strict=True)),
+        }
+        for peer, figures in rounds.items()
+    ]
+    print(f"\n{name}, {len(ours)} rounds, {result.machine()}")
+    print(tabulate(rows, headers="keys", floatfmt=("", ",.4g", ",.4g", ",.4g", ".2f")))
+    for note, figure in notes.items():
+        print(f"{note}: {figure}")
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    record = {
+        "unit": unit,
+        "rounds": dict(rounds),
+        "table": rows,
+        "notes": dict(notes),
+        "machine": result.machine(),
+        "versions": manifest.versions() | {"system": platform.platform()},
+    }
+    (DIRECTORY / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    _plot(name, unit, rounds)
+
+
+def _plot(name: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> None:
+    """One dot a round, one line of dots a peer."""
+    figure = Figure(figsize=(7, 0.8 + 0.6 * len(rounds)), layout="constrained")
+    axes = figure.subplots()
+    for row, figures in enumerate(rounds.values()):
+        axes.plot(figures, [row] * len(figures), "o", alpha=0.6)
+    axes.set_yticks(range(len(rounds)), list(rounds))
+    axes.invert_yaxis()
+    axes.margins(y=0.3)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(unit)
+    axes.set_title(name)
+    figure.savefig(DIRECTORY / f"{name}.png", dpi=120)
