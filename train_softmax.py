@@ -30,7 +30,7 @@ def main(command: Command) -> int:
         start = resume.find_start(
             command.train_dir, identity, restore_from=command.restore_from, may_grow=("train_steps",)
         )
-        with stopwatch("import"), command_line.silenced(command):
+        with stopwatch("import"), command_line.silenced(debug=command.debug):
             import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
             from mnist import models  # noqa: PLC0415
 

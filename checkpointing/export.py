@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpointing import durable, layout
+from checkpointing import alias, durable, layout
 from checkpointing.errors import CheckpointError
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -63,8 +63,8 @@ def export_saved_model(
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = build_signatures()
         saver = tf.compat.v1.train.Saver()
-        definition = saver.saver_def
-        session.run(definition.restore_op_name, {definition.filename_tensor_name: str(prefix)})
+        with alias.without_pattern(prefix) as plain:
+            saver.restore(session, str(plain))
         builder = tf.compat.v1.saved_model.Builder(str(unfinished))
         builder.add_meta_graph_and_variables(
             session,
@@ -102,8 +102,13 @@ def check_saved_model(directory: Path, example: Example) -> None:
 
 
 def _ask(directory: Path, inputs: Arrays) -> dict[str, Any]:
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(directory))
+    # The loader looks for the weights below the directory, so it is the directory's own name that counts, too.
+    with (
+        alias.without_pattern(directory / "saved_model.pb") as plain,
+        tf.Graph().as_default(),
+        tf.compat.v1.Session() as session,
+    ):
+        meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(plain.parent))
         signature = meta_graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
         feed = {signature.inputs[name].name: array for name, array in inputs.items()}
         fetches = {name: tensor.name for name, tensor in signature.outputs.items()}

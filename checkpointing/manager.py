@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf import text_format
 
-from checkpointing import durable, layout, manifest, rotation
+from checkpointing import alias, durable, layout, manifest, rotation
 from checkpointing.errors import CheckpointError
 from checkpointing.manifest import Manifest
 from checkpointing.resume import Start
@@ -103,16 +103,14 @@ class CheckpointManager:
         if manifest_path.is_file():
             manifest.check_files(prefix, Manifest.read(manifest_path))
         try:
-            self._check_variables(prefix)
-            # Not saver.restore: it takes brackets in the path for a pattern.
-            definition = self._saver.saver_def
-            session.run(definition.restore_op_name, {definition.filename_tensor_name: str(prefix)})
-        except (tf.errors.OpError, ValueError, IndexError) as error:
+            with alias.without_pattern(prefix) as plain, session.graph.as_default():
+                self._check_variables(prefix, tf.train.load_checkpoint(str(plain)))
+                self._saver.restore(session, str(plain))
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
             message = f"{prefix}: cannot be restored ({str(error).splitlines()[0]}); give another --restore_from."
             raise CheckpointError(message) from error
 
-    def _check_variables(self, prefix: Path) -> None:
-        reader = tf.train.load_checkpoint(str(prefix))
+    def _check_variables(self, prefix: Path, reader: tf.compat.v1.train.NewCheckpointReader) -> None:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
         for variable in self._variables:
             name = variable.op.name
@@ -162,7 +160,8 @@ class CheckpointManager:
         mark = layout.incomplete_path(prefix)
         durable.write(mark, b"")
         durable.sync(self._directory)
-        self._saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
+        with session.graph.as_default():  # outside any graph the Saver believes itself in eager mode
+            self._saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
         durable.write(layout.meta_path(prefix), self._meta_graph)
         files = [path for path in layout.files_of(prefix) if path != mark]
         for path in files:

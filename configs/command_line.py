@@ -152,13 +152,13 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
 
 
 @contextmanager
-def silenced(command: Command) -> Iterator[None]:
-    """Holds back what the block writes to standard error, unless it fails or --debug was given.
+def silenced(*, debug: bool) -> Iterator[None]:
+    """Holds back what the block writes to standard error, unless it fails or `debug` says not to.
 
     Importing TensorFlow writes five lines about the machine, from C++, before any setting is read: whoever waits for
     one sentence would have to look for it among them.
     """
-    if command.debug:
+    if debug:
         yield
         return
     sys.stderr.flush()
