@@ -1,0 +1,32 @@
+"""What all tests share: small data cut from the bundled MNIST, and the programs as processes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist import idx
+from mnist.dataset import BUNDLED
+
+# TensorFlow is imported by pytest's own process too: no lines about the machine.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+TRAIN_IMAGES, TEST_IMAGES = 1200, 300
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Writes an array as a plain IDX file."""
+    path.write_bytes(idx.header(array) + array.tobytes())
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with the first images of the bundled MNIST: 1,200 to train on, 300 to test."""
+    directory = tmp_path_factory.mktemp("small_data")
+    for name, count in (("train", TRAIN_IMAGES), ("t10k", TEST_IMAGES)):
+        images = idx.read(BUNDLED / f"{name}-images-idx3-ubyte.gz", (None, 28, 28))
+        labels = idx.read(BUNDLED / f"{name}-labels-idx1-ubyte.gz", (None,))
+        write_idx(directory / f"{name}-images-idx3-ubyte", images[:count])
+        write_idx(directory / f"{name}-labels-idx1-ubyte", labels[:count])
+    return directory

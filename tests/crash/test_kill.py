@@ -1,0 +1,70 @@
+"""Killed anywhere, run again: the weights are those of the undisturbed run, bit for bit."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tests import programs
+
+# So long that kills fall into every part of a run, startup included, and so short that they can be many.
+RUNS = {
+    "softmax": ["--train_steps=40000", "--save_every_steps=500", "--evaluate_every_steps=5000"],
+    "cnn": ["--train_steps=240", "--batch_size=32", "--save_every_steps=10", "--evaluate_every_steps=100"],
+}
+# Steps at which something is recorded but that are not always at a checkpoint.
+LOGGED = ["--log_every_steps=30"]
+
+
+def kill_and_resume(program: str, train_dir: Path, flags: list[str], kills: int, seed: int) -> int:
+    """Kills a run so often, each time after a random while, then lets it end; gives how many kills hit it running."""
+    chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
+    hits = 0
+    for _ in range(kills):
+        process = programs.start(program, f"--train_dir={train_dir}", *flags)
+        time.sleep(chance.uniform(1.5, 5.0))
+        hits += process.poll() is None
+        process.kill()
+        process.communicate()
+    programs.train(program, train_dir, *flags)
+    return hits
+
+
+def values(train_dir: Path) -> list[dict[str, float]]:
+    """The metrics without the speed, which no two runs share."""
+    return [
+        {key: record[key] for key in record if key != "images_per_second"} for record in programs.metrics(train_dir)
+    ]
+
+
+def check(program: str, tmp_path: Path, kills: int, seed: int) -> None:
+    """Compares an undisturbed run with one that was killed again and again."""
+    flags = RUNS[program] + LOGGED
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
+    hits = kill_and_resume(program, tmp_path / "killed", flags, kills, seed)
+    killed = programs.result(tmp_path / "killed")
+
+    assert hits > 0
+    assert killed["weights_sha256"] == undisturbed["weights_sha256"]
+    assert killed["test_accuracy"] == undisturbed["test_accuracy"]
+    assert values(tmp_path / "killed") == values(tmp_path / "undisturbed")
+    assert not list((tmp_path / "killed").glob("*incomplete*"))
+    state = tf.train.get_checkpoint_state(str(tmp_path / "killed"))
+    assert [Path(path).name for path in state.all_model_checkpoint_paths] == sorted(
+        {path.stem for path in (tmp_path / "killed").glob("*.index")}, key=lambda name: int(name.rpartition("-")[2])
+    )
+
+
+@pytest.mark.parametrize("program", RUNS)
+def test_three_kills_change_no_bit(program, tmp_path):
+    """A run killed three times ends with the weights and the metrics of one left alone."""
+    check(program, tmp_path, kills=3, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", RUNS)
+def test_twenty_kills_change_no_bit(program, tmp_path):
+    """So does a run killed twenty times."""
+    check(program, tmp_path, kills=20, seed=20)

@@ -1,0 +1,346 @@
+"""Both programs as a user runs them: train, stop, resume, export."""
+
+import contextlib
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mnist import dataset
+from tests import programs
+
+# Seconds rather than minutes.
+SHORT = {
+    "softmax": ["--train_steps=60", "--batch_size=20", "--save_every_steps=10", "--log_every_steps=5"],
+    "cnn": ["--train_steps=30", "--batch_size=20", "--save_every_steps=5", "--log_every_steps=5"],
+}
+# Long enough that a signal finds it training.
+ENDLESS = ["--train_steps=100000000", "--save_every_steps=0", "--evaluate_every_steps=0", "--log_every_steps=1000"]
+
+RESULT_FIELDS = {
+    "config",
+    "seed",
+    "step",
+    "train_images",
+    "validation_accuracy",
+    "test_accuracy",
+    "weights_sha256",
+    "checkpoint",
+    "export_dir",
+    "resumed_from",
+    "images_per_second",
+    "seconds",
+    "steps_redone",
+    "restarts",
+    "versions",
+    "machine",
+}
+
+
+def checkpoints(train_dir):
+    """The names in TensorFlow's state file."""
+    state = tf.train.get_checkpoint_state(str(train_dir))
+    return [Path(path).name for path in state.all_model_checkpoint_paths]
+
+
+def fails(program, *flags):
+    """Runs a program that must end with exit status 1; gives its one sentence."""
+    ended = programs.run(program, *flags)
+    assert ended.returncode == 1, ended.stdout
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return lines[0]
+
+
+def wait_for_training(process):
+    """Waits until a run has logged a step."""
+    while "step " not in (line := process.stderr.readline()):
+        assert line, "the run ended before its first logged step"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_data):
+    """A softmax run on small data that has ended; tests only read it, or copy it."""
+    train_dir = tmp_path_factory.mktemp("finished") / "run"
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"]]
+    programs.train("softmax", train_dir, *flags)
+    return train_dir, flags
+
+
+def test_the_tutorials_softmax_reaches_its_accuracy(tmp_path):
+    """1000 steps of 100 on real MNIST give at least 0.915 on the test set, and five whole checkpoints."""
+    result = programs.train("softmax", tmp_path / "run", f"--data_dir={dataset.BUNDLED}")
+    assert result["step"] == 1000
+    assert result["test_accuracy"] >= 0.915
+    assert result["train_images"] == 55_000
+    assert checkpoints(tmp_path / "run") == [f"model.ckpt-{step}" for step in (200, 400, 600, 800, 1000)]
+    for name in checkpoints(tmp_path / "run"):
+        for kind in ("data-00000-of-00001", "index", "meta"):
+            assert (tmp_path / "run" / f"{name}.{kind}").is_file()
+
+
+@pytest.mark.slow
+def test_the_tutorials_cnn_reaches_its_accuracy(tmp_path):
+    """With its default settings the cnn gets at least 0.99 of the test set right."""
+    assert programs.train("cnn", tmp_path / "run")["test_accuracy"] >= 0.99
+
+
+@pytest.mark.parametrize("program", ["softmax", "cnn"])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data, program):
+    """SIGTERM saves and exits 75; run again, the weights are those of a run left alone."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--save_every_steps=0", "--batch_size=20"]
+    flags += {
+        "softmax": ["--train_steps=40000", "--log_every_steps=200"],
+        "cnn": ["--train_steps=120", "--log_every_steps=10"],
+    }[program]
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
+    process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags)
+    wait_for_training(process)
+    process.terminate()
+    stdout, stderr = process.communicate()
+    assert process.returncode == 75, stderr
+    assert "stopped by SIGTERM" in stdout
+    assert "run the same command again" in stdout
+    [checkpoint] = checkpoints(tmp_path / "stopped")
+
+    result = programs.train(program, tmp_path / "stopped", *flags)
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+    assert result["resumed_from"] == str(tmp_path / "stopped" / checkpoint)
+    assert (result["restarts"], result["steps_redone"]) == (1, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_within_a_second(tmp_path, small_data, number):
+    """However long the run, the process ends within the call that is under way and the save that follows."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *ENDLESS]
+    process = programs.start("softmax", *flags)
+    wait_for_training(process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 75
+    assert time.monotonic() - sent < 3  # a generous bound for a busy machine; a call aims at 0.4 s
+
+
+def test_a_signal_during_startup_is_heard(tmp_path, small_data):
+    """A run asked to stop before its first step stops there, with exit status 75."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path / 'run'}", *ENDLESS]
+    process = programs.start("softmax", *flags)
+    while not (tmp_path / "run").exists():
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 75
+
+
+def test_result_json_holds_what_programs_rely_on(finished):
+    """Every field of the contract is there, with the values of this run."""
+    train_dir, _ = finished
+    result = programs.result(train_dir)
+    assert result.keys() == RESULT_FIELDS
+    assert (result["config"], result["seed"], result["step"], result["train_images"]) == ("softmax", 0, 60, 1000)
+    assert result["checkpoint"] == str(train_dir / "model.ckpt-60")
+    assert result["export_dir"] == str(train_dir / "saved_model" / "60")
+    assert (result["resumed_from"], result["restarts"], result["steps_redone"]) == (None, 0, 0)
+    stages = ["import", "data", "restore", "train", "save_stall", "evaluate", "export"]
+    assert list(result["seconds"]) == [*stages, "total"]
+    assert sum(result["seconds"][stage] for stage in stages) <= result["seconds"]["total"]
+    assert result["versions"].keys() == {"python", "tensorflow", "numpy"}
+
+
+def test_metrics_hold_each_logged_step_once(finished):
+    """One object every five steps, the evaluated one among them."""
+    train_dir, _ = finished
+    records = programs.metrics(train_dir)
+    assert [record["step"] for record in records] == list(range(5, 61, 5))
+    assert "validation_accuracy" in records[-1]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished):
+    """Run again it evaluates, exits 0, and gives the same results from the same files."""
+    train_dir, flags = finished
+    before = programs.result(train_dir)
+    files = {path: path.read_bytes() for path in train_dir.rglob("*") if path.is_file() and path.name != "result.json"}
+    ended = programs.run("softmax", f"--train_dir={train_dir}", *flags)
+    assert ended.returncode == 0
+    assert "finished already: step 60 of 60" in ended.stderr
+    after = programs.result(train_dir)
+    for field in ("weights_sha256", "test_accuracy", "validation_accuracy", "step", "restarts", "steps_redone"):
+        assert after[field] == before[field]
+    assert files == {path: path.read_bytes() for path in files}
+
+
+def test_a_prolonged_run_equals_a_longer_one(tmp_path, small_data):
+    """With a constant learning rate, 40 steps and then 60 are 60 steps."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--learning_rate_schedule=constant"]
+    programs.train("softmax", tmp_path / "prolonged", *flags, "--train_steps=40")
+    prolonged = programs.train("softmax", tmp_path / "prolonged", *flags, "--train_steps=60")
+    straight = programs.train("softmax", tmp_path / "straight", *flags, "--train_steps=60")
+    assert prolonged["weights_sha256"] == straight["weights_sha256"]
+    assert (tmp_path / "prolonged" / "saved_model" / "40").is_dir()
+    assert (tmp_path / "prolonged" / "saved_model" / "60").is_dir()
+
+
+def test_prolonging_says_what_it_changes(finished, tmp_path):
+    """Where the schedule depends on the number of steps, the program says that the result will."""
+    train_dir, flags = finished
+    shutil.copytree(train_dir, tmp_path / "run")
+    ended = programs.run("softmax", f"--train_dir={tmp_path / 'run'}", *flags, "--train_steps=80")
+    assert ended.returncode == 0
+    assert "prolonged from 60 to 80 steps" in ended.stderr
+    assert "the cosine schedule now ends at step 80" in ended.stderr
+
+
+def test_other_settings_are_listed_and_refused(finished):
+    """One sentence names each difference; nothing is changed."""
+    train_dir, flags = finished
+    files = sorted(train_dir.rglob("*"))
+    sentence = fails("softmax", f"--train_dir={train_dir}", *flags, "--seed=3", "--batch_size=30", "--train_steps=50")
+    for difference in ("seed 0 (now 3)", "batch_size 20 (now 30)", "train_steps 60 (now 50)"):
+        assert difference in sentence
+    assert sorted(train_dir.rglob("*")) == files
+
+
+def test_other_data_are_refused(finished):
+    """A run does not go on with data that it was not made with."""
+    train_dir, flags = finished
+    sentence = fails("softmax", f"--train_dir={train_dir}", *flags, f"--data_dir={dataset.BUNDLED}")
+    assert "was made with data " in sentence
+
+
+def test_another_model_is_refused(finished):
+    """The cnn does not go on in a train_dir of the softmax."""
+    train_dir, _ = finished
+    assert "model softmax (now cnn)" in fails("cnn", f"--train_dir={train_dir}")
+
+
+def test_settings_that_change_no_weight_may_differ(finished, tmp_path):
+    """How often to log and how many checkpoints to keep is free."""
+    train_dir, flags = finished
+    shutil.copytree(train_dir, tmp_path / "run")
+    programs.train("softmax", tmp_path / "run", *flags, "--max_to_keep=2", "--log_every_steps=7", "--threads=2")
+    assert checkpoints(tmp_path / "run") == ["model.ckpt-50", "model.ckpt-60"]
+
+
+def test_a_named_checkpoint_starts_a_run_of_its_own(finished, tmp_path):
+    """From an older checkpoint, in a train_dir of its own, the run comes to the same end."""
+    train_dir, flags = finished
+    prefix = train_dir / "model.ckpt-30"
+    result = programs.train("softmax", tmp_path / "run", *flags, f"--restore_from={prefix}")
+    assert result["resumed_from"] == str(prefix)
+    assert result["weights_sha256"] == programs.result(train_dir)["weights_sha256"]
+    assert [record["step"] for record in programs.metrics(tmp_path / "run")] == list(range(35, 61, 5))
+
+
+def test_a_run_can_go_back_to_its_own_checkpoint(finished, tmp_path):
+    """Within its train_dir the steps are made again, to the same bits, and no record appears twice."""
+    train_dir, flags = finished
+    shutil.copytree(train_dir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "saved_model")
+    before = programs.metrics(tmp_path / "run")
+    result = programs.train("softmax", tmp_path / "run", *flags, f"--restore_from={tmp_path / 'run' / 'model.ckpt-30'}")
+    assert result["resumed_from"] == str(tmp_path / "run" / "model.ckpt-30")
+    assert result["weights_sha256"] == programs.result(train_dir)["weights_sha256"]
+    assert programs.metrics(tmp_path / "run") == before
+
+
+def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(finished, tmp_path):
+    """The sentence lists the prefixes to choose from."""
+    train_dir, flags = finished
+    missing = train_dir / "model.ckpt-31"
+    sentence = fails("softmax", f"--train_dir={tmp_path / 'run'}", *flags, f"--restore_from={missing}")
+    assert "model.ckpt-20, model.ckpt-30" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_exported_model_can_be_given_a_place(tmp_path, small_data):
+    """--export_dir is where it goes; a place that exists is refused before training, not after."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
+    result = programs.train("softmax", tmp_path / "run", *flags)
+    assert result["export_dir"] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "saved_model.pb").is_file()
+    assert "out: exists already" in fails("softmax", f"--train_dir={tmp_path / 'other'}", *flags)
+    assert not list((tmp_path / "other").glob("model.ckpt*"))
+
+
+@pytest.mark.parametrize("program", ["softmax", "cnn"])
+def test_the_exported_model_answers_everywhere(tmp_path, small_data, program):
+    """saved_model_cli, TensorFlow 2's loader and a session give the classes that the test accuracy was made of."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
+    result = programs.train(program, tmp_path / "run", *flags)
+    model, test = result["export_dir"], dataset.load(small_data, 200).test
+
+    answers = tf.saved_model.load(model).signatures["serving_default"](images=tf.constant(test.images))
+    classes = answers["classes"].numpy()
+    assert np.mean(classes == test.labels) == result["test_accuracy"]
+    pngs = [tf.io.encode_png(image[..., None]).numpy() for image in test.images[:10]]
+    from_png = tf.saved_model.load(model).signatures["png"](png=tf.constant(pngs))
+    assert np.array_equal(from_png["classes"], classes[:10])
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], model).signature_def
+        signature = signatures["serving_default"]
+        fetch, feed = signature.outputs["classes"].name, {signature.inputs["images"].name: test.images}
+        assert np.array_equal(session.run(fetch, feed), classes)
+
+    np.save(tmp_path / "images.npy", test.images[:10])
+    command = [str(Path(sys.executable).with_name("saved_model_cli")), "run", "--dir", model, "--tag_set", "serve"]
+    command += ["--signature_def", "serving_default", "--inputs", f"images={tmp_path / 'images.npy'}"]
+    ended = subprocess.run([*command, "--outdir", tmp_path], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert np.array_equal(np.load(tmp_path / "classes.npy"), classes[:10])
+
+
+def test_all_images_can_train(tmp_path, small_data):
+    """--validation_size=0 leaves none to validate on, and says so with null."""
+    flags = [f"--data_dir={small_data}", "--validation_size=0", *SHORT["softmax"]]
+    result = programs.train("softmax", tmp_path / "run", *flags)
+    assert result["train_images"] == 1200
+    assert result["validation_accuracy"] is None
+
+
+def test_awkward_paths_work(tmp_path, small_data):
+    """Spaces, letters beyond ASCII and brackets in a train_dir are nobody's problem."""
+    train_dir = tmp_path / "mein lauf [1] 数字"
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"]]
+    programs.train("softmax", train_dir, *flags)
+    ended = programs.run("softmax", f"--train_dir={train_dir}", *flags)
+    assert "finished already" in ended.stderr
+
+
+def test_wrong_data_are_told_without_tensorflow(tmp_path):
+    """A directory without data is one sentence that says what was looked for and what to do, within a second or so."""
+    started = time.monotonic()
+    sentence = fails("cnn", f"--data_dir={tmp_path}")
+    assert "train-images-idx3-ubyte" in sentence
+    assert "--download" in sentence
+    assert time.monotonic() - started < 2
+
+
+def test_a_terminal_gets_a_bar(tmp_path, small_data):
+    """Where standard error is a terminal, tqdm shows steps, loss and images/s; the steps' own lines are gone."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--train_dir={tmp_path / 'run'}"]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    command = [sys.executable, "train_softmax.py", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=programs.ROOT)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the terminal's other end is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    assert process.wait() == 0
+    assert b"60/60" in shown
+    assert b"loss=" in shown
+    assert b"images/s=" in shown
+    assert b"step 10/60" not in shown
