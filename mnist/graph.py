@@ -113,7 +113,10 @@ def build(
             # One update after the other: each reads the weights that the one before wrote.
             parallel_iterations=1,
         )
-        run_steps = Update(step.assign(done.step), done.loss, done.learning_rate)
+        run_steps = Update(step.assign(done.step, name="run_steps"), done.loss, done.learning_rate)
+        # The optimizer left an operation of the loop's body here, which no .meta file could be imported with.
+        graph.clear_collection(tf.compat.v1.GraphKeys.TRAIN_OP)
+        graph.add_to_collection(tf.compat.v1.GraphKeys.TRAIN_OP, run_steps.step.op)
         return TrainingGraph(
             graph=graph,
             steps_to_run=steps_to_run,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from checkpointing.fingerprint import weights_sha256
 from mnist import dataset
 from tests import programs
 
@@ -299,6 +300,25 @@ def test_the_exported_model_answers_everywhere(tmp_path, small_data, program):
     ended = subprocess.run([*command, "--outdir", tmp_path], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert np.array_equal(np.load(tmp_path / "classes.npy"), classes[:10])
+
+
+@pytest.mark.parametrize("program", ["softmax", "cnn"])
+def test_the_meta_file_trains_on_without_this_project(tmp_path, small_data, program):
+    """Graph and checkpoint alone, read with TensorFlow alone, give the weights that the program itself gives."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
+    expected = programs.train(program, tmp_path / "run", *flags)
+    prefix = str(tmp_path / "run" / "model.ckpt-20")
+    train = dataset.load(small_data, 200).train
+    tf.config.experimental.enable_op_determinism()
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta")
+        data = {"train_images_to_load:0": train.images, "train_labels_to_load:0": train.labels}
+        session.run(tf.compat.v1.local_variables_initializer(), data)
+        saver.restore(session, prefix)
+        [run_steps] = graph.get_collection("train_op")
+        session.run(run_steps, {"steps_to_run:0": expected["step"] - 20})
+        weights = session.run({variable.op.name: variable for variable in tf.compat.v1.trainable_variables()})
+    assert weights_sha256(weights) == expected["weights_sha256"]
 
 
 def test_all_images_can_train(tmp_path, small_data):
