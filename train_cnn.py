@@ -13,6 +13,7 @@ from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
 from configs.settings import CnnSettings
+from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 MODEL = "cnn"
@@ -32,7 +33,7 @@ def main(command: Command) -> int:
         start = resume.find_start(
             command.train_dir, identity, restore_from=command.restore_from, may_grow=("train_steps",)
         )
-        with stopwatch("import"), command_line.silenced(debug=command.debug):
+        with stopwatch("import"), silenced(debug=command.debug):
             import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
             from mnist import models  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from checkpointing import resume
 from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
+from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 MODEL = "softmax"
@@ -30,7 +31,7 @@ def main(command: Command) -> int:
         start = resume.find_start(
             command.train_dir, identity, restore_from=command.restore_from, may_grow=("train_steps",)
         )
-        with stopwatch("import"), command_line.silenced(debug=command.debug):
+        with stopwatch("import"), silenced(debug=command.debug):
             import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
             from mnist import models  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from absl import app, flags
 
 from benchmarks import report
-from configs import command_line
+from mnist.quiet import silenced
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "how long each is measured a round", lower_bound=0.1)
@@ -93,7 +93,7 @@ def serve(name: str, model: str, batch_size: int, pipe: Connection) -> None:
     Sends images a second; after the last, the highest memory in GB.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with command_line.silenced(debug=False):
+    with silenced():
         train_for = PEERS[name](model, batch_size)
     train_for(1.0)  # TensorFlow's preparations, and warm caches
     pipe.send("ready")

@@ -12,9 +12,7 @@ import dataclasses
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -149,31 +147,6 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return ERROR
-
-
-@contextmanager
-def silenced(*, debug: bool) -> Iterator[None]:
-    """Holds back what the block writes to standard error, unless it fails or `debug` says not to.
-
-    Importing TensorFlow writes five lines about the machine, from C++, before any setting is read: whoever waits for
-    one sentence would have to look for it among them.
-    """
-    if debug:
-        yield
-        return
-    sys.stderr.flush()
-    standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held_back.seek(0)
-            os.write(standard_error, held_back.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
 
 
 def _sentence(error: Exception) -> str:

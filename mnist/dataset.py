@@ -8,12 +8,14 @@ Any data in MNIST's form will do (Fashion-MNIST, KMNIST): images of 28 x 28 byte
 
 import hashlib
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from mnist import idx
 from mnist.errors import DataError
+from mnist.quiet import silenced
 
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
@@ -166,9 +168,16 @@ def _find_tfds(data_dir: Path, *, download: bool) -> Path:
     raise DataError(message)
 
 
-def _download(data_dir: Path) -> Path:
-    import tensorflow_datasets as tfds  # noqa: PLC0415 - it imports TensorFlow; only a TFDS directory pays for that
+def _tensorflow_datasets() -> ModuleType:
+    """The library, which needs TensorFlow: only who has a TFDS directory waits for it."""
+    with silenced():
+        import tensorflow as tf  # noqa: F401, PLC0415
+        import tensorflow_datasets as tfds  # noqa: PLC0415
+    return tfds  # type: ignore[no-any-return]
 
+
+def _download(data_dir: Path) -> Path:
+    tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder("mnist", data_dir=data_dir)
         builder.download_and_prepare()
@@ -179,8 +188,7 @@ def _download(data_dir: Path) -> Path:
 
 
 def _read_tfds(directory: Path) -> tuple[Split, Split]:
-    import tensorflow_datasets as tfds  # noqa: PLC0415 - as above
-
+    tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder_from_directory(directory)
         columns = {name: tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1)) for name in ("train", "test")}
