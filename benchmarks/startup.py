@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 
 from absl import app, flags
 
@@ -17,33 +15,43 @@ from benchmarks import report
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1)
 
 
-def seconds_to_end(*command: str) -> float:
-    """Runs a command to its end."""
+def seconds_to_line(text: str, *arguments: str) -> float:
+    """Starts Python, and waits for the first line on standard error that contains the text."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
-    return time.perf_counter() - started
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while text not in (line := process.stderr.readline()):
+            assert line, f"{command} ended without a line with {text!r}"
+        seconds = time.perf_counter() - started
+        process.kill()
+    return seconds
 
 
 def seconds_to_first_step() -> float:
     """Starts a fresh softmax run and waits for the line that tells of its first step."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "train_softmax.py", f"--train_dir={directory}/run", "--log_every_steps=1"]
-        started = time.perf_counter()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-            assert process.stderr is not None
-            while "step 1/" not in (line := process.stderr.readline()):
-                assert line, "the run ended before its first step"
-            seconds = time.perf_counter() - started
-            process.kill()
-    return seconds
+        return seconds_to_line("step 1/", "train_softmax.py", f"--train_dir={directory}/run", "--log_every_steps=1")
+
+
+def seconds_to_import() -> float:
+    """Waits until TensorFlow is imported, and not for the process to end."""
+    return seconds_to_line("imported", "-c", "import sys, tensorflow; print('imported', file=sys.stderr, flush=True)")
+
+
+def seconds_to_help() -> float:
+    """Runs the help to its end."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "train_softmax.py", "--help"], check=True, capture_output=True)
+    return time.perf_counter() - started
 
 
 def main(_: list[str]) -> None:
     """Measures in turn, so that a machine whose speed drifts slows all alike."""
-    measured: dict[str, Callable[[], float]] = {
+    measured = {
         "first training step": seconds_to_first_step,
-        "import tensorflow": partial(seconds_to_end, "-c", "import tensorflow"),
-        "--help": partial(seconds_to_end, "train_softmax.py", "--help"),
+        "import tensorflow": seconds_to_import,
+        "--help": seconds_to_help,
     }
     rounds: dict[str, list[float]] = {name: [] for name in measured}
     for _round in range(_ROUNDS.value):

@@ -1,6 +1,6 @@
 """Images a second of training: ours against the tutorial's feed_dict loop, same model, same batch, same call.
 
-    python -m benchmarks.throughput [--rounds=5] [--seconds=4] [--batch_size=100]
+    python -m benchmarks.throughput [--models=softmax,cnn] [--rounds=5] [--seconds=4] [--batch_size=100]
 
 Each peer is a process of its own that waits while another is measured; a round measures each in turn, so that a
 machine whose speed drifts slows them alike. Also says how much memory each process took at its highest.
@@ -20,6 +20,7 @@ from mnist.quiet import silenced
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "how long each is measured a round", lower_bound=0.1)
+_MODELS = flags.DEFINE_list("models", ["softmax", "cnn"], "which to measure")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images an update", lower_bound=1)
 
 Peer = Callable[[str, int], Callable[[float], int]]
@@ -130,7 +131,7 @@ def measure(model: str) -> None:
 
 def main(_: list[str]) -> None:
     """Measures both models."""
-    for model in ("softmax", "cnn"):
+    for model in _MODELS.value:
         measure(model)
 
 

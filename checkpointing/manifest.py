@@ -43,6 +43,9 @@ class Manifest:
             if record["format"] != FORMAT:
                 message = f"{path}: format {record['format']} found, {FORMAT} wanted: another version wrote it."
                 raise CheckpointError(message)
+            if record["step"] != layout.step_of(path.name):
+                message = f"step {record['step']} found in it"
+                raise ValueError(message)  # noqa: TRY301 - told below, like any other damage
             return cls(**record)
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = (

@@ -95,12 +95,25 @@ def sweep(directory: Path) -> None:
 
 
 def _check_is_checkpoint(prefix: Path) -> None:
-    if layout.index_path(prefix).is_file():
+    """Refuses what is no checkpoint, or only the beginning of one, which the sweep would delete."""
+    if _is_checkpoint(prefix):
         return
-    there = sorted(path.name.removesuffix(".index") for path in prefix.parent.glob("*.index"))
-    message = f"{prefix}: no checkpoint found (no {layout.index_path(prefix).name}); "
-    message += f"in {prefix.parent} there are: {', '.join(there)}." if there else f"{prefix.parent} holds none."
+    directory = prefix if prefix.is_dir() else prefix.parent
+    there = [path.with_suffix("") for path in directory.glob("*.index")]
+    names = [path.name for path in there if _is_checkpoint(path)]
+    listed = ", ".join(sorted(names, key=lambda name: (len(name), name))) or "none"
+    message = (
+        f"{prefix}: no checkpoint found; give the prefix of one (its files' name without .index or .data): "
+        f"in {directory} there are {listed}."
+    )
     raise CheckpointError(message)
+
+
+def _is_checkpoint(prefix: Path) -> bool:
+    """Also somebody else's, which has no manifest, but not one of ours that is unfinished."""
+    if not prefix.name or not layout.index_path(prefix).is_file():
+        return False
+    return layout.manifest_path(prefix).exists() or not layout.incomplete_path(prefix).exists()
 
 
 def _check_settings(directory: Path, newest: Manifest, settings: dict[str, Any], may_grow: tuple[str, ...]) -> None:

@@ -118,7 +118,11 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
 
 
 def _path(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
+    try:
+        return Path(text).expanduser() if text else None
+    except RuntimeError as error:
+        message = f"'{text}' found, a path wanted: there is no such user's home."
+        raise UsageError(message) from error
 
 
 def run(main: Callable[[Command], int], *, program: str, synopsis: str) -> NoReturn:

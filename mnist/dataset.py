@@ -7,9 +7,10 @@ Any data in MNIST's form will do (Fashion-MNIST, KMNIST): images of 28 x 28 byte
 """
 
 import hashlib
+import urllib.request
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from mnist.quiet import silenced
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
 BUNDLED = Path(__file__).parent / "data"
+
+_SECONDS_TO_CONNECT = 15
 
 # The four canonical files, in the order in which the fingerprint takes them.
 _FILES = {
@@ -66,12 +69,7 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
     Raises:
       DataError: in one sentence, what was found, what was wanted, and where.
     """
-    if data_dir is None:
-        train, test = _read_bundled()
-    elif idx_files := _find_idx_files(data_dir):
-        train, test = _read_idx_files(data_dir, idx_files)
-    else:
-        train, test = _read_tfds(_find_tfds(data_dir, download=download))
+    train, test = _read_bundled() if data_dir is None else _read_directory(data_dir, download=download)
     train_size = len(train.labels) - validation_size
     if train_size <= 0:
         message = (
@@ -87,6 +85,16 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
     )
 
 
+def _read_directory(data_dir: Path, *, download: bool) -> tuple[Split, Split]:
+    try:
+        if idx_files := _find_idx_files(data_dir):
+            return _read_idx_files(data_dir, idx_files)
+        return _read_tfds(_find_tfds(data_dir, download=download))
+    except OSError as error:
+        message = f"{data_dir}: cannot be read ({error.strerror or error}); give a directory that can."
+        raise DataError(message) from error
+
+
 def _digests(train: Split, test: Split) -> list[str]:
     """The sha256 of each array's plain IDX file, in the order of _FILES."""
     return [idx.sha256(array) for array in (*train, *test)]
@@ -94,12 +102,18 @@ def _digests(train: Split, test: Split) -> list[str]:
 
 def _read_bundled() -> tuple[Split, Split]:
     train, test = _read_idx_files(BUNDLED, _find_idx_files(BUNDLED))
-    lines = (BUNDLED / "SHA256SUMS.uncompressed").read_text(encoding="ascii").splitlines()
-    pinned = {name: digest for digest, name in (line.split() for line in lines)}
+    sums = BUNDLED / "SHA256SUMS.uncompressed"
+    try:
+        words = sums.read_text(encoding="ascii").split()
+    except (OSError, ValueError) as error:
+        message = f"{sums}: cannot be read ({error}): the bundled MNIST is damaged; check it out again."
+        raise DataError(message) from error
+    pinned = dict(zip(words[1::2], words[::2], strict=False))
     for name, digest in zip(_FILES.values(), _digests(train, test), strict=True):
-        if digest != pinned[name]:
+        if digest != pinned.get(name):
             message = (
-                f"{BUNDLED / name}.gz: sha256 {digest} of the uncompressed bytes found, {pinned[name]} wanted: "
+                f"{BUNDLED / name}.gz: sha256 {digest} of the uncompressed bytes found, {pinned.get(name)} wanted "
+                f"by {sums.name}: "
                 f"the bundled MNIST is damaged; check it out again."
             )
             raise DataError(message)
@@ -159,7 +173,7 @@ def _find_tfds(data_dir: Path, *, download: bool) -> Path:
     if download:
         return _download(data_dir)
     if not data_dir.is_dir():
-        message = f"{data_dir}: there is no such directory; give one that exists, or --download to prepare MNIST there."
+        message = f"{data_dir}: no directory found there; give one that exists, or --download to prepare MNIST there."
         raise DataError(message)
     message = (
         f"{data_dir}: no data found; looked for IDX files ({', '.join(_FILES.values())}, plain or .gz) and for a TFDS "
@@ -180,18 +194,46 @@ def _download(data_dir: Path) -> Path:
     tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder("mnist", data_dir=data_dir)
+        _check_downloadable(builder, data_dir / "downloads" / "manual")
         builder.download_and_prepare()
+    except DataError:
+        raise
     except Exception as error:  # whatever the network, the disk or the library raise becomes the one sentence
         message = f"{data_dir}: tensorflow-datasets could not prepare MNIST there ({_first_line(error)})."
         raise DataError(message) from error
     return Path(builder.data_path)
 
 
+def _check_downloadable(
+    builder: Any,  # noqa: ANN401 - a tfds.core.DatasetBuilder, known only once imported
+    by_hand: Path,
+) -> None:
+    """Tries once to reach what is missing by hand; tensorflow-datasets itself would try for minutes."""
+    for url in builder.url_infos:
+        path = by_hand / url.rpartition("/")[2]
+        if path.exists():
+            continue
+        try:
+            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the library's own https address
+            urllib.request.urlopen(request, timeout=_SECONDS_TO_CONNECT).close()  # noqa: S310
+        except OSError as error:
+            message = (
+                f"{path.parents[2]}: tensorflow-datasets could not prepare MNIST there: {url} cannot be reached "
+                f"({error}); try again, or put the file into {by_hand} yourself."
+            )
+            raise DataError(message) from error
+
+
 def _read_tfds(directory: Path) -> tuple[Split, Split]:
     tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder_from_directory(directory)
-        columns = {name: tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1)) for name in ("train", "test")}
+        # One file after the other: which images come last, and validate, must not depend on how they are interleaved.
+        read_config = tfds.ReadConfig(interleave_cycle_length=1)
+        columns = {
+            name: tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1, read_config=read_config))
+            for name in ("train", "test")
+        }
     except Exception as error:  # a damaged record, a missing shard, a missing split: the library has many words for it
         message = f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})."
         raise DataError(message) from error

@@ -92,6 +92,11 @@ def _scaled(images: tf.Tensor) -> tf.Tensor:
 
 
 def _convolve_and_pool(maps: tf.Tensor, layer: Layer) -> tf.Tensor:
-    """[B, H, W, C] to [B, H/2, W/2, channels of the layer]."""
-    maps = tf.nn.bias_add(tf.nn.conv2d(maps, layer.weights, strides=1, padding="SAME"), layer.biases)
-    return tf.nn.max_pool2d(tf.nn.relu(maps), ksize=2, strides=2, padding="VALID")
+    """[B, H, W, C] to [B, H/2, W/2, channels of the layer].
+
+    Bias and ReLU come after the pooling: both keep the order of numbers, so the maps are the same to the last bit,
+    and a quarter of the numbers is left to do it to.
+    """
+    maps = tf.nn.conv2d(maps, layer.weights, strides=1, padding="SAME")  # [B, H, W, channels]
+    maps = tf.nn.max_pool2d(maps, ksize=2, strides=2, padding="VALID")  # [B, H/2, W/2, channels]
+    return tf.nn.relu(tf.nn.bias_add(maps, layer.biases))

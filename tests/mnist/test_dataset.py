@@ -1,7 +1,9 @@
 import gzip
 import itertools
+import os
 import shutil
 import struct
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -184,7 +186,9 @@ def test_a_missing_bundled_file_is_refused(tmp_path, monkeypatch, name):
     assert f"{name}.gz" in complaint(None)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"half a line", b"\xff\xfe\n"], ids=["absent", "empty", "cut", "binary"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"half a line", b"\xff\xfe\n"], ids=["absent", "empty", "cut", "binary"]
+)
 def test_bundled_files_that_cannot_be_verified_are_refused(tmp_path, monkeypatch, content):
     """Without a whole list of digests, the bundled MNIST is damaged, and one sentence says so."""
     monkeypatch.setattr(dataset, "BUNDLED", shutil.copytree(dataset.BUNDLED, tmp_path / "data"))
@@ -282,7 +286,8 @@ def test_a_directory_in_place_of_a_file_is_refused(tmp_path, part):
 def test_a_missing_data_dir_is_told(tmp_path):
     """A data_dir that is not there is refused with its name and what to do."""
     sentence = complaint(tmp_path / "absent")
-    assert sentence.startswith(f"{tmp_path / 'absent'}: there is no such directory")
+    assert sentence.startswith(f"{tmp_path / 'absent'}: ")
+    assert "directory" in sentence
     assert "--download" in sentence
 
 
@@ -307,21 +312,24 @@ def test_an_empty_data_dir_says_what_was_looked_for(tmp_path):
         assert looked_for in sentence
 
 
-def test_a_data_dir_that_cannot_be_looked_into_is_told(tmp_path):
-    """A path that the system refuses to look at (too long a name, no permission) is one sentence, too."""
-    path = tmp_path / ("x" * 300)
-    assert complaint(path).startswith(f"{path}: ")
+@contextmanager
+def forbidden(directory):
+    """Keeps everybody from looking into a directory, root included, whom permissions alone do not keep."""
+    user = os.geteuid()
+    directory.chmod(0)
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        directory.chmod(0o700)
 
 
-def test_a_data_dir_without_permission_is_told(tmp_path, monkeypatch):
-    """So is a directory that belongs to somebody else."""
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied", str(tmp_path))
-
-    directory = data_dir(tmp_path)
-    monkeypatch.setattr("pathlib.Path.stat", refuse)  # the tests may run as root, whom nothing is forbidden
-    assert "Permission denied" in complaint(directory)
+def test_a_data_dir_without_permission_is_told(tmp_path):
+    """A directory that may not be looked into is neither taken for an empty one nor an error without a sentence."""
+    directory = data_dir(tmp_path / "data")
+    with forbidden(directory):
+        assert "Permission denied" in complaint(directory)
 
 
 def test_images_without_labels_are_refused(tmp_path):

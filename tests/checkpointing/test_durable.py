@@ -1,0 +1,235 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from checkpointing import durable
+
+ROOT = Path(__file__).parent.parent.parent
+AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?"]
+
+
+def make_tree(directory):
+    """A directory with a file, and with another file one level deeper."""
+    (directory / "variables").mkdir(parents=True)
+    (directory / "saved_model.pb").write_bytes(b"graph")
+    (directory / "variables" / "variables.index").write_bytes(b"index")
+    return directory
+
+
+def tree(directory):
+    """All files below a directory, by name."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def refuse_to_sync(monkeypatch, path):
+    """Has the disk fail where it is to make this one file or directory safe."""
+    really_sync = os.fsync
+
+    def fsync(descriptor):
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        really_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
+    """Whatever it is called, new or not, a file holds the last content, and nothing lies beside it."""
+    path = tmp_path / name
+    for content in (b"first, and rather long", b"second", b""):
+        durable.replace(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_is_written_as_json(tmp_path):
+    """What programs read is JSON, indented for people, whatever letters are in it."""
+    record = {"train_dir": "größe/数字", "step": 7, "none": None}
+    durable.replace_json(tmp_path / "result.json", record)
+    text = (tmp_path / "result.json").read_text(encoding="ascii")
+    assert json.loads(text) == record
+    assert text.endswith("}\n")
+    assert '\n  "step": 7,\n' in text
+
+
+def test_what_a_crash_left_is_used_up(tmp_path):
+    """Half a file of an earlier attempt, longer than what follows, leaves no trace."""
+    (tmp_path / "checkpoint.tmp").write_bytes(b"x" * 1000)
+    durable.replace(tmp_path / "checkpoint", b"new")
+    assert (tmp_path / "checkpoint").read_bytes() == b"new"
+    assert not (tmp_path / "checkpoint.tmp").exists()
+
+
+def test_the_bytes_are_safe_before_the_name_is_theirs(tmp_path, monkeypatch):
+    """Where the disk cannot make the new bytes safe, the old ones stay under the name."""
+    path = tmp_path / "checkpoint"
+    durable.replace(path, b"old")
+    refuse_to_sync(monkeypatch, tmp_path / "checkpoint.tmp")
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.replace(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_the_name_is_made_safe_afterwards(tmp_path, monkeypatch):
+    """Where the disk cannot make the renaming safe, nobody is told that it was."""
+    path = tmp_path / "checkpoint"
+    refuse_to_sync(monkeypatch, tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.replace(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_full_disk_leaves_the_old_content(tmp_path):
+    """Where there is no room for the new bytes, that is an error, and the old ones stay."""
+    path = tmp_path / "checkpoint"
+    path.write_bytes(b"old")
+    (tmp_path / "checkpoint.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        durable.replace(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_kill_leaves_the_old_or_the_new(tmp_path):
+    """Killed at any moment, a process that replaces a file again and again leaves one whole content."""
+    path = tmp_path / "checkpoint"
+    code = (
+        "import sys; from pathlib import Path; from checkpointing import durable\n"
+        "while True:\n"
+        "    for letter in (b'a', b'b'): durable.replace(Path(sys.argv[1]), letter * 1_000_000)\n"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert path.read_bytes() in (b"a" * 1_000_000, b"b" * 1_000_000)
+        path.unlink()
+
+
+def test_writing_waits_for_the_disk(tmp_path, monkeypatch):
+    """A file whose bytes the disk could not make safe is an error."""
+    path = tmp_path / "model.ckpt-1.meta"
+    durable.write(path, b"old")
+    refuse_to_sync(monkeypatch, path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.write(path, b"new")
+
+
+def test_writing_replaces_all_of_a_file(tmp_path):
+    """Nothing of a longer content shows behind a shorter one."""
+    path = tmp_path / "model.ckpt-1.meta"
+    durable.write(path, b"a long content")
+    durable.write(path, b"short")
+    assert path.read_bytes() == b"short"
+
+
+def test_what_is_gone_cannot_be_made_safe(tmp_path):
+    """Waiting for a file that is not there is an error, not a success."""
+    with pytest.raises(FileNotFoundError):
+        durable.sync(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_directory_is_made_with_its_parents(tmp_path, name):
+    """However deep, and again where it is there already."""
+    path = tmp_path / name / "run" / "saved_model"
+    for _ in range(2):
+        durable.make_directory(path)
+        assert path.is_dir()
+
+
+@pytest.mark.parametrize("made_in", [".", "runs", "runs/cnn"])
+def test_each_new_name_is_made_safe(tmp_path, monkeypatch, made_in):
+    """Each directory in which a new one was made is waited for, up to the first that was there before."""
+    refuse_to_sync(monkeypatch, tmp_path / made_in)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.make_directory(tmp_path / "runs" / "cnn" / "saved_model")
+
+
+def test_a_relative_directory_is_made(tmp_path, monkeypatch):
+    """A path without a beginning is one below the current directory."""
+    monkeypatch.chdir(tmp_path)
+    durable.make_directory(Path("runs/cnn"))
+    assert (tmp_path / "runs" / "cnn").is_dir()
+
+
+@pytest.mark.parametrize("below", [".", "cnn"])
+def test_a_file_in_the_way_stays(tmp_path, below):
+    """Where a file has the name of a directory to make, or of its parent, that is an error, and the file is kept."""
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        durable.make_directory(tmp_path / "runs" / below)
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_tree_is_renamed_whole(tmp_path, name):
+    """All files come along, and the old name is free again."""
+    source = make_tree(tmp_path / f"{name}.incomplete")
+    content = tree(source)
+    durable.rename_tree(source, tmp_path / name)
+    assert tree(tmp_path / name) == content
+    assert not source.exists()
+
+
+@pytest.mark.parametrize("unsafe", [".", "saved_model.pb", "variables", "variables/variables.index"])
+def test_a_tree_is_safe_before_it_has_its_name(tmp_path, monkeypatch, unsafe):
+    """Where a file or a directory of the tree cannot be made safe, the tree keeps its old name."""
+    source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
+    refuse_to_sync(monkeypatch, source / unsafe)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.rename_tree(source, target)
+    assert source.exists()
+    assert not target.exists()
+
+
+def test_the_name_of_a_tree_is_made_safe_afterwards(tmp_path, monkeypatch):
+    """Where the disk cannot make the renaming safe, nobody is told that it was."""
+    source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
+    refuse_to_sync(monkeypatch, tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.rename_tree(source, target)
+    assert target.exists()
+
+
+@pytest.mark.parametrize("put", [Path.touch, Path.mkdir, make_tree], ids=["file", "empty directory", "tree"])
+def test_a_tree_replaces_nothing(tmp_path, put):
+    """What has the target's name already stays, be it an empty directory; so does the source."""
+    source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
+    put(target)
+    before = tree(tmp_path)
+    with pytest.raises(FileExistsError):
+        durable.rename_tree(source, target)
+    assert tree(tmp_path) == before
+    assert target.exists()
+
+
+def test_files_and_directories_are_deleted(tmp_path):
+    """What is there is deleted with all below it; what is gone already is fine; the rest stays."""
+    (tmp_path / "file").touch()
+    (tmp_path / "kept").touch()
+    durable.delete([tmp_path / "file", make_tree(tmp_path / "directory"), tmp_path / "absent"])
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+
+
+@pytest.mark.parametrize("name", ["directory", "file", "nowhere"])
+def test_a_link_is_deleted_not_what_it_leads_to(tmp_path, name):
+    """Deleting never leaves the directory that was meant."""
+    make_tree(tmp_path / "directory")
+    (tmp_path / "file").touch()
+    before = tree(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    durable.delete([tmp_path / "link"])
+    assert not (tmp_path / "link").is_symlink()
+    assert tree(tmp_path) == before

@@ -1,0 +1,148 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpointing.journal import Journal
+
+ROOT = Path(__file__).parent.parent.parent
+RECORDS = [{"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.25}, {"step": 30, "note": 'größe "数字"\n'}]
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+def journal_of(path, records=RECORDS):
+    """A journal with these records."""
+    path.unlink(missing_ok=True)
+    journal = Journal(path)
+    for record in records:
+        journal.append(record)
+    return journal
+
+
+def test_a_new_journal_is_empty_and_makes_no_file(tmp_path):
+    """Before the first record there is nothing to read, to drop or to make safe, and nothing on the disk."""
+    journal = Journal(tmp_path / "metrics.jsonl")
+    assert journal.records() == []
+    assert journal.rewind() == []
+    journal.sync()
+    assert not journal.path.exists()
+
+
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=3), max_size=3))
+@settings(deadline=None)
+def test_records_come_back_as_they_were(tmp_path_factory, records):
+    """Whatever is in them, line ends included, records are read in the order in which they were written."""
+    assert journal_of(tmp_path_factory.getbasetemp() / "any.jsonl", records).records() == records
+
+
+def test_a_record_is_a_line(tmp_path):
+    """Whoever reads line by line finds one object in each."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    assert len(journal.path.read_text().splitlines()) == len(RECORDS)
+
+
+def test_a_journal_opened_again_goes_on(tmp_path):
+    """What another process wrote is kept."""
+    journal_of(tmp_path / "metrics.jsonl", RECORDS[:2])
+    Journal(tmp_path / "metrics.jsonl").append(RECORDS[2])
+    assert Journal(tmp_path / "metrics.jsonl").records() == RECORDS
+
+
+def test_a_kill_cannot_undo_a_record(tmp_path):
+    """Once a record is appended, the process may die without a word."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from checkpointing.journal import Journal\n"
+        "Journal(Path(sys.argv[1])).append({'step': 10, 'loss': 0.5}); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "metrics.jsonl"
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    assert Journal(path).records() == RECORDS[:1]
+
+
+def test_rewinding_drops_what_is_refused(tmp_path):
+    """What a crash left beyond the checkpoint goes, and is given back; the rest stays in its order."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    assert journal.rewind(lambda record: record["step"] <= 10) == RECORDS[1:]
+    assert journal.records() == RECORDS[:1]
+
+
+def test_rewinding_to_nothing_leaves_an_empty_journal(tmp_path):
+    """All records may go."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    assert journal.rewind(lambda _: False) == RECORDS
+    assert journal.records() == []
+
+
+def test_rewinding_a_whole_journal_does_not_touch_it(tmp_path):
+    """Where there is nothing to drop, nothing is written."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    before = journal.path.stat()
+    assert journal.rewind() == []
+    after = journal.path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_journal_cut_anywhere_goes_on(tmp_path):
+    """Wherever a crash cut it, all records before the cut are kept, and the next one is whole."""
+    content = journal_of(tmp_path / "metrics.jsonl").path.read_bytes()
+    for length in range(len(content) + 1):
+        journal = Journal(tmp_path / "metrics.jsonl")
+        journal.path.write_bytes(content[:length])
+        # A record that lacks but its line's end is whole.
+        whole = RECORDS[: (content[:length] + b"\n").replace(b"}\n", b"}\0").count(b"\0")]
+        assert journal.records() == whole
+        assert journal.rewind() == []
+        journal.append({"step": 40})
+        assert journal.records() == [*whole, {"step": 40}]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\0" * 4096, b"\xff\xfe", b"[1, 2]\n", b"7\n", b"null\n", b'{"step": \n', b"\n\n", b'"text"\n'],
+    ids=["zeros", "no text", "list", "number", "null", "half", "empty lines", "string"],
+)
+def test_what_is_no_record_is_dropped(tmp_path, garbage):
+    """What a power cut can leave at the end of a file, and what is no object, is no record."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    content = journal.path.read_bytes()
+    journal.path.write_bytes(content + garbage)
+    assert journal.records() == RECORDS
+    assert journal.rewind() == []
+    assert journal.path.read_bytes() == content
+
+
+def test_a_damaged_line_costs_no_other(tmp_path):
+    """Records after it are read."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0] + b"\0\0\0\n" + lines[2])
+    assert journal.records() == [RECORDS[0], RECORDS[2]]
+
+
+def test_a_rewinding_that_fails_loses_nothing(tmp_path, monkeypatch):
+    """Where the disk refuses, all records are as they were."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+
+    def refuse(_):
+        raise OSError("the disk refuses")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="the disk refuses"):
+        journal.rewind(lambda _: False)
+    assert journal.records() == RECORDS
+
+
+def test_making_records_safe_waits_for_the_disk(tmp_path, monkeypatch):
+    """A disk that cannot keep the records is an error, not a success."""
+    journal = journal_of(tmp_path / "metrics.jsonl")
+
+    def refuse(_):
+        raise OSError("the disk refuses")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="the disk refuses"):
+        journal.sync()

@@ -1,0 +1,350 @@
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from checkpointing.errors import CheckpointError
+from configs import command_line
+from configs.command_line import UsageError
+from mnist.errors import DataError, TrainingError
+from mnist.quiet import silenced
+
+ROOT = Path(__file__).parent.parent.parent
+PLACES = ["config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "debug"]
+OTHER_VALUES = {
+    "train_steps": 7,
+    "batch_size": 8,
+    "optimizer": "momentum",
+    "learning_rate": 0.125,
+    "learning_rate_schedule": "one_cycle",
+    "momentum": 0.5,
+    "seed": 9,
+    "validation_size": 0,
+    "log_every_steps": 11,
+    "evaluate_every_steps": 12,
+    "save_every_steps": 13,
+    "save_every_seconds": 14.5,
+    "max_to_keep": 0,
+    "keep_checkpoint_every_n_hours": 0.5,
+    "save_relative_paths": False,
+    "sharded": True,
+    "threads": 2,
+    "dropout_rate": 0.25,
+}
+
+
+def parse(*flags, program="cnn"):
+    """What a command line says."""
+    return command_line.parse(program, ["train.py", *flags])
+
+
+def complaint(*flags, program="cnn"):
+    """The message with which a command line is refused."""
+    with pytest.raises(UsageError) as refused:
+        parse(*flags, program=program)
+    return str(refused.value)
+
+
+def test_without_flags_it_is_the_recipe():
+    """The program's own recipe, the bundled data, a train_dir named after the recipe, and no debugging."""
+    command = parse()
+    assert command.config == "cnn"
+    assert command.settings == configs.load("cnn")
+    assert command.train_dir == Path("runs/cnn")
+    assert (command.data_dir, command.export_dir, command.restore_from) == (None, None, None)
+    assert (command.download, command.debug) == (False, False)
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(configs.load("cnn")), ids=lambda field: field.name)
+def test_every_setting_is_a_flag_of_its_own_name(field):
+    """A flag overrides the recipe in this one setting, and in no other."""
+    recipe, value = configs.load("cnn"), OTHER_VALUES[field.name]
+    assert getattr(recipe, field.name) != value
+    settings = parse(f"--{field.name}={value}").settings
+    assert settings == dataclasses.replace(recipe, **{field.name: value})
+    assert type(getattr(settings, field.name)) is type(value)
+
+
+@pytest.fixture
+def another_recipe(tmp_path, monkeypatch):
+    """A recipe beside the program's own, as anybody may add one; gives its settings."""
+    settings = dataclasses.replace(configs.load("cnn"), **OTHER_VALUES)
+    (tmp_path / "cnn_other.py").write_text(f"from configs.settings import CnnSettings\n\nSETTINGS = {settings}\n")
+    monkeypatch.setattr(configs, "__path__", [*configs.__path__, str(tmp_path)])
+    yield settings
+    sys.modules.pop("configs.cnn_other", None)
+
+
+def test_another_recipe_is_taken_as_it_is(another_recipe):
+    """None of its values is replaced by the default of a flag that nobody gave."""
+    command = parse("--config=cnn_other")
+    assert command.config == "cnn_other"
+    assert command.settings == another_recipe
+    assert command.train_dir == Path("runs/cnn_other")
+
+
+def test_flags_go_before_another_recipe(another_recipe):
+    """Also where a flag says what the program's own recipe says."""
+    train_steps = configs.load("cnn").train_steps
+    settings = parse("--config=cnn_other", f"--train_steps={train_steps}").settings
+    assert settings == dataclasses.replace(another_recipe, train_steps=train_steps)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--train_steps=7"], ["--train_steps", "7"], ["-train_steps=7"], ["--train_steps=9", "--train_steps=7"]]
+)
+def test_flags_are_written_as_usual(flags):
+    """With = or without, with one dash or two; of two the last one counts."""
+    assert parse(*flags).settings.train_steps == 7
+
+
+def test_yes_or_no_flags_can_be_denied():
+    """As everywhere in absl, --no before the name means no."""
+    assert parse("--nosave_relative_paths").settings.save_relative_paths is False
+    assert parse("--sharded", "--debug").settings.sharded is True
+
+
+def test_places_are_paths():
+    """Brackets, spaces and letters of any script mean nothing but themselves."""
+    command = parse(
+        "--data_dir=run[1]", "--train_dir=with spaces", "--export_dir=größe", "--restore_from=a/model.ckpt-7"
+    )
+    assert command.data_dir == Path("run[1]")
+    assert command.train_dir == Path("with spaces")
+    assert command.export_dir == Path("größe")
+    assert command.restore_from == Path("a/model.ckpt-7")
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "train_dir", "export_dir", "restore_from"])
+def test_a_tilde_is_the_home_directory(flag, monkeypatch):
+    """Also after =, where the shell leaves it as it is."""
+    monkeypatch.setenv("HOME", "/somewhere/home")
+    assert getattr(parse(f"--{flag}=~/run"), flag) == Path("/somewhere/home/run")
+
+
+def test_the_home_of_nobody_is_refused():
+    """A tilde with a name that no user has is wrong usage, like any other value that cannot be meant."""
+    assert "nobody-of-this-name" in complaint("--train_dir=~nobody-of-this-name/run")
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help"])
+def test_help_is_no_command(flag):
+    """Who asks for help starts nothing, whatever else is on the line."""
+    assert parse(flag, "--train_steps=7") is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--train_steps=0", "train_steps"),
+        ("--train_steps=ten", "train_steps"),
+        ("--train_steps=1.5", "train_steps"),
+        ("--train_steps=", "train_steps"),
+        ("--train_steps", "train_steps"),
+        ("--batch_size=60001", "60000"),
+        ("--learning_rate=-0.1", "learning_rate"),
+        ("--learning_rate=1001", "1000"),
+        ("--learning_rate=inf", "learning_rate"),
+        ("--seed=2147483648", "2147483647"),
+        ("--momentum=1.5", "momentum"),
+        ("--dropout_rate=1", "0.99"),
+        ("--max_to_keep=-1", "max_to_keep"),
+        ("--keep_checkpoint_every_n_hours=0", "0.001"),
+        ("--optimizer=guess", "sgd|momentum|adam"),
+        ("--learning_rate_schedule=guess", "constant|cosine|one_cycle"),
+        ("--sharded=perhaps", "sharded"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(flag, told):
+    """The sentence names the flag, and the bound or the choices."""
+    assert told in complaint(flag)
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "momentum", "dropout_rate", "save_every_seconds", "keep_checkpoint_every_n_hours"]
+)
+def test_what_is_no_number_is_refused(name):
+    """NaN passes every comparison, but not this one."""
+    assert f"--{name}=nan: a finite number wanted" in complaint(f"--{name}=nan")
+
+
+def test_an_unknown_flag_is_refused_with_a_suggestion():
+    """A slip of the pen is told with what was probably meant."""
+    message = complaint("--train_step=7")
+    assert "train_step" in message
+    assert "Did you mean: train_steps" in message
+
+
+def test_a_flag_of_the_other_program_is_refused():
+    """The softmax drops nothing out."""
+    assert "dropout_rate" in complaint("--dropout_rate=0.5", program="softmax")
+
+
+@pytest.mark.parametrize(("program", "other"), [("cnn", "softmax"), ("softmax", "cnn")])
+def test_a_recipe_of_the_other_program_is_refused(program, other):
+    """Each program has recipes of its own; the sentence lists them."""
+    message = complaint(f"--config={other}", program=program)
+    assert other in message
+    assert program in message.replace(f"--config={other}", "")
+
+
+@pytest.mark.parametrize("flags", [["train_steps=7"], ["--", "--train_steps=7"], ["--seed=1", "data"], ["-"]])
+def test_what_is_no_flag_is_refused(flags):
+    """A forgotten dash does not start a run with other settings."""
+    assert "only flags wanted" in complaint(*flags)
+
+
+def test_a_download_needs_a_place():
+    """--download without --data_dir would go nowhere."""
+    assert "--data_dir" in complaint("--download")
+    assert parse("--download", "--data_dir=there").download is True
+
+
+def run(monkeypatch, main, *flags):
+    """Runs a program with these flags; gives its exit status."""
+    monkeypatch.setattr(sys, "argv", ["train_cnn.py", *flags])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(main, program="cnn", synopsis="Trains something.")
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def kept_log_levels():
+    """A program quiets TensorFlow's log for good; the tests that follow hear it as before."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def fail_with(error):
+    """A program that fails."""
+
+    def main(_):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("status", [0, 75])
+def test_the_exit_status_is_the_programs(monkeypatch, capsys, status):
+    """What main returns is what the shell sees."""
+    assert run(monkeypatch, lambda _: status) == status
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_gets_its_command(monkeypatch):
+    """Flags reach main as settings and places."""
+    commands = []
+    run(monkeypatch, lambda command: commands.append(command) or 0, "--train_steps=7", "--train_dir=there")
+    assert commands == [parse("--train_steps=7", "--train_dir=there")]
+
+
+@pytest.mark.parametrize("kind", [DataError, TrainingError, CheckpointError])
+def test_our_errors_are_one_sentence(monkeypatch, capsys, kind):
+    """On standard error, with exit status 1, without a traceback, and without a line break."""
+    assert run(monkeypatch, fail_with(kind("run[1]: 3 found,\n  4 wanted."))) == 1
+    assert capsys.readouterr() == ("", "error: run[1]: 3 found, 4 wanted.\n")
+
+
+@pytest.mark.parametrize("error", [KeyError("a name"), OSError(28, "No space left on device"), RuntimeError("a\nb")])
+def test_any_other_error_is_one_line(monkeypatch, capsys, error):
+    """It begins with its kind, for what it says may be no sentence, and tells where to learn more."""
+    assert run(monkeypatch, fail_with(error)) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {type(error).__name__}: ")
+    assert err.count("\n") == 1
+    assert "--debug" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("error", [DataError("damaged."), RuntimeError("unforeseen")])
+def test_debugging_shows_the_traceback(monkeypatch, error):
+    """With --debug the error comes through as it was raised."""
+    monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--debug"])
+    with pytest.raises(type(error), match=str(error)):
+        command_line.run(fail_with(error), program="cnn", synopsis="Trains something.")
+
+
+@pytest.mark.parametrize("flag", ["--train_step=7", "--train_steps=0", "--learning_rate=nan", "data", "--download"])
+def test_wrong_usage_is_exit_status_two(monkeypatch, capsys, flag):
+    """One line on standard error says what is wrong and how to learn more; nothing is run."""
+    assert run(monkeypatch, fail_with(AssertionError("main was run")), flag) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "--help" in err
+
+
+def test_help_lists_every_flag(monkeypatch, capsys):
+    """Exit status 0, and on standard output what the program does and all that can be set."""
+    assert run(monkeypatch, fail_with(AssertionError("main was run")), "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("Trains something.")
+    for name in (*PLACES, *OTHER_VALUES):
+        assert f"--{name}:" in out or f"--[no]{name}:" in out
+
+
+def test_tensorflow_is_quiet_unless_debugging(monkeypatch):
+    """Its own log is for whoever debugs; what the environment says goes before."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    run(monkeypatch, lambda _: 0, "--debug")
+    assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    run(monkeypatch, lambda _: 0)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    run(monkeypatch, lambda _: 0)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
+
+
+def test_silence_holds_back_what_is_written(capfd):
+    """What C++ writes to file descriptor 2 inside the block is not seen; before and after it is."""
+    os.write(2, b"before ")
+    with silenced():
+        os.write(2, b"inside ")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"
+
+
+def test_silence_keeps_standard_output(capfd):
+    """Results are no noise."""
+    with silenced():
+        os.write(1, b"a result")
+    assert capfd.readouterr() == ("a result", "")
+
+
+def test_what_was_held_back_is_shown_when_the_block_fails(capfd):
+    """Whoever has to find out why gets every word, before the error."""
+
+    def fail_to_import():
+        with silenced():
+            os.write(2, b"the reason " + b"." * 100_000)
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail_to_import()
+    os.write(2, b" after")
+    assert capfd.readouterr().err == "the reason " + "." * 100_000 + " after"
+
+
+def test_debugging_holds_nothing_back(capfd):
+    """With debug every line is seen as it comes."""
+    with silenced(debug=True):
+        os.write(2, b"inside")
+        assert capfd.readouterr().err == "inside"
+
+
+@pytest.mark.parametrize("text", ["a line\\n", "half a line"])
+def test_silence_holds_back_what_python_writes(text):
+    """Also where it comes from Python, whose standard error has a buffer of its own."""
+    code = f"import sys; from mnist.quiet import silenced\nwith silenced(): sys.stderr.write('{text}')"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
