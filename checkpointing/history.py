@@ -42,7 +42,7 @@ class History:
         self._recorded = max((record["step"] for record in self._metrics.records()), default=0)
         self._attempts.rewind()
         if not finished:
-            steps_redone = max((record["step"] - step for record in dropped), default=0)
+            steps_redone = max((record["step"] - newest_step for record in dropped), default=0)
             self._attempts.append({"started_at": self._clock(), "step": step, "steps_redone": steps_redone})
         attempts = self._attempts.records()
         self.restarts = max(0, len(attempts) - 1)

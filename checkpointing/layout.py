@@ -20,7 +20,11 @@ HISTORY = "history.jsonl"
 RESULT = "result.json"
 
 _PREFIX = "model.ckpt"
-_OF_CHECKPOINT = re.compile(r"model\.ckpt-(?P<step>0|[1-9]\d*)(?:\.|_temp)(?P<kind>.*)", re.ASCII | re.DOTALL)
+_OF_CHECKPOINT = re.compile(
+    r"model\.ckpt-(?P<step>0|[1-9]\d*)"
+    r"(?:_temp|\.(?P<kind>data-\d+-of-\d+|index|meta|manifest\.json|incomplete)(?P<temporary>\.tmp|\.tempstate\d+)?)",
+    re.ASCII,
+)
 
 
 def prefix(directory: Path, step: int) -> Path:
@@ -59,9 +63,14 @@ def unfinished_export_path(target: Path) -> Path:
 
 
 def files_of(prefix: Path) -> list[Path]:
-    """All that lies on the disk under this prefix, TensorFlow's temporary files included, in sorted order."""
-    step = step_of(prefix.name + ".")
-    return sorted(path for path in prefix.parent.iterdir() if step is not None and step_of(path.name) == step)
+    """All that lies on the disk of this checkpoint, TensorFlow's temporary files included, in sorted order.
+
+    Only what TensorFlow and this package name: a file of the user's beside them is not theirs to delete.
+    """
+    starts = (f"{prefix.name}.", f"{prefix.name}_")
+    return sorted(
+        path for path in prefix.parent.iterdir() if path.name.startswith(starts) and step_of(path.name) is not None
+    )
 
 
 def step_of(name: str) -> int | None:
@@ -73,4 +82,4 @@ def step_of(name: str) -> int | None:
 def steps_with(directory: Path, kind: str) -> list[int]:
     """The steps, in order, for which a file of this kind ('manifest.json', 'incomplete', 'index') is there."""
     matches = (_OF_CHECKPOINT.fullmatch(path.name) for path in directory.iterdir())
-    return sorted(int(match["step"]) for match in matches if match and match["kind"] == kind)
+    return sorted(int(match["step"]) for match in matches if match and match["kind"] == kind and not match["temporary"])

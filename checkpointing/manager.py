@@ -87,8 +87,6 @@ class CheckpointManager:
             )
             # Made once: the graph does not change any more.
             self._meta_graph = self._saver.export_meta_graph().SerializeToString()
-        # A crash may have come between a commit and what follows it.
-        self._rewrite_state_file_and_retire()
 
     def restore(self, session: tf.compat.v1.Session) -> None:
         """Puts every variable at its value in the checkpoint where the run goes on.
@@ -109,6 +107,9 @@ class CheckpointManager:
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
             message = f"{prefix}: cannot be restored ({str(error).splitlines()[0]}); give another --restore_from."
             raise CheckpointError(message) from error
+        # A crash may have come between a commit and what follows it, and fewer may be wanted now. Only here, and never
+        # the checkpoint that has just proved to be good: the newer ones may be damaged.
+        self._rewrite_state_file_and_retire(good=layout.step_of(manifest_path.name))
 
     def _check_variables(self, prefix: Path, reader: tf.compat.v1.train.NewCheckpointReader) -> None:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -186,10 +187,10 @@ class CheckpointManager:
             versions=manifest.versions(),
         )
 
-    def _rewrite_state_file_and_retire(self) -> None:
+    def _rewrite_state_file_and_retire(self, good: int | None = None) -> None:
         manifests = {each.step: each for each in manifest.read_all(self._directory)}
         candidates = [Candidate(each.step, each.training_seconds) for each in manifests.values()]
-        keep = rotation.survivors(candidates, self._retention)
+        keep = rotation.survivors(candidates, self._retention) | {step for step in manifests if step == good}
         if keep:
             # First the state file, so that it never names a checkpoint that is gone.
             self._write_state_file([manifests[step] for step in sorted(keep)])

@@ -49,8 +49,8 @@ def find_start(
         _check_is_checkpoint(restore_from)
     try:
         durable.make_directory(directory)
-    except (FileExistsError, NotADirectoryError) as error:
-        message = f"{directory}: a file is in the way of this directory; give another --train_dir."
+    except OSError as error:
+        message = f"{directory}: cannot be made a directory ({error.strerror}); give another --train_dir."
         raise CheckpointError(message) from error
     sweep(directory)
     manifests = manifest.read_all(directory)

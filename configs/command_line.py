@@ -94,7 +94,7 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
     if rest:
         message = f"'{rest[0]}' found, only flags wanted (--name=value)."
         raise UsageError(message)
-    if values.download and not values.data_dir:
+    if values.download and values.data_dir is None:
         message = "--download found without --data_dir: say where the data should go."
         raise UsageError(message)
     recipe = configs.load(values.config)
@@ -108,20 +108,26 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
     return Command(
         config=values.config,
         settings=settings,
-        data_dir=_path(values.data_dir),
+        data_dir=_path("data_dir", values),
         download=values.download,
-        train_dir=_path(values.train_dir) or Path("runs") / values.config,
-        export_dir=_path(values.export_dir),
-        restore_from=_path(values.restore_from),
+        train_dir=_path("train_dir", values) or Path("runs") / values.config,
+        export_dir=_path("export_dir", values),
+        restore_from=_path("restore_from", values),
         debug=values.debug,
     )
 
 
-def _path(text: str | None) -> Path | None:
+def _path(name: str, values: flags.FlagValues) -> Path | None:
+    text = values[name].value
+    if text is None:
+        return None
+    if not text:
+        message = f"--{name}= found, a path wanted: leave the flag out for its default."
+        raise UsageError(message)
     try:
-        return Path(text).expanduser() if text else None
+        return Path(text).expanduser()
     except RuntimeError as error:
-        message = f"'{text}' found, a path wanted: there is no such user's home."
+        message = f"--{name}={text} found, a path wanted: there is no such user's home."
         raise UsageError(message) from error
 
 

@@ -35,7 +35,7 @@ def setting(
 class Settings:
     """What every model needs to know."""
 
-    train_steps: int = setting("updates to make, one batch each", at_least=1)
+    train_steps: int = setting("updates to make, one batch each", at_least=1, at_most=10**12)
     batch_size: int = setting("images an update", 100, at_least=1, at_most=60_000)
     optimizer: str = setting("how the gradient is applied", choices=("sgd", "momentum", "adam"))
     learning_rate: float = setting("how far an update goes, at its highest", at_least=0, at_most=1000)
@@ -49,7 +49,9 @@ class Settings:
     evaluate_every_steps: int = setting("validate; 0 for the last step only", 500, at_least=0, changes_weights=False)
     save_every_steps: int = setting("save a checkpoint; 0 for the last step only", at_least=0, changes_weights=False)
     save_every_seconds: float = setting("save also so often; 0 for never", 0.0, at_least=0, changes_weights=False)
-    max_to_keep: int = setting("newest checkpoints to keep; 0 for all", 5, at_least=0, changes_weights=False)
+    max_to_keep: int = setting(
+        "newest checkpoints to keep; 0 for all", 5, at_least=0, at_most=10**6, changes_weights=False
+    )
     keep_checkpoint_every_n_hours: float = setting(
         "keep one for good every so many hours of training", 10_000.0, at_least=0.001, changes_weights=False
     )
@@ -57,7 +59,9 @@ class Settings:
         "names, not absolute paths, in the state file", default=True, changes_weights=False
     )
     sharded: bool = setting("one data file a device", default=False, changes_weights=False)
-    threads: int = setting("that compute; 0 for TensorFlow's choice", 0, at_least=0, changes_weights=False)
+    threads: int = setting(
+        "that compute; 0 for TensorFlow's choice", 0, at_least=0, at_most=1024, changes_weights=False
+    )
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is out of bounds."""

@@ -69,7 +69,11 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
     Raises:
       DataError: in one sentence, what was found, what was wanted, and where.
     """
-    train, test = _read_bundled() if data_dir is None else _read_directory(data_dir, download=download)
+    train, test = _read_directory(data_dir or BUNDLED, download=download)
+    # Each array as the plain IDX file that would hold it, in the order of _FILES.
+    digests = [idx.sha256(array) for array in (*train, *test)]
+    if data_dir is None:
+        _check_bundled(digests)
     train_size = len(train.labels) - validation_size
     if train_size <= 0:
         message = (
@@ -81,7 +85,7 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
         train=Split(train.images[:train_size], train.labels[:train_size]),
         validation=Split(train.images[train_size:], train.labels[train_size:]),
         test=test,
-        fingerprint=hashlib.sha256("".join(_digests(train, test)).encode()).hexdigest(),
+        fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
 
 
@@ -95,13 +99,7 @@ def _read_directory(data_dir: Path, *, download: bool) -> tuple[Split, Split]:
         raise DataError(message) from error
 
 
-def _digests(train: Split, test: Split) -> list[str]:
-    """The sha256 of each array's plain IDX file, in the order of _FILES."""
-    return [idx.sha256(array) for array in (*train, *test)]
-
-
-def _read_bundled() -> tuple[Split, Split]:
-    train, test = _read_idx_files(BUNDLED, _find_idx_files(BUNDLED))
+def _check_bundled(digests: list[str]) -> None:
     sums = BUNDLED / "SHA256SUMS.uncompressed"
     try:
         words = sums.read_text(encoding="ascii").split()
@@ -109,7 +107,7 @@ def _read_bundled() -> tuple[Split, Split]:
         message = f"{sums}: cannot be read ({error}): the bundled MNIST is damaged; check it out again."
         raise DataError(message) from error
     pinned = dict(zip(words[1::2], words[::2], strict=False))
-    for name, digest in zip(_FILES.values(), _digests(train, test), strict=True):
+    for name, digest in zip(_FILES.values(), digests, strict=True):
         if digest != pinned.get(name):
             message = (
                 f"{BUNDLED / name}.gz: sha256 {digest} of the uncompressed bytes found, {pinned.get(name)} wanted "
@@ -117,11 +115,10 @@ def _read_bundled() -> tuple[Split, Split]:
                 f"the bundled MNIST is damaged; check it out again."
             )
             raise DataError(message)
-    return train, test
 
 
 def _find_idx_files(directory: Path) -> dict[str, Path]:
-    """Which of the four files are there, by their part; the plain file before the gzip one."""
+    """Which of the four files are there, by their part; of several, the canonical name, and the plain file."""
     return {part: path for part, name in _FILES.items() for path in reversed(_paths(directory, name)) if path.exists()}
 
 

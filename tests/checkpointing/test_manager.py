@@ -192,6 +192,20 @@ def test_a_damaged_checkpoint_is_told_and_nothing_is_lost(tmp_path, kind, damage
     assert sorted(tmp_path.iterdir()) == files
 
 
+@pytest.mark.parametrize("restore_from", [None, "model.ckpt-1"])
+def test_nothing_is_retired_before_what_is_kept_is_known_to_be_good(tmp_path, restore_from):
+    """Told to keep only the newest, which is damaged, a run deletes no older one that it could go on from."""
+    Counter(tmp_path).count(2, save=True)
+    (tmp_path / "model.ckpt-2.index").write_bytes(b"damaged")
+    keep_one = Retention(1, 10_000)
+    if restore_from is None:
+        with pytest.raises(CheckpointError, match="damaged"):
+            Counter(tmp_path, retention=keep_one)
+    else:
+        Counter(tmp_path, retention=keep_one, restore_from=tmp_path / restore_from)
+    assert layout.steps_with(tmp_path, "manifest.json") == [1, 2]
+
+
 def test_a_checkpoint_of_another_shape_is_told(tmp_path):
     """The sentence names the variable, with the shape found and the one wanted."""
     Counter(tmp_path / "three").count(1, save=True)
