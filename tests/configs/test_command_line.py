@@ -1,7 +1,6 @@
 import dataclasses
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from checkpointing.errors import CheckpointError
 from configs import command_line
 from configs.command_line import UsageError
 from mnist.errors import DataError, TrainingError
-from mnist.quiet import silenced
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = ["config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "debug"]
@@ -303,48 +301,3 @@ def test_tensorflow_is_quiet_unless_debugging(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
     run(monkeypatch, lambda _: 0)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
-
-
-def test_silence_holds_back_what_is_written(capfd):
-    """What C++ writes to file descriptor 2 inside the block is not seen; before and after it is."""
-    os.write(2, b"before ")
-    with silenced():
-        os.write(2, b"inside ")
-    os.write(2, b"after")
-    assert capfd.readouterr().err == "before after"
-
-
-def test_silence_keeps_standard_output(capfd):
-    """Results are no noise."""
-    with silenced():
-        os.write(1, b"a result")
-    assert capfd.readouterr() == ("a result", "")
-
-
-def test_what_was_held_back_is_shown_when_the_block_fails(capfd):
-    """Whoever has to find out why gets every word, before the error."""
-
-    def fail_to_import():
-        with silenced():
-            os.write(2, b"the reason " + b"." * 100_000)
-            raise ImportError
-
-    with pytest.raises(ImportError):
-        fail_to_import()
-    os.write(2, b" after")
-    assert capfd.readouterr().err == "the reason " + "." * 100_000 + " after"
-
-
-def test_debugging_holds_nothing_back(capfd):
-    """With debug every line is seen as it comes."""
-    with silenced(debug=True):
-        os.write(2, b"inside")
-        assert capfd.readouterr().err == "inside"
-
-
-@pytest.mark.parametrize("text", ["a line\\n", "half a line"])
-def test_silence_holds_back_what_python_writes(text):
-    """Also where it comes from Python, whose standard error has a buffer of its own."""
-    code = f"import sys; from mnist.quiet import silenced\nwith silenced(): sys.stderr.write('{text}')"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stderr == ""
