@@ -134,15 +134,16 @@ class Run:
         if step > train_steps:
             message = f"{self._start.prefix}: step {step} found, at most --train_steps={train_steps} wanted."
             raise CheckpointError(message)
+        newest_step = self._start.newest.step if self._start.newest else step
+        if newest_step < train_steps:
+            # Later on, what is there can be this run's own, and is compared with it.
+            export.check_target(self._target)
         finished = step == train_steps
         if finished:
             _log.info("finished already: step %d of %d; only evaluating", step, train_steps)
-        else:
-            export.check_target(self._target)
-            if self._start.prefix:
-                _log.info("going on from %s, step %d of %d", self._start.prefix, step, train_steps)
-            self._tell_if_prolonged(step)
-        newest_step = self._start.newest.step if self._start.newest else step
+        elif self._start.prefix:
+            _log.info("going on from %s, step %d of %d", self._start.prefix, step, train_steps)
+        self._tell_if_prolonged(step)
         self._history.begin_attempt(step=step, newest_step=newest_step, finished=finished)
         return step
 
