@@ -22,7 +22,7 @@ check: $(VENV)/ready-to-test  ## lint, formatting and types
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-benchmark: $(VENV)/ready-to-benchmark  ## images a second against the tutorial's feed_dict loop
+benchmark: $(VENV)/ready-to-test  ## images a second against the tutorial's feed_dict loop
 	$(RUN) -m benchmarks.throughput
 	$(RUN) -m benchmarks.startup
 
@@ -40,8 +40,4 @@ $(VENV)/ready-to-train: requirements.txt constraints.txt $(VENV)/bin/python
 
 $(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready-to-train
 	$(RUN) -m pip install --quiet -r requirements-dev.txt -c constraints.txt
-	touch $@
-
-$(VENV)/ready-to-benchmark: requirements-benchmarks.txt $(VENV)/ready-to-train
-	$(RUN) -m pip install --quiet -r requirements-benchmarks.txt -c constraints.txt
 	touch $@

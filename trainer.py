@@ -17,7 +17,7 @@ from checkpointing.interruption import Interrupted, StopRequest
 from checkpointing.manager import CheckpointManager
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
-from configs.command_line import Command
+from configs.command_line import Command, tell
 from mnist import evaluation, graph, result, schedules, serving, training
 from mnist.dataset import Dataset
 from mnist.models import Model
@@ -26,7 +26,7 @@ from mnist.stopwatch import Stopwatch
 DONE = 0
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
-# By so many images an exported model is compared with the trained one.
+# How many training images the exported model is asked, and compared with the trained one on.
 _EXAMPLES = 100
 
 _log = logging.getLogger(__name__)
@@ -117,11 +117,11 @@ class Run:
                 self._export(session)
             except Interrupted as signal:
                 self._save(session)
-                print(f"stopped by {signal}, the state is saved: run the same command again to go on")
+                tell(f"stopped by {signal}, the state is saved: run the same command again to go on")
                 return STOPPED
             record = self._result(session, first_step, validation_accuracy, test_accuracy)
         durable.replace_json(self._command.train_dir / layout.RESULT, record)
-        print(result.summary(record))
+        tell(result.summary(record))
         return DONE
 
     def _restore(self, session: tf.compat.v1.Session) -> int:
@@ -134,17 +134,16 @@ class Run:
         if step > train_steps:
             message = f"{self._start.prefix}: step {step} found, at most --train_steps={train_steps} wanted."
             raise CheckpointError(message)
-        newest_step = self._start.newest.step if self._start.newest else step
-        if newest_step < train_steps:
-            # Later on, what is there can be this run's own, and is compared with it.
-            export.check_target(self._target)
         finished = step == train_steps
+        ours = self._start.newest is not None and self._command.export_dir is None
+        if not (finished or ours):
+            export.check_target(self._target)
         if finished:
             _log.info("finished already: step %d of %d; only evaluating", step, train_steps)
         elif self._start.prefix:
             _log.info("going on from %s, step %d of %d", self._start.prefix, step, train_steps)
         self._tell_if_prolonged(step)
-        self._history.begin_attempt(step=step, newest_step=newest_step, finished=finished)
+        self._history.begin_attempt(step=step, finished=finished)
         return step
 
     def _tell_if_prolonged(self, step: int) -> None:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from checkpointing import manifest
 from mnist import result
 
-DIRECTORY = Path("runs/benchmarks")
+DIRECTORY = Path(__file__).parent.parent / "runs" / "benchmarks"
 
 
 def write(name: str, unit: str, rounds: Mapping[str, Sequence[float]], notes: Mapping[str, Any]) -> None:

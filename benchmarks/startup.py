@@ -7,8 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from absl import app, flags
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
 
@@ -31,7 +35,9 @@ def seconds_to_line(text: str, *arguments: str) -> float:
 def seconds_to_first_step() -> float:
     """Starts a fresh softmax run and waits for the line that tells of its first step."""
     with tempfile.TemporaryDirectory() as directory:
-        return seconds_to_line("step 1/", "train_softmax.py", f"--train_dir={directory}/run", "--log_every_steps=1")
+        return seconds_to_line(
+            "step 1/", str(ROOT / "train_softmax.py"), f"--train_dir={directory}/run", "--log_every_steps=1"
+        )
 
 
 def seconds_to_import() -> float:
@@ -42,7 +48,7 @@ def seconds_to_import() -> float:
 def seconds_to_help() -> float:
     """Runs the help to its end."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "train_softmax.py", "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, str(ROOT / "train_softmax.py"), "--help"], check=True, capture_output=True)
     return time.perf_counter() - started
 
 

@@ -9,11 +9,16 @@ machine whose speed drifts slows them alike. Also says how much memory each proc
 import multiprocessing
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from absl import app, flags
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
 from mnist.quiet import silenced

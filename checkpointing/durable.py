@@ -1,7 +1,7 @@
 """What is written here is still there after a power cut, or was never seen.
 
-The one room that changes the disk, besides TensorFlow's Saver. The recipe (write, fsync, rename, fsync the directory)
-is that of the POSIX manual pages and of "All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
+The one room that changes the disk, besides TensorFlow's Saver and Builder. The recipe (write, fsync, rename, fsync the
+directory) is that of the POSIX manual pages and of "All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
 """
 
 import json
@@ -36,6 +36,12 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append(path: Path, content: bytes) -> None:
+    """Adds to a file; killing the process cannot undo it once this returns (a power cut can, until `sync`)."""
+    with path.open("ab") as file:
+        file.write(content)
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from checkpointing import alias, durable, layout
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, reason
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _RELATIVE_TOLERANCE = 1e-5
@@ -31,14 +31,23 @@ class Example(NamedTuple):
 
 
 def check_target(target: Path) -> None:
-    """Refuses a target that exists; worth asking before training starts, not after.
+    """Refuses a target that exists or cannot be made; worth asking before training starts, not after.
+
+    Makes its parents where they are missing.
 
     Raises:
-      CheckpointError: something is at `target`.
+      CheckpointError: something is at `target`, or it cannot be made.
     """
     if target.exists() or target.is_symlink():
         message = f"{target}: exists already, and no exported model is overwritten: give another --export_dir."
         raise CheckpointError(message)
+    unfinished = layout.unfinished_export_path(target)
+    try:
+        durable.make_directory(unfinished)
+        durable.delete([unfinished])
+    except OSError as error:
+        message = f"{target}: cannot be made ({error.strerror}); give another --export_dir."
+        raise CheckpointError(message) from error
 
 
 def export_saved_model(
@@ -58,8 +67,6 @@ def export_saved_model(
     """
     check_target(target)
     unfinished = layout.unfinished_export_path(target)
-    durable.make_directory(target.parent)
-    durable.delete([unfinished])
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = build_signatures()
         saver = tf.compat.v1.train.Saver()
@@ -87,9 +94,9 @@ def check_saved_model(directory: Path, example: Example) -> None:
         size, for the exported graph is optimised on its own; all else must be equal.
     """
     try:
-        found = _ask(directory, example.inputs)
-    except (OSError, ValueError, RuntimeError, KeyError, tf.errors.OpError) as error:
-        message = f"{directory}: the exported model cannot be loaded ({str(error).splitlines()[0]})."
+        found = _ask(directory, example.inputs, example.outputs)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, tf.errors.OpError) as error:
+        message = f"{directory}: no model that this run exported ({reason(error)}); give another --export_dir."
         raise CheckpointError(message) from error
     for name, wanted in example.outputs.items():
         if np.issubdtype(wanted.dtype, np.floating):
@@ -97,11 +104,14 @@ def check_saved_model(directory: Path, example: Example) -> None:
         else:
             equal = np.array_equal(found[name], wanted)
         if not equal:
-            message = f"{directory}: the model there gives other {name} than the trained one: it is not this run's."
+            message = (
+                f"{directory}: the model there gives other {name} than the trained one, so it is not this run's; "
+                f"give another --export_dir."
+            )
             raise CheckpointError(message)
 
 
-def _ask(directory: Path, inputs: Arrays) -> dict[str, Any]:
+def _ask(directory: Path, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
     # The loader looks for the weights below the directory, so it is the directory's own name that counts, too.
     with (
         alias.without_pattern(directory / "saved_model.pb") as plain,
@@ -112,4 +122,5 @@ def _ask(directory: Path, inputs: Arrays) -> dict[str, Any]:
         signature = meta_graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
         feed = {signature.inputs[name].name: array for name, array in inputs.items()}
         fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
-        return dict(session.run(fetches, feed))
+        found = dict(session.run(fetches, feed))
+    return {name: found[name] for name in outputs}

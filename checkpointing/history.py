@@ -1,7 +1,7 @@
 """What a run has recorded over all its attempts: no step twice, whatever was killed when.
 
 history = History(train_dir)
-history.begin_attempt(step=100, newest_step=100, finished=False)
+history.begin_attempt(step=100, finished=False)
 history.record({"step": 200, "loss": 0.5})
 """
 
@@ -26,33 +26,28 @@ class History:
         self._metrics = Journal(directory / layout.METRICS)
         self._attempts = Journal(directory / layout.HISTORY)
         self._clock = clock
-        self._recorded = 0
         self.restarts = 0
         self.steps_redone = 0
 
-    def begin_attempt(self, *, step: int, newest_step: int, finished: bool) -> None:
+    def begin_attempt(self, *, step: int, finished: bool) -> None:
         """Begins an attempt.
 
         Args:
-          step: where this attempt goes on.
-          newest_step: of the newest checkpoint; records beyond it are dropped, for their steps are made again.
+          step: where this attempt goes on; records beyond it are dropped, for their steps are made again.
           finished: the run had ended before; looking at it again is no attempt.
         """
-        dropped = self._metrics.rewind(lambda record: record["step"] <= newest_step)
-        self._recorded = max((record["step"] for record in self._metrics.records()), default=0)
+        dropped = self._metrics.rewind(lambda record: record["step"] <= step)
         self._attempts.rewind()
         if not finished:
-            steps_redone = max((record["step"] - newest_step for record in dropped), default=0)
+            steps_redone = max((record["step"] - step for record in dropped), default=0)
             self._attempts.append({"started_at": self._clock(), "step": step, "steps_redone": steps_redone})
         attempts = self._attempts.records()
         self.restarts = max(0, len(attempts) - 1)
         self.steps_redone = sum(attempt["steps_redone"] for attempt in attempts)
 
     def record(self, record: Record) -> None:
-        """Appends the record of a step, unless the step has one: gone through again, it gives the same values."""
-        if record["step"] > self._recorded:
-            self._metrics.append(record)
-            self._recorded = record["step"]
+        """Appends the record of a step."""
+        self._metrics.append(record)
 
     def sync(self) -> None:
         """Waits until the records are on the disk, as a checkpoint must before it says that their steps are done."""

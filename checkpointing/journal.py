@@ -43,9 +43,8 @@ class Journal:
         return [record for record in records if not keep(record)]
 
     def append(self, record: Record) -> None:
-        """Adds a record; once this returns, killing the process cannot undo it (a power cut can, until `sync`)."""
-        with self.path.open("ab") as file:
-            file.write(_line(record))
+        """Adds a record, as durable.append."""
+        durable.append(self.path, _line(record))
 
     def sync(self) -> None:
         """Waits until all records are on the disk."""

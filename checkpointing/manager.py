@@ -18,7 +18,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from checkpointing import alias, durable, layout, manifest, rotation
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, reason
 from checkpointing.manifest import Manifest
 from checkpointing.resume import Start
 from checkpointing.rotation import Candidate, Retention
@@ -85,6 +85,8 @@ class CheckpointManager:
                 sharded=sharded,
                 save_relative_paths=save_relative_paths,
             )
+            floats = [variable for variable in self._variables if variable.dtype.is_floating]
+            self._all_finite = {each.op.name: tf.reduce_all(tf.math.is_finite(each)) for each in floats}
             # Made once: the graph does not change any more.
             self._meta_graph = self._saver.export_meta_graph().SerializeToString()
 
@@ -98,18 +100,19 @@ class CheckpointManager:
         if prefix is None:
             return
         manifest_path = layout.manifest_path(prefix)
-        if manifest_path.is_file():
+        # Under another name than its own, a checkpoint is somebody's copy, and what lies beside it is no commit record.
+        if manifest_path.is_file() and layout.step_of(manifest_path.name) is not None:
             manifest.check_files(prefix, Manifest.read(manifest_path))
         try:
             with alias.without_pattern(prefix) as plain, session.graph.as_default():
                 self._check_variables(prefix, tf.train.load_checkpoint(str(plain)))
                 self._saver.restore(session, str(plain))
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            message = f"{prefix}: cannot be restored ({str(error).splitlines()[0]}); give another --restore_from."
+            message = f"{prefix}: cannot be restored ({reason(error)}); give another one as --restore_from."
             raise CheckpointError(message) from error
-        # A crash may have come between a commit and what follows it, and fewer may be wanted now. Only here, and never
-        # the checkpoint that has just proved to be good: the newer ones may be damaged.
-        self._rewrite_state_file_and_retire(good=layout.step_of(manifest_path.name))
+        # A crash may have come between a commit and what follows it, and fewer may be wanted now. Not before the one
+        # that stays in any case has proved to be good.
+        self._rewrite_state_file_and_retire()
 
     def _check_variables(self, prefix: Path, reader: tf.compat.v1.train.NewCheckpointReader) -> None:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -142,19 +145,31 @@ class CheckpointManager:
           The checkpoint's prefix.
 
         Raises:
-          CheckpointError: the disk refused; all complete checkpoints are as they were.
+          CheckpointError: the disk refused, or a variable holds values that are no finite numbers; all complete
+            checkpoints are as they were.
         """
         step = int(session.run(self._step))
         prefix = layout.prefix(self._directory, step)
         if not layout.manifest_path(prefix).exists():
+            self._check_finite(session, step)
             try:
                 self._make(session, prefix, step)
                 self._rewrite_state_file_and_retire()
             except (OSError, tf.errors.OpError) as error:
-                message = f"{prefix}: cannot be saved ({str(error).splitlines()[0]}); run again once that is mended."
+                message = f"{prefix}: cannot be saved ({reason(error)}); run again once that is mended."
                 raise CheckpointError(message) from error
         self._last_saved_at = self._clock()
         return prefix
+
+    def _check_finite(self, session: tf.compat.v1.Session, step: int) -> None:
+        """Refuses a state that is of no use, before it pushes out one that is."""
+        spoilt = sorted(name for name, finite in session.run(self._all_finite).items() if not finite)
+        if spoilt:
+            message = (
+                f"step {step}: {', '.join(spoilt)} hold values that are no finite numbers, and were not saved: "
+                f"the last checkpoint is good; try a lower learning rate in a new train_dir."
+            )
+            raise CheckpointError(message)
 
     def _make(self, session: tf.compat.v1.Session, prefix: Path, step: int) -> None:
         """Writes a checkpoint's files and commits it."""
@@ -187,10 +202,10 @@ class CheckpointManager:
             versions=manifest.versions(),
         )
 
-    def _rewrite_state_file_and_retire(self, good: int | None = None) -> None:
+    def _rewrite_state_file_and_retire(self) -> None:
         manifests = {each.step: each for each in manifest.read_all(self._directory)}
         candidates = [Candidate(each.step, each.training_seconds) for each in manifests.values()]
-        keep = rotation.survivors(candidates, self._retention) | {step for step in manifests if step == good}
+        keep = rotation.survivors(candidates, self._retention)
         if keep:
             # First the state file, so that it never names a checkpoint that is gone.
             self._write_state_file([manifests[step] for step in sorted(keep)])

@@ -49,8 +49,8 @@ class Manifest:
             return cls(**record)
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = (
-                f"{path}: damaged ({error}); move the files {path.name.removesuffix('manifest.json')}* elsewhere "
-                f"and run again, to go on from the checkpoint before."
+                f"{path}: damaged ({error}); move the files {path.name.removesuffix('manifest.json')}* elsewhere, "
+                f"and the same command goes on from the checkpoint before."
             )
             raise CheckpointError(message) from error
 
@@ -68,13 +68,17 @@ def check_files(prefix: Path, manifest: Manifest) -> None:
     """
     for name, wanted in manifest.files.items():
         path = prefix.parent / name
-        found = describe_files([path])[name] if path.is_file() else "no such file"
+        found = describe_files([path])[name] if path.is_file() else None
         if found != wanted:
             message = (
-                f"{path}: {found} found, {wanted} wanted: the checkpoint is damaged; move the files {prefix.name}.* "
-                f"elsewhere and run again, to go on from the checkpoint before."
+                f"{path}: {_told(found)} found, {_told(wanted)} wanted: the checkpoint is damaged; move the files "
+                f"{prefix.name}.* elsewhere, and the same command goes on from the checkpoint before."
             )
             raise CheckpointError(message)
+
+
+def _told(file: dict[str, Any] | None) -> str:
+    return f"{file['bytes']} bytes with sha256 {file['sha256'][:12]}..." if file else "no such file"
 
 
 def read_all(directory: Path) -> list[Manifest]:

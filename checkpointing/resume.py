@@ -33,8 +33,8 @@ def find_start(
 ) -> Start:
     """Makes the train_dir ready to go on, and says from where.
 
-    A train_dir is one run. It goes on from its newest checkpoint; `restore_from` says where a new one starts, or, given
-    one of the train_dir's own checkpoints, goes back to that. What an interrupted save or deletion left is deleted.
+    A train_dir is one run, and goes on from its newest checkpoint. `restore_from` says where a new one starts; once it
+    has checkpoints of its own, the same command goes on from those. What an interrupted save or deletion left goes.
 
     Args:
       directory: the train_dir; made where it is missing.
@@ -59,15 +59,16 @@ def find_start(
     newest = manifests[-1]
     _check_settings(directory, newest, settings, may_grow)
     prefix = layout.prefix(directory, newest.step)
-    if restore_from is not None:
-        if restore_from.resolve() in {layout.prefix(directory, each.step).resolve() for each in manifests}:
-            prefix = restore_from
-        elif file_sha256(layout.index_path(restore_from)) != newest.started_from:
-            message = (
-                f"{directory}: checkpoints up to step {newest.step} found, which did not start from {restore_from}: "
-                f"give a new --train_dir, or leave out --restore_from to go on from step {newest.step}."
-            )
-            raise CheckpointError(message)
+    if (
+        restore_from is not None
+        and restore_from.resolve() != prefix.resolve()
+        and file_sha256(layout.index_path(restore_from)) != newest.started_from
+    ):
+        message = (
+            f"{directory}: checkpoints up to step {newest.step} found, which did not start from {restore_from}: "
+            f"give a new --train_dir to start from there, or leave out --restore_from to go on from step {newest.step}."
+        )
+        raise CheckpointError(message)
     return Start(prefix, newest, newest.started_from)
 
 

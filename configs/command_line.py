@@ -9,6 +9,7 @@ Exit status: what main returns; 1 for an error, told in one sentence on standard
 """
 
 import dataclasses
+import io
 import logging
 import os
 import sys
@@ -125,7 +126,11 @@ def _path(name: str, values: flags.FlagValues) -> Path | None:
         message = f"--{name}= found, a path wanted: leave the flag out for its default."
         raise UsageError(message)
     try:
+        text.encode()  # TensorFlow takes UTF-8 only
         return Path(text).expanduser()
+    except UnicodeEncodeError as error:
+        message = f"--{name}={text!a} found, a path in UTF-8 wanted."
+        raise UsageError(message) from error
     except RuntimeError as error:
         message = f"--{name}={text} found, a path wanted: there is no such user's home."
         raise UsageError(message) from error
@@ -133,7 +138,33 @@ def _path(name: str, values: flags.FlagValues) -> Path | None:
 
 def run(main: Callable[[Command], int], *, program: str, synopsis: str) -> NoReturn:
     """Runs a program and ends the process with its exit status."""
+    _open_standard_streams()
     sys.exit(_status(main, program, synopsis))
+
+
+def tell(text: str) -> None:
+    """Prints for the person who ran the program; that nobody reads it any more is no failure of the run."""
+    try:
+        print(text, flush=True)
+    except OSError:  # a closed pipe, a full disk: what programs read is in result.json
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_standard_streams() -> None:
+    """Makes sure that descriptors 0 to 2 exist, and that any text can be written to them.
+
+    A daemon may start us with some closed; the next file opened would take their place, and messages would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "wt", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "wt", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
@@ -143,7 +174,7 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
         print(f"error: {error} (--help lists the flags)", file=sys.stderr)
         return USAGE_ERROR
     if command is None:
-        print(synopsis, define_flags(program).get_help(), sep="\n")
+        tell(f"{synopsis}\n{define_flags(program).get_help()}")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     if not command.debug:

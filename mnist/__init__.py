@@ -1,1 +1,1 @@
-"""The task: from MNIST's bytes to a trained graph. No flags and no checkpoint files here."""
+"""The task: from MNIST's bytes to a trained graph. It reads no flags and no checkpoint files."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from mnist.dataset import Split
 from mnist.graph import Inference
 
-# Large enough to keep the cores busy, small enough that a signal is heard within a fraction of a second.
+# Large enough to keep the cores busy, small enough that whoever asks between batches is soon answered.
 _BATCH = 500
 
 

@@ -243,15 +243,16 @@ def test_a_named_checkpoint_starts_a_run_of_its_own(finished, tmp_path):
     assert [record["step"] for record in programs.metrics(tmp_path / "run")] == list(range(35, 61, 5))
 
 
-def test_a_run_can_go_back_to_its_own_checkpoint(finished, tmp_path):
-    """Within its train_dir the steps are made again, to the same bits, and no record appears twice."""
+def test_a_killed_run_that_started_elsewhere_goes_on_by_the_same_command(finished, tmp_path):
+    """--restore_from says where a new train_dir starts; once it has checkpoints, it goes on from those."""
     train_dir, flags = finished
-    shutil.copytree(train_dir, tmp_path / "run")
-    before = programs.metrics(tmp_path / "run")
-    result = programs.train("softmax", tmp_path / "run", *flags, f"--restore_from={tmp_path / 'run' / 'model.ckpt-30'}")
-    assert result["resumed_from"] == str(tmp_path / "run" / "model.ckpt-30")
+    flags = [*flags, f"--restore_from={train_dir / 'model.ckpt-30'}"]
+    programs.train("softmax", tmp_path / "run", *flags)
+    for path in (tmp_path / "run").glob("model.ckpt-60*"):  # as a kill before the last save leaves it
+        path.unlink()
+    result = programs.train("softmax", tmp_path / "run", *flags)
+    assert result["resumed_from"] == str(tmp_path / "run" / "model.ckpt-50")
     assert result["weights_sha256"] == programs.result(train_dir)["weights_sha256"]
-    assert programs.metrics(tmp_path / "run") == before
 
 
 def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(finished, tmp_path):

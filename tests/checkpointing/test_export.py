@@ -69,5 +69,21 @@ def test_what_a_crash_left_is_written_over(tmp_path, prefix):
 def test_a_directory_that_is_no_model_is_told(tmp_path):
     """One sentence names it."""
     (tmp_path / "1").mkdir()
-    with pytest.raises(CheckpointError, match="1: the exported model cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"1: no model that this run exported \(.*\); give another --export_dir"):
         export.check_saved_model(tmp_path / "1", EXAMPLE)
+
+
+def test_a_model_with_other_inputs_is_told(tmp_path, prefix):
+    """Somebody else's model at the target is no reason for a riddle."""
+    export.export_saved_model(tmp_path / "1", prefix, build_signatures, EXAMPLE)
+    other = export.Example({"pixels": INPUTS}, {"digits": INPUTS})
+    with pytest.raises(CheckpointError, match="no model that this run exported"):
+        export.check_saved_model(tmp_path / "1", other)
+
+
+def test_a_target_that_cannot_be_made_is_told_before_training(tmp_path):
+    """Below a file there is no room for a directory, and a name can be too long."""
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "1", tmp_path / ("x" * 250)):
+        with pytest.raises(CheckpointError, match="cannot be made"):
+            export.check_target(target)

@@ -18,10 +18,10 @@ class Clock:
         return self.now
 
 
-def attempt(directory, *, step=0, newest_step=None, finished=False, clock=None):
-    """Begins an attempt that goes on from a step, by default that of the newest checkpoint."""
+def attempt(directory, *, step=0, finished=False, clock=None):
+    """Begins an attempt that goes on from a step."""
     history = History(directory, clock or Clock())
-    history.begin_attempt(step=step, newest_step=step if newest_step is None else newest_step, finished=finished)
+    history.begin_attempt(step=step, finished=finished)
     return history
 
 
@@ -108,22 +108,6 @@ def test_looking_at_a_finished_run_is_no_attempt(tmp_path):
     for _ in range(3):
         assert told(attempt(tmp_path, step=100, finished=True)) == (0, 0)
     assert len(lines(tmp_path / "history.jsonl")) == 1
-
-
-def test_going_back_keeps_the_records(tmp_path):
-    """From an older checkpoint of the run's own, the steps up to the newest have their records already."""
-    record(attempt(tmp_path), 50, 100)
-    history = attempt(tmp_path, step=50, newest_step=100)
-    record(history, 60, 100, 110)
-    assert recorded_steps(tmp_path) == [50, 100, 110]
-
-
-def test_no_step_is_recorded_twice(tmp_path):
-    """The first record of a step is the one that stays."""
-    history = attempt(tmp_path)
-    history.record({"step": 10, "images_per_second": 1})
-    history.record({"step": 10, "images_per_second": 2})
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 10, "images_per_second": 1}]
 
 
 def test_half_a_line_is_dropped(tmp_path):

@@ -114,6 +114,8 @@ def test_handlers_of_any_kind_are_given_back(handler):
 
 def test_an_interrupt_after_the_block_is_pythons():
     """Ctrl-C stops a program again as it always does."""
+    # Not what a shell may have set: one that starts a program in the background has it ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with listen_for_stop():
         pass
     with pytest.raises(KeyboardInterrupt):

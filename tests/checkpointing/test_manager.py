@@ -1,4 +1,6 @@
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ class Counter:
             step = tf.compat.v1.train.get_or_create_global_step()
             value = tf.compat.v1.get_variable("value", [size], initializer=tf.compat.v1.zeros_initializer())
             self._count = [step.assign_add(1), value.assign_add(tf.fill([size], 0.1))]
+            self._spoil = value.assign(tf.fill([size], float("nan")))
             self._value, self._step = value, step
             initialize = tf.compat.v1.global_variables_initializer()
         self.session = tf.compat.v1.Session(graph=graph)
@@ -51,6 +54,10 @@ class Counter:
             if save:
                 self.manager.save(self.session)
         return self
+
+    def spoil(self):
+        """Makes the value no number."""
+        self.session.run(self._spoil)
 
     def state(self):
         """The step and the value."""
@@ -134,15 +141,43 @@ def test_saves_come_due_by_steps_and_by_seconds(tmp_path):
 
 
 def test_a_checkpoint_is_never_written_twice(tmp_path):
-    """Gone back and come again to a step, the run finds its checkpoint there and leaves it as it is."""
-    Counter(tmp_path).count(3, save=True)
-    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.glob("model.ckpt-3*")}
-    counter = Counter(tmp_path, restore_from=tmp_path / "model.ckpt-2")
-    assert counter.state()[0] == 2
-    counter.count(1, save=True)
-    assert before == {
-        path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.glob("model.ckpt-3*")
-    }
+    """Asked again to save a step that has its checkpoint, the manager leaves every file as it is."""
+    counter = Counter(tmp_path).count(3, save=True)
+    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    counter.manager.save(counter.session)
+    assert before == {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+
+
+def test_values_that_are_no_finite_numbers_are_not_saved(tmp_path):
+    """They would push out checkpoints that are good; the sentence names the variable and the step."""
+    counter = Counter(tmp_path, retention=Retention(1, 10_000)).count(1, save=True)
+    counter.spoil()
+    with pytest.raises(CheckpointError, match="step 2: value hold values that are no finite numbers"):
+        counter.count(1, save=True)
+    assert kept(tmp_path) == [1]
+
+
+def test_a_copy_under_another_name_can_start_a_run(tmp_path):
+    """Also with the manifest copied along, which speaks of files of other names."""
+    saved = Counter(tmp_path / "old").count(2, save=True).state()
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "old").glob("model.ckpt-2.*"):
+        shutil.copy(path, tmp_path / "copy" / path.name.replace("model.ckpt-2", "best"))
+    assert Counter(tmp_path / "new", restore_from=tmp_path / "copy" / "best").state() == saved
+
+
+def test_the_reason_of_a_failed_save_is_told(tmp_path):
+    """Not where in TensorFlow's graph it came up, but what."""
+    counter = Counter(tmp_path).count(1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be saved \(.*(File too large|Failed)"):
+            counter.count(1, save=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_the_state_file_is_only_a_cache(tmp_path):
@@ -175,8 +210,8 @@ def test_a_sharded_checkpoint_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "'bytes': "),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "sha256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), " bytes with sha256 "),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), " bytes with sha256 "),
         (Path.unlink, "no such file"),
     ],
     ids=["truncated", "changed", "missing"],
@@ -192,17 +227,12 @@ def test_a_damaged_checkpoint_is_told_and_nothing_is_lost(tmp_path, kind, damage
     assert sorted(tmp_path.iterdir()) == files
 
 
-@pytest.mark.parametrize("restore_from", [None, "model.ckpt-1"])
-def test_nothing_is_retired_before_what_is_kept_is_known_to_be_good(tmp_path, restore_from):
+def test_nothing_is_retired_before_what_is_kept_is_known_to_be_good(tmp_path):
     """Told to keep only the newest, which is damaged, a run deletes no older one that it could go on from."""
     Counter(tmp_path).count(2, save=True)
     (tmp_path / "model.ckpt-2.index").write_bytes(b"damaged")
-    keep_one = Retention(1, 10_000)
-    if restore_from is None:
-        with pytest.raises(CheckpointError, match="damaged"):
-            Counter(tmp_path, retention=keep_one)
-    else:
-        Counter(tmp_path, retention=keep_one, restore_from=tmp_path / restore_from)
+    with pytest.raises(CheckpointError, match="the checkpoint is damaged"):
+        Counter(tmp_path, retention=Retention(1, 10_000))
     assert layout.steps_with(tmp_path, "manifest.json") == [1, 2]
 
 

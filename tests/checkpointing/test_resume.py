@@ -306,32 +306,28 @@ def test_a_run_does_not_change_where_it_came_from(tmp_path, started_from):
     assert str(theirs) in sentence
 
 
-@pytest.mark.parametrize("step", [50, 100])
-def test_a_run_can_go_back_to_a_checkpoint_of_its_own(tmp_path, step):
-    """restore_from within the train_dir is where it goes on; what is newest stays known, and all files stay."""
-    for each in (50, 100):
-        make_checkpoint(tmp_path, each, started_from="0" * 64)
-    before = tree(tmp_path)
-    start = find_start(tmp_path, restore_from=layout.prefix(tmp_path, step))
-    assert start.prefix == layout.prefix(tmp_path, step)
-    assert start.newest.step == 100
-    assert start.started_from == "0" * 64
-    assert tree(tmp_path) == before
+def test_a_run_does_not_go_back(tmp_path):
+    """An older checkpoint of its own starts no second run among its files; the sentence says what to do."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    sentence = complaint(tmp_path, restore_from=layout.prefix(tmp_path, 50))
+    assert "give a new --train_dir to start from there" in sentence
+    assert "leave out --restore_from to go on from step 100" in sentence
 
 
-def test_its_own_checkpoint_is_known_by_any_path(tmp_path, monkeypatch):
-    """Relative, through a link or by way of .., it is the same checkpoint."""
+def test_its_newest_checkpoint_is_known_by_any_path(tmp_path, monkeypatch):
+    """Relative, through a link or by way of .., it is the one that the run goes on from anyway."""
     for step in (50, 100):
         make_checkpoint(tmp_path / "run", step)
     (tmp_path / "link").symlink_to("run")
     monkeypatch.chdir(tmp_path)
     for directory in (Path("run"), tmp_path / "link", tmp_path / "run" / ".." / "run"):
-        start = find_start(tmp_path / "run", restore_from=layout.prefix(directory, 50))
-        assert start.prefix.resolve() == layout.prefix(tmp_path / "run", 50)
+        start = find_start(tmp_path / "run", restore_from=layout.prefix(directory, 100))
+        assert start.prefix.resolve() == layout.prefix(tmp_path / "run", 100)
 
 
-def test_going_back_does_not_excuse_other_settings(tmp_path):
-    """Also from an older checkpoint a run goes on with its own settings only."""
+def test_a_named_checkpoint_does_not_excuse_other_settings(tmp_path):
+    """Also from a checkpoint of its own that is named, a run goes on with its own settings only."""
     prefix = make_checkpoint(tmp_path, 50)
     assert "seed 0 (now 1)" in complaint(tmp_path, restore_from=prefix, seed=1)
 

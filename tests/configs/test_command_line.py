@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -301,3 +302,30 @@ def test_tensorflow_is_quiet_unless_debugging(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
     run(monkeypatch, lambda _: 0)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full", "| true"])
+def test_nobody_has_to_listen(tmp_path, redirection):
+    """With standard streams closed, full or broken, what has succeeded has succeeded."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from configs import command_line\n"
+        "def main(command):\n"
+        "    Path(sys.argv[0]).with_name('ran').touch()\n"
+        "    for _ in range(1000):\n"
+        "        command_line.tell('a line that nobody may read \\udcff ' * 10)\n"
+        "    return 0\n"
+        "command_line.run(main, program='softmax', synopsis='')\n"
+    )
+    command = f"set -o pipefail; exec 3>&1; '{sys.executable}' '{program}' {redirection}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_path_beyond_utf8_is_refused():
+    """TensorFlow could not write to it; the sentence can be read all the same."""
+    assert r"\udcff" in complaint("--train_dir=run\udcff")

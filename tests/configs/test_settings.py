@@ -5,6 +5,7 @@ import pytest
 
 import configs
 from configs.settings import CnnSettings, Settings
+from mnist import graph, schedules
 
 REQUIRED = {"train_steps": 100, "optimizer": "sgd", "learning_rate": 0.1, "save_every_steps": 10}
 FIELDS = dataclasses.fields(CnnSettings)
@@ -115,3 +116,10 @@ def test_each_program_has_its_own_recipes():
 def test_the_cnns_recipes_set_dropout(name):
     """Every recipe of the cnn knows what only the cnn needs."""
     assert isinstance(configs.load(name), CnnSettings)
+
+
+def test_choices_are_those_of_the_task():
+    """The words that flags allow are the words that the graph knows."""
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(Settings)}
+    assert choices["optimizer"] == graph.OPTIMIZERS
+    assert choices["learning_rate_schedule"] == schedules.NAMES
