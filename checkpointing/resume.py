@@ -1,6 +1,8 @@
-"""Where a run goes on: what lies in its train_dir, and whether it may be continued. No TensorFlow needed.
+"""Where a run goes on: what lies in its train_dir, and whether it may be continued.
 
-start = resume.find_start(train_dir, settings, restore_from=None, may_grow=("train_steps",))
+    start = resume.find_start(train_dir, settings, restore_from=None, may_grow=("train_steps",))
+
+No TensorFlow is needed to find out, so whoever may not go on is told at once.
 """
 
 import logging
