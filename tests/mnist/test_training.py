@@ -46,11 +46,16 @@ class Events:
             raise Stopped
 
 
-def train(events, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10, save_every_steps=7):
-    """Trains on the digits; gives the validation accuracy and the step that the session ends at."""
+def train(events, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10, save_every_steps=7, before=None):
+    """Trains on the digits; gives the validation accuracy and the step that the session ends at.
+
+    `before` is called with session and graph, once all is at its start.
+    """
     training_graph = build(schedule="constant")
     with graph.open_session(training_graph, threads=1) as session:
         graph.start(session, training_graph, digits())
+        if before is not None:
+            before(session, training_graph)
         accuracy = training.train(
             session,
             training_graph,
@@ -110,45 +115,23 @@ def test_no_step_is_made_beyond_a_stop_before_the_first():
 
 def test_a_loss_that_is_no_number_ends_the_run_unsaved():
     """Weights that have become useless are not offered for saving."""
-    events = Events()
-    training_graph = build(schedule="constant")
-    with graph.open_session(training_graph, threads=1) as session:
-        graph.start(session, training_graph, digits())
+
+    def spoil(session, training_graph):
         weights = next(variable for variable in training_graph.trained if variable.op.name == "layer1/weights")
-        session.run(weights.initializer)
         weights.load(float("nan") * session.run(weights), session)
-        with pytest.raises(TrainingError, match="loss is nan at step 1: try a lower --learning_rate"):
-            training.train(
-                session,
-                training_graph,
-                events.hooks(),
-                Stopwatch(),
-                train_steps=24,
-                batch_size=16,
-                log_every_steps=1,
-                evaluate_every_steps=1,
-                save_every_steps=1,
-            )
+
+    events = Events()
+    with pytest.raises(TrainingError, match="loss is nan at step 1: try a lower --learning_rate"):
+        train(events, before=spoil)
     assert events.seen == []
 
 
 def test_a_finished_run_is_only_evaluated():
     """Nothing is left to train: one evaluation, no record, no save."""
-    events = Events()
-    training_graph = build()
-    with graph.open_session(training_graph, threads=1) as session:
-        graph.start(session, training_graph, digits())
+
+    def finish(session, training_graph):
         session.run(training_graph.run_steps, {training_graph.steps_to_run: 24})
-        updates = training.train(
-            session,
-            training_graph,
-            events.hooks(),
-            Stopwatch(),
-            train_steps=24,
-            batch_size=16,
-            log_every_steps=1,
-            evaluate_every_steps=1,
-            save_every_steps=1,
-        )
-    assert updates == 0.01
+
+    events = Events()
+    assert train(events, before=finish) == (0.01, 24)
     assert events.seen == ["evaluate"]
