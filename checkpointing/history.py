@@ -1,8 +1,10 @@
 """What a run has recorded over all its attempts: no step twice, whatever was killed when.
 
-history = History(train_dir)
-history.begin_attempt(step=100, finished=False)
-history.record({"step": 200, "loss": 0.5})
+    history = History(train_dir)
+    history.begin_attempt(step=100, finished=False)
+    history.record({"step": 200, "loss": 0.5})
+
+It knows no graph and no clock of its own: step and time are told to it.
 """
 
 import time

@@ -1,8 +1,10 @@
 """SIGTERM and SIGINT ask a run to stop; it does so at the next point where its state is whole.
 
-with listen_for_stop() as stop:
-    ...
-    stop.check()   # raises Interrupted once a signal has come
+    with listen_for_stop() as stop:
+        ...
+        stop.check()   # raises Interrupted once a signal has come
+
+A second signal ends the process at once.
 """
 
 import os

@@ -1,8 +1,10 @@
 """A file of one JSON object a line that survives being cut off in the middle of a line.
 
-metrics = Journal(path)
-metrics.rewind(lambda record: record["step"] <= 100)   # what a crash left beyond the checkpoint is redone
-metrics.append({"step": 200, "loss": 0.5})
+    metrics = Journal(path)
+    metrics.rewind(lambda record: record["step"] <= 100)   # what a crash left beyond the checkpoint is redone
+    metrics.append({"step": 200, "loss": 0.5})
+
+Reading drops what is no whole record; appending never rewrites what is there.
 """
 
 import json

@@ -193,8 +193,6 @@ def _download(data_dir: Path) -> Path:
         builder = tfds.builder("mnist", data_dir=data_dir)
         _check_downloadable(builder, data_dir / "downloads" / "manual")
         builder.download_and_prepare()
-    except DataError:
-        raise
     except Exception as error:  # whatever the network, the disk or the library raise becomes the one sentence
         message = f"{data_dir}: tensorflow-datasets could not prepare MNIST there ({_first_line(error)})."
         raise DataError(message) from error
@@ -207,18 +205,14 @@ def _check_downloadable(
 ) -> None:
     """Tries once to reach what is missing by hand; tensorflow-datasets itself would try for minutes."""
     for url in builder.url_infos:
-        path = by_hand / url.rpartition("/")[2]
-        if path.exists():
+        if (by_hand / url.rpartition("/")[2]).exists():
             continue
         try:
             request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the library's own https address
             urllib.request.urlopen(request, timeout=_SECONDS_TO_CONNECT).close()  # noqa: S310
         except OSError as error:
-            message = (
-                f"{path.parents[2]}: tensorflow-datasets could not prepare MNIST there: {url} cannot be reached "
-                f"({error}); try again, or put the file into {by_hand} yourself."
-            )
-            raise DataError(message) from error
+            message = f"{url} cannot be reached: {error}; try again, or put the file into {by_hand} yourself"
+            raise ConnectionError(message) from error
 
 
 def _read_tfds(directory: Path) -> tuple[Split, Split]:
