@@ -4,7 +4,7 @@
     history.begin_attempt(step=100, finished=False)
     history.record({"step": 200, "loss": 0.5})
 
-It knows no graph and no clock of its own: step and time are told to it.
+It knows no graph: the step is told to it.
 """
 
 import time
