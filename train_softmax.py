@@ -8,7 +8,10 @@ Kill it at any moment and run the same command again: the weights come out the s
 Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an error; 2 wrong usage.
 """
 
-from checkpointing import resume
+from pathlib import Path
+
+from checkpointing import resume, supervision
+from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
@@ -20,27 +23,31 @@ MODEL = "softmax"
 
 def main(command: Command) -> int:
     """Loads the data, finds where to go on, and trains."""
+    if command.max_restarts:
+        return supervision.supervise_run(command.train_dir, command.max_restarts)
     stopwatch = Stopwatch()
     settings = command.settings
     with listen_for_stop() as stop:
-        with stopwatch("data"):
-            from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
+        with stop.at_once():
+            with stopwatch("data"):
+                from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
-            data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
-        identity = {"model": MODEL, "data": data.fingerprint, **settings.changing_weights()}
-        start = resume.find_start(
-            command.train_dir, identity, restore_from=command.restore_from, may_grow=("train_steps",)
-        )
-        with stopwatch("import"), silenced(debug=command.debug):
-            import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
-            from mnist import models  # noqa: PLC0415
+                data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+            start = resume.find_start(
+                command.train_dir,
+                {"model": MODEL, "data": data.fingerprint, **settings.changing_weights()},
+                code=code_sha256([Path(__file__), *Path(dataset.__file__).parent.glob("*.py")]),
+                restore_from=command.restore_from,
+                may_grow=("train_steps",),
+            )
+            with stopwatch("import"), silenced(debug=command.debug):
+                import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
+                from mnist import models  # noqa: PLC0415
 
-        def make_model() -> models.Model:
-            return models.Softmax()
+            def make_model() -> models.Model:
+                return models.Softmax()
 
-        run = trainer.Run(
-            command, make_model, data=data, identity=identity, start=start, stopwatch=stopwatch, stop=stop
-        )
+            run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
         return run.execute()
 
 

@@ -9,25 +9,29 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing import durable, export, layout, manifest
-from checkpointing.errors import CheckpointError
+from checkpointing import durable, export, history, layout, manifest
+from checkpointing.errors import CheckpointError, NonFiniteError, reason
 from checkpointing.fingerprint import weights_sha256
 from checkpointing.history import History
-from checkpointing.interruption import Interrupted, StopRequest
+from checkpointing.interruption import STOPPED, Interrupted, StopRequest
+from checkpointing.journal import Record
 from checkpointing.manager import CheckpointManager
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
 from mnist import evaluation, graph, result, schedules, serving, training
 from mnist.dataset import Dataset
+from mnist.errors import NonFiniteLossError
 from mnist.models import Model
 from mnist.stopwatch import Stopwatch
 
 DONE = 0
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 # How many training images the exported model is asked, and compared with the trained one on.
 _EXAMPLES = 100
+
+# A state that was spoilt by chance comes out well the next time; three times is no chance.
+_MAX_ROLLBACKS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +45,6 @@ class Run:
         make_model: Callable[[], Model],
         *,
         data: Dataset,
-        identity: dict[str, Any],
         start: Start,
         stopwatch: Stopwatch,
         stop: StopRequest,
@@ -52,15 +55,13 @@ class Run:
           command: where things lie, and the settings.
           make_model: makes the model and its variables in the current graph.
           data: what to train on and to judge by.
-          identity: all that the weights are a function of; each checkpoint records it.
-          start: where the run goes on.
+          start: where the run goes on; the run closes it.
           stopwatch: counts the seconds that `result.json` tells.
           stop: a signal is heard between two calls of TensorFlow.
         """
         self._command = command
         self._settings = settings = command.settings
         self._data = data
-        self._start = start
         self._make_model = make_model
         self._stopwatch = stopwatch
         self._stop = stop
@@ -76,16 +77,17 @@ class Run:
         self._history = History(command.train_dir)
         self._checkpoints = CheckpointManager(
             self._graph.graph,
-            command.train_dir,
+            start,
             variables=self._graph.saved,
             step=self._graph.step,
-            start=start,
-            settings=identity,
-            retention=Retention(settings.max_to_keep, settings.keep_checkpoint_every_n_hours),
+            retention=Retention(settings.max_to_keep, settings.keep_checkpoint_every_n_hours, settings.keep_best),
             sharded=settings.sharded,
             save_relative_paths=settings.save_relative_paths,
             save_every_steps=settings.save_every_steps,
             save_every_seconds=settings.save_every_seconds,
+            mean_seconds_between_failures=settings.mean_seconds_between_failures,
+            save_in_background=settings.save_in_background,
+            max_failed_saves=settings.max_failed_saves,
             before_commit=self._history.sync,
         )
 
@@ -107,48 +109,65 @@ class Run:
           The exit status: 0 done; 75 stopped by a signal, with the state saved.
 
         Raises:
-          CheckpointError, TrainingError: in one sentence, what is wrong and what to do.
+          CheckpointError, NonFiniteLossError: in one sentence, what is wrong and what to do.
+          Interrupted: a signal came before there was anything to save.
         """
-        with graph.open_session(self._graph, self._settings.threads) as session:
-            first_step = self._restore(session)
+        with self._checkpoints, graph.open_session(self._graph, self._settings.threads) as session:
+            with self._stop.at_once():
+                first_step, unfinished = self._restore(session)
             try:
-                validation_accuracy = self._train(session)
-                test_accuracy = self._test(session)
-                self._export(session)
-            except Interrupted as signal:
-                self._save(session)
-                tell(f"stopped by {signal}, the state is saved: run the same command again to go on")
-                return STOPPED
-            record = self._result(session, first_step, validation_accuracy, test_accuracy)
-        durable.replace_json(self._command.train_dir / layout.RESULT, record)
-        tell(result.summary(record))
-        return DONE
+                return self._train_and_export(session, first_step, unfinished)
+            except Exception as error:
+                self._history.end_attempt(f"error: {reason(error)}")
+                raise
 
-    def _restore(self, session: tf.compat.v1.Session) -> int:
-        """Puts the session where the run goes on; gives the step of that place."""
+    def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
+        """Puts the session where the run goes on; gives the step of that place, and its record if it is unfinished."""
         with self._stopwatch("restore"):
             graph.start(session, self._graph, self._data.train)
             self._checkpoints.restore(session)
+        start = self._checkpoints.start
         step = int(session.run(self._graph.step))
         train_steps = self._settings.train_steps
         if step > train_steps:
-            message = f"{self._start.prefix}: step {step} found, at most --train_steps={train_steps} wanted."
+            message = f"{start.prefix}: step {step} found, at most --train_steps={train_steps} wanted."
             raise CheckpointError(message)
         finished = step == train_steps
-        ours = self._start.newest is not None and self._command.export_dir is None
+        ours = start.newest is not None and self._command.export_dir is None
         if not (finished or ours):
             export.check_target(self._target)
         if finished:
             _log.info("finished already: step %d of %d; only evaluating", step, train_steps)
-        elif self._start.prefix:
-            _log.info("going on from %s, step %d of %d", self._start.prefix, step, train_steps)
+        elif start.prefix:
+            _log.info("going on from %s, step %d of %d", start.prefix, step, train_steps)
         self._tell_if_prolonged(step)
-        self._history.begin_attempt(step=step, finished=finished)
-        return step
+        unfinished = self._history.begin_attempt(step=step, resumed_from=start.prefix.name if start.prefix else None)
+        return step, unfinished[-1] if unfinished else None
+
+    def _train_and_export(self, session: tf.compat.v1.Session, first_step: int, unfinished: Record | None) -> int:
+        """All that comes after the start; gives the exit status."""
+        try:
+            validation_accuracy = self._train(session, unfinished)
+            with self._stop.at_once():  # from here on the state is on the disk
+                test_accuracy = self._test(session)
+                self._export(session)
+        except Interrupted as signal:
+            self._save(session)
+            self._note_progress(session)
+            self._history.end_attempt(f"stopped by {signal}")
+            tell(f"stopped by {signal}, the state is saved: run the same command again to go on")
+            return STOPPED
+        record = self._result(session, first_step, validation_accuracy, test_accuracy)
+        durable.replace_json(self._command.train_dir / layout.RESULT, record)
+        self._note_progress(session)
+        self._history.end_attempt(history.DONE)
+        tell(result.summary(record))
+        return DONE
 
     def _tell_if_prolonged(self, step: int) -> None:
         """Says what changes where the checkpoint was made for fewer steps."""
-        before = self._start.newest.settings["train_steps"] if self._start.newest else self._settings.train_steps
+        newest = self._checkpoints.start.newest
+        before = newest.settings["train_steps"] if newest else self._settings.train_steps
         if before == self._settings.train_steps:
             return
         _log.info("prolonged from %d to %d steps", before, self._settings.train_steps)
@@ -160,16 +179,58 @@ class Run:
                 *(schedule, self._settings.train_steps, step, before, self._settings.train_steps),
             )
 
-    def _train(self, session: tf.compat.v1.Session) -> float | None:
-        """Trains to the end and saves; gives the validation accuracy."""
+    def _train(self, session: tf.compat.v1.Session, unfinished: Record | None) -> float | None:
+        """Trains to the end and saves; gives the validation accuracy. Goes back from a spoilt state, if asked to."""
+        failed_at, before = 0, 0
+        for rollbacks_left in reversed(range(_MAX_ROLLBACKS + 1)):
+            try:
+                validation_accuracy = self._train_once(session, unfinished)
+                self._save(session, validation_accuracy)
+            except (NonFiniteLossError, NonFiniteError) as error:
+                spoilt_at = int(session.run(self._graph.step))
+                if self._settings.on_nonfinite != "rollback" or not rollbacks_left:
+                    raise CheckpointError(self._about_nonfinite(error)) from error
+                # Where going back did not help, one checkpoint further.
+                before = spoilt_at if spoilt_at > failed_at else before
+                failed_at = max(failed_at, spoilt_at)
+                before = self._roll_back(session, before, error)
+                unfinished = None
+            else:
+                return validation_accuracy
+        raise AssertionError("the last round returns or raises")
+
+    def _about_nonfinite(self, error: Exception) -> str:
+        rolled_back = self._settings.on_nonfinite == "rollback"
+        told = f"{error}, {_MAX_ROLLBACKS} rollbacks notwithstanding, so it is no chance" if rolled_back else f"{error}"
+        advice = "try a lower --learning_rate in a new --train_dir"
+        return f"{told}; {self._checkpoints.last_good()}: {advice}."
+
+    def _roll_back(self, session: tf.compat.v1.Session, before: int, error: Exception) -> int:
+        """Goes back to the newest checkpoint from before that step; gives its step."""
+        with self._stopwatch("restore"):
+            prefix = self._checkpoints.roll_back(session, before)
+        step = int(session.run(self._graph.step))
+        self._history.go_back(step)
+        _log.warning("%s: going back to %s; each step since is made again", error, prefix)
+        return step
+
+    def _train_once(self, session: tf.compat.v1.Session, unfinished: Record | None) -> float | None:
         settings = self._settings
-        hooks = training.Hooks(
-            evaluate=lambda: evaluation.accuracy(session, self._graph.inference, self._data.validation),
-            record=self._history.record,
-            save_if_due=lambda: self._save_if_due(session),
-            check_stop=self._stop.check,
-        )
-        validation_accuracy = training.train(
+
+        def evaluate() -> float | None:
+            return evaluation.accuracy(session, self._graph.inference, self._data.validation, self._stop.check)
+
+        def save_if_due(step: int, score: float | None) -> None:
+            self._history.progress(step, self._seconds())
+            with self._stopwatch("save_stall"):
+                self._checkpoints.save_if_due(session, score)
+
+        hooks = training.Hooks(evaluate, self._history.record, save_if_due, self._stop.check)
+        if unfinished:
+            record = {name: value for name, value in unfinished.items() if name != training.UNFINISHED}
+            training.validate(record, hooks, self._stopwatch)
+            self._history.record(record)
+        return training.train(
             session,
             self._graph,
             hooks,
@@ -180,27 +241,35 @@ class Run:
             evaluate_every_steps=settings.evaluate_every_steps,
             save_every_steps=settings.save_every_steps,
         )
-        self._save(session)
-        return validation_accuracy
 
-    def _save_if_due(self, session: tf.compat.v1.Session) -> None:
+    def _save(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
         with self._stopwatch("save_stall"):
-            self._checkpoints.save_if_due(session)
+            self._checkpoints.save(session, score)
 
-    def _save(self, session: tf.compat.v1.Session) -> None:
-        with self._stopwatch("save_stall"):
-            self._checkpoints.save(session)
+    def _note_progress(self, session: tf.compat.v1.Session) -> None:
+        self._history.progress(int(session.run(self._graph.step)), self._seconds())
+
+    def _seconds(self) -> dict[str, float]:
+        """What history.jsonl tells of where the attempt's time went; saving goes on beside training."""
+        spent = self._stopwatch.seconds
+        return {
+            "train": spent["train"],
+            "evaluate": spent["evaluate"],
+            "saving": self._checkpoints.seconds_saving,
+            "stalled": spent["save_stall"],
+            "restoring": spent["restore"],
+            "export": spent["export"],
+        }
 
     def _test(self, session: tf.compat.v1.Session) -> float:
         """Reads the test set, once, after the last step."""
         with self._stopwatch("evaluate"):
-            accuracy = evaluation.accuracy(session, self._graph.inference, self._data.test, self._stop.check)
+            accuracy = evaluation.accuracy(session, self._graph.inference, self._data.test)
         assert accuracy is not None, "dataset.load refuses an empty test set"
         return accuracy
 
     def _export(self, session: tf.compat.v1.Session) -> None:
         """Exports the model; one that an earlier attempt exported is compared instead."""
-        self._stop.check()
         with self._stopwatch("export"):
             inference = self._graph.inference
             images = self._data.train.images[:_EXAMPLES]
@@ -225,6 +294,7 @@ class Run:
         settings = self._settings
         weights = session.run({variable.op.name: variable for variable in self._graph.trained})
         images = (settings.train_steps - first_step) * settings.batch_size
+        resumed_from = self._checkpoints.start.prefix
         return {
             "config": self._command.config,
             "seed": settings.seed,
@@ -235,7 +305,7 @@ class Run:
             "weights_sha256": weights_sha256(weights),
             "checkpoint": str(layout.prefix(self._command.train_dir, settings.train_steps).absolute()),
             "export_dir": str(self._target.absolute()),
-            "resumed_from": str(self._start.prefix.absolute()) if self._start.prefix else None,
+            "resumed_from": str(resumed_from.absolute()) if resumed_from else None,
             "images_per_second": images / self._stopwatch.seconds["train"] if images else None,
             "seconds": result.seconds(self._stopwatch),
             "steps_redone": self._history.steps_redone,

@@ -25,6 +25,13 @@ def replace(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def replace_without_waiting(path: Path, content: bytes) -> None:
+    """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary.write_bytes(content)
+    temporary.rename(path)
+
+
 def replace_json(path: Path, record: dict[str, Any]) -> None:
     """Makes `path` hold the record as JSON, indented for people."""
     replace(path, (json.dumps(record, indent=2) + "\n").encode())
@@ -39,9 +46,19 @@ def write(path: Path, content: bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to a file; killing the process cannot undo it once this returns (a power cut can, until `sync`)."""
-    with path.open("ab") as file:
-        file.write(content)
+    """Adds to a file; killing the process cannot undo it once this returns (a power cut can, until `sync`).
+
+    Raises:
+      OSError: the disk refuses; the file is as it was before.
+    """
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def sync(path: Path) -> None:
@@ -59,6 +76,21 @@ def make_directory(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         sync(made.parent)
+
+
+def free_bytes(directory: Path) -> int:
+    """How much may still be written there."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize
+
+
+def move(paths: Iterable[Path], directory: Path) -> None:
+    """Renames files into a directory, which is made where it is missing."""
+    make_directory(directory)
+    for path in paths:
+        path.rename(directory / path.name)
+        sync(path.parent)
+    sync(directory)
 
 
 def rename_tree(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # hashing files needs no NumPy, and must not wait for it
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -16,6 +16,12 @@ def file_sha256(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_sha256(files: Iterable[Path]) -> str:
+    """The hex sha256 of these source files together: of a line of name and sha256 for each, in sorted order."""
+    lines = sorted(f"{path.name} {file_sha256(path)}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:

@@ -2,11 +2,14 @@
 
     with listen_for_stop() as stop:
         ...
-        stop.check()   # raises Interrupted once a signal has come
+        stop.check()          # raises Interrupted once a signal has come
+        with stop.at_once():  # raises it wherever the block is, for nothing in it is worth saving
+            ...
 
 A second signal ends the process at once.
 """
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -16,8 +19,22 @@ from types import FrameType
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: somebody asked the run to stop
-    """The run was asked to stop; the message is the signal's name."""
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+_log = logging.getLogger(__name__)
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop; where nobody has anything to save, the process ends with status 75."""
+
+    def __init__(self, signal_name: str) -> None:
+        """The text is the signal's name."""
+        super().__init__(STOPPED)
+        self.signal_name = signal_name
+
+    def __str__(self) -> str:
+        """The signal's name."""
+        return self.signal_name
 
 
 class StopRequest:
@@ -26,6 +43,21 @@ class StopRequest:
     def __init__(self) -> None:
         """None has."""
         self.signal: signal.Signals | None = None
+        self._at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block a signal raises Interrupted in the middle of whatever goes on."""
+        self.check()
+        before, self._at_once = self._at_once, True
+        try:
+            yield
+        except Interrupted as interrupted:
+            _log.info("stopped by %s: all that there was to save is saved", interrupted)
+            raise
+        finally:
+            self._at_once = before
+        self.check()
 
     def check(self) -> None:
         """Raises Interrupted where a signal has come."""
@@ -38,6 +70,8 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = signal.Signals(number)
+        if self._at_once:
+            self.check()
 
 
 @contextmanager

@@ -1,80 +1,107 @@
 """Saves and restores a graph's variables with TensorFlow's Saver, so that no crash can lose a run.
 
-    start = resume.find_start(train_dir, settings, restore_from=None, may_grow=())
-    manager = CheckpointManager(graph, train_dir, variables=..., step=..., start=start, settings=settings, ...)
-    manager.restore(session)
-    manager.save(session)
+    start = resume.find_start(train_dir, settings)
+    with CheckpointManager(graph, start, variables=..., step=...) as manager:
+        manager.restore(session)
+        manager.save_if_due(session)   # after every few updates
+        manager.save(session)          # at the end
 
 How a checkpoint comes to be and goes, step by step, is in README.md beside this file.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 import tensorflow as tf
-from google.protobuf import text_format
 
-from checkpointing import alias, durable, layout, manifest, rotation
-from checkpointing.errors import CheckpointError, reason
+from checkpointing import alias, durable, interval, layout, manifest, retirement
+from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError, reason
 from checkpointing.manifest import Manifest
 from checkpointing.resume import Start
-from checkpointing.rotation import Candidate, Retention
+from checkpointing.rotation import Retention
+from checkpointing.snapshot import Snapshot, size
+from checkpointing.writer import Writer
 
 _log = logging.getLogger(__name__)
 
+KEEP_FIVE = Retention(max_to_keep=5, keep_checkpoint_every_n_hours=10_000)
+_ONE_DAY = 86_400.0
+
+# From so many bytes on, two files written and read side by side are faster than one.
+_LARGE = 128 * 2**20
+
 
 class CheckpointManager:
-    """Owns the checkpoints of one train_dir."""
+    """Owns the checkpoints of one train_dir.
+
+    start: where the run goes on; restoring and falling back may change it.
+    seconds_saving: what making checkpoints took so far, whether training waited for it or not.
+    """
 
     def __init__(
         self,
         graph: tf.Graph,
-        directory: Path,
+        start: Start,
         *,
         variables: Sequence[tf.Variable],
         step: tf.Variable,
-        start: Start,
-        settings: dict[str, Any],
-        retention: Retention,
+        retention: Retention = KEEP_FIVE,
         sharded: bool = False,
         save_relative_paths: bool = True,
         save_every_steps: int = 0,
-        save_every_seconds: float = 0,
+        save_every_seconds: float | str = 0.0,
+        mean_seconds_between_failures: float = _ONE_DAY,
+        save_in_background: bool = True,
+        max_failed_saves: int = 10,
         before_commit: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Adds a Saver to the graph.
+        """Adds Savers to the graph.
 
         Args:
           graph: what is trained.
-          directory: the train_dir, made ready by resume.find_start.
-          variables: the state to keep, the step among them.
+          start: what resume.find_start said; closing the manager closes it.
+          variables: the state to keep, the step among them. Their shapes must be known.
           step: the variable that counts the updates.
-          start: what find_start said.
-          settings: recorded in each checkpoint.
           retention: which checkpoints to keep.
-          sharded: one data file for each device, as Saver's option.
+          sharded: a data file for each core, also where the state is small; a large one has them anyway.
           save_relative_paths: whether the state file holds names or absolute paths, as Saver's option.
           save_every_steps: a save is due at each multiple; 0 for never.
-          save_every_seconds: and when so long has passed since the last one; 0 for never.
-          before_commit: called before a checkpoint is committed, to sync whatever it must not be ahead of.
+          save_every_seconds: and when so long has passed since the last one; 0 for never, "auto" for the interval of
+            Young and Daly.
+          mean_seconds_between_failures: what that interval is computed from, besides the measured cost of a save.
+          save_in_background: whether training goes on while a checkpoint is written. The files are the same.
+          max_failed_saves: so many saves in a row may fail before the run does.
+          before_commit: called before a checkpoint is committed, to sync whatever it must not be ahead of; from the
+            thread that writes.
           clock: seconds since 1970.
         """
+        self.start = start
+        self.seconds_saving = 0.0
+        self._directory = start.directory
         self._step = step
         self._variables = list(variables)
-        self._directory = directory
-        self._start = start
-        self._settings = settings
         self._retention = retention
         self._save_relative_paths = save_relative_paths
         self._save_every_steps = save_every_steps
         self._save_every_seconds = save_every_seconds
+        self._mean_seconds_between_failures = mean_seconds_between_failures
+        self._in_background = save_in_background
+        self._max_failed_saves = max_failed_saves
+        self._failed_saves = 0
         self._before_commit = before_commit
         self._clock = clock
         self._opened_at = self._last_saved_at = clock()
+        self._last_save_seconds = 0.0
+        self._writer = Writer(in_background=save_in_background)
+        self._bytes = sum(size(variable) for variable in self._variables)
+        shards = (os.cpu_count() or 1) if sharded or self._bytes >= _LARGE else 1
         with graph.as_default():
             # Its rotation stays unused, for it forgets after a restart; its options are recorded for whoever
             # imports the graph.
@@ -85,34 +112,60 @@ class CheckpointManager:
                 sharded=sharded,
                 save_relative_paths=save_relative_paths,
             )
-            floats = [variable for variable in self._variables if variable.dtype.is_floating]
-            self._all_finite = {each.op.name: tf.reduce_all(tf.math.is_finite(each)) for each in floats}
-            # Made once: the graph does not change any more.
-            self._meta_graph = self._saver.export_meta_graph().SerializeToString()
+            # Made once, for the graph does not change any more, and before the shadows, which are nobody's business.
+            self._meta_graph = self._saver.export_meta_graph().SerializeToString(deterministic=True)
+            self._snapshot = Snapshot(self._variables, shards)
+
+    def __enter__(self) -> Self:
+        """Gives itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    def close(self) -> None:
+        """Waits for what is being written, and lets another run have the train_dir."""
+        self._writer.close()
+        self.start.close()
 
     def restore(self, session: tf.compat.v1.Session) -> None:
-        """Puts every variable at its value in the checkpoint where the run goes on.
+        """Puts every variable at its value in the checkpoint where the run goes on; does nothing in a new train_dir.
+
+        One that cannot be read is left for the one before it, with a warning.
 
         Raises:
-          CheckpointError: the checkpoint is damaged, or it is not of this graph; all variables are as they were.
+          CheckpointError: it is not of this graph, or none is left; no file is lost.
         """
-        prefix = self._start.prefix
-        if prefix is None:
+        while self.start.prefix is not None:
+            try:
+                self._restore(session, self.start.prefix, self.start.newest)
+            except DamagedError as error:
+                self.start = self.start.fall_back(error)
+                continue
+            # A crash may have come between a commit and what follows it, and fewer may be wanted now. Not before the
+            # one that stays in any case has proved to be good.
+            self._tidy_up()
             return
-        manifest_path = layout.manifest_path(prefix)
-        # Under another name than its own, a checkpoint is somebody's copy, and what lies beside it is no commit record.
-        if manifest_path.is_file() and layout.step_of(manifest_path.name) is not None:
-            manifest.check_files(prefix, Manifest.read(manifest_path))
+
+    def _restore(self, session: tf.compat.v1.Session, prefix: Path, wanted: Manifest | None) -> None:
         try:
             with alias.without_pattern(prefix) as plain, session.graph.as_default():
-                self._check_variables(prefix, tf.train.load_checkpoint(str(plain)))
+                reader = tf.train.load_checkpoint(str(plain))
+                self._check_variables(prefix, reader)
+                if wanted is None:
+                    _read_everything(reader)
                 self._saver.restore(session, str(plain))
+        # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            message = f"{prefix}: cannot be restored ({reason(error)}); give another one as --restore_from."
-            raise CheckpointError(message) from error
-        # A crash may have come between a commit and what follows it, and fewer may be wanted now. Not before the one
-        # that stays in any case has proved to be good.
-        self._rewrite_state_file_and_retire()
+            raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
+        if wanted is not None:
+            found = self._snapshot.digest_of_variables(session)
+            if found != wanted.state_digest:
+                raise DamagedError(f"{prefix.name}: the restored state is not the one that was saved")
+            _log.info("restored %s: state matches, digest %s", prefix, found[:12])
 
     def _check_variables(self, prefix: Path, reader: tf.compat.v1.train.NewCheckpointReader) -> None:
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -127,16 +180,52 @@ class CheckpointManager:
                 )
                 raise CheckpointError(message)
 
-    def save_if_due(self, session: tf.compat.v1.Session) -> None:
-        """Saves where the session's step or the time since the last save asks for it."""
+    def roll_back(self, session: tf.compat.v1.Session, before: int) -> Path:
+        """Restores the newest complete checkpoint of a step smaller than `before`; the newer ones stay.
+
+        Raises:
+          CheckpointError: there is none.
+        """
+        self._writer.wait()
+        for step in reversed(layout.steps_with(self._directory, "manifest.json")):
+            prefix = layout.prefix(self._directory, step)
+            if step < before:
+                with suppress(DamagedError):
+                    found = Manifest.read(layout.manifest_path(prefix))
+                    manifest.check_files(prefix, found)
+                    self._restore(session, prefix, found)
+                    return prefix
+        raise CheckpointError(f"{self._directory}: no checkpoint from before step {before} to go back to.")
+
+    def save_if_due(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
+        """Begins a save where the session's step or the time since the last save asks for it.
+
+        Args:
+          session: holds the variables.
+          score: how good the state is, the higher the better; None if nobody knows.
+
+        Raises:
+          CheckpointError: what an earlier save that went on in the background ended with, as `save` would.
+        """
+        if self._writer.done():
+            self._settle()
         step = int(session.run(self._step))
         steps_due = self._save_every_steps > 0 and step % self._save_every_steps == 0
-        seconds = self._clock() - self._last_saved_at
-        if steps_due or 0 < self._save_every_seconds <= seconds:
-            self.save(session)
+        if steps_due or 0 < self._seconds_between_saves() <= self._clock() - self._last_saved_at:
+            self._settle()
+            self._begin(session, step, score)
+            if not self._in_background:
+                self._settle()
 
-    def save(self, session: tf.compat.v1.Session) -> Path:
-        """Makes a checkpoint of the session's variables, then deletes those that are not to be kept.
+    def _seconds_between_saves(self) -> float:
+        if self._save_every_seconds != "auto":
+            return float(self._save_every_seconds)
+        # Until one has been measured, a save is taken to be as slow as a slow disk makes it.
+        measured = self._last_save_seconds or 0.1 + self._bytes / 50e6
+        return interval.seconds_between_saves(measured, self._mean_seconds_between_failures)
+
+    def save(self, session: tf.compat.v1.Session, score: float | None = None) -> Path:
+        """Makes a checkpoint of the session's variables, and waits until it is on the disk.
 
         A checkpoint of that step that is there already stays as it is: a prefix is never written twice, and a run gives
         the same state at a step each time.
@@ -145,92 +234,152 @@ class CheckpointManager:
           The checkpoint's prefix.
 
         Raises:
-          CheckpointError: the disk refused, or a variable holds values that are no finite numbers; all complete
-            checkpoints are as they were.
+          NotSavedError: the disk refused. NonFiniteError: a variable holds values that are no finite numbers. All
+            complete checkpoints are as they were.
         """
+        with suppress(NotSavedError):  # that the one before failed is no reason not to try
+            self._settle()
         step = int(session.run(self._step))
+        self._begin(session, step, score)
+        error = self._writer.wait()
         prefix = layout.prefix(self._directory, step)
-        if not layout.manifest_path(prefix).exists():
-            self._check_finite(session, step)
-            try:
-                self._make(session, prefix, step)
-                self._rewrite_state_file_and_retire()
-            except (OSError, tf.errors.OpError) as error:
-                message = f"{prefix}: cannot be saved ({reason(error)}); run again once that is mended."
-                raise CheckpointError(message) from error
-        self._last_saved_at = self._clock()
+        if isinstance(error, NotSavedError):
+            message = f"{error}; {self.last_good()}. Mend that, and run the same command again."
+            raise NotSavedError(message) from error
+        self._heed(error)
         return prefix
 
-    def _check_finite(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Refuses a state that is of no use, before it pushes out one that is."""
-        spoilt = sorted(name for name, finite in session.run(self._all_finite).items() if not finite)
-        if spoilt:
-            message = (
-                f"step {step}: {', '.join(spoilt)} hold values that are no finite numbers, and were not saved: "
-                f"the last checkpoint is good; try a lower learning rate in a new train_dir."
-            )
-            raise CheckpointError(message)
+    def _begin(self, session: tf.compat.v1.Session, step: int, score: float | None) -> None:
+        """Takes the snapshot and leaves it to the writer."""
+        self._last_saved_at = self._clock()
+        if layout.manifest_path(layout.prefix(self._directory, step)).exists():
+            return
+        self._snapshot.take(session)
+        training_seconds = self._training_seconds()
+        self._writer.start(lambda: self._write(session, step, score, training_seconds))
 
-    def _make(self, session: tf.compat.v1.Session, prefix: Path, step: int) -> None:
+    def _settle(self) -> None:
+        """Waits for the save that is under way, if one is, and draws the consequences of how it ends."""
+        if self._writer.has_job:
+            self._heed(self._writer.wait())
+
+    def _heed(self, error: BaseException | None) -> None:
+        if error is None:
+            if self._failed_saves:
+                _log.info("saving works again, after %d failed saves", self._failed_saves)
+            self._failed_saves = 0
+            return
+        if isinstance(error, NonFiniteError):
+            raise NonFiniteError(f"{error}; {self.last_good()}") from error
+        if not isinstance(error, NotSavedError):
+            raise error
+        self._failed_saves += 1
+        if self._failed_saves > self._max_failed_saves:
+            message = (
+                f"{error}, as did the {self._failed_saves - 1} saves before it; {self.last_good()}. "
+                f"Mend that, and run the same command again."
+            )
+            raise NotSavedError(message) from error
+        if self._failed_saves == 1:
+            _log.warning(
+                "%s; %s. Training goes on, and stops after --max_failed_saves=%d more such failures in a row",
+                *(error, self.last_good(), self._max_failed_saves),
+            )
+
+    def last_good(self) -> str:
+        """Says which checkpoint a run would go on from."""
+        steps = layout.steps_with(self._directory, "manifest.json") if self._directory.is_dir() else []
+        if not steps:
+            return "there is no complete checkpoint yet"
+        return f"the last complete checkpoint is {layout.prefix(self._directory, steps[-1])}"
+
+    # What follows runs in the writer's thread.
+
+    def _write(self, session: tf.compat.v1.Session, step: int, score: float | None, training_seconds: float) -> None:
+        """Makes a checkpoint of the snapshot, then deletes those that are not to be kept."""
+        began = time.perf_counter()
+        prefix = layout.prefix(self._directory, step)
+        try:
+            self._make(session, prefix, step, score, training_seconds)
+        except (OSError, tf.errors.OpError) as error:
+            _remove_what_was_written(prefix)
+            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)})") from error
+        finally:
+            self._snapshot.release(session)
+            self._last_save_seconds = time.perf_counter() - began
+            self.seconds_saving += self._last_save_seconds
+        _log.info("saved %s", prefix)
+        self._tidy_up()
+
+    def _make(
+        self, session: tf.compat.v1.Session, prefix: Path, step: int, score: float | None, training_seconds: float
+    ) -> None:
         """Writes a checkpoint's files and commits it."""
+        digest, spoilt = self._snapshot.examine(session)
+        if spoilt:
+            values = f"{', '.join(spoilt)} hold values that are no finite numbers"
+            raise NonFiniteError(f"step {step}: {values}, and were not saved")
+        self._find_directory_again()
+        _check_space(self._directory, self._bytes + len(self._meta_graph))
         mark = layout.incomplete_path(prefix)
         durable.write(mark, b"")
         durable.sync(self._directory)
-        with session.graph.as_default():  # outside any graph the Saver believes itself in eager mode
-            self._saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
+        self._snapshot.write(session, prefix, side_by_side=not self._in_background)
         durable.write(layout.meta_path(prefix), self._meta_graph)
         files = [path for path in layout.files_of(prefix) if path != mark]
         for path in files:
             durable.sync(path)
         durable.sync(self._directory)
         self._before_commit()
-        # The commit: with this one rename the checkpoint exists.
-        durable.replace(layout.manifest_path(prefix), self._describe(step, files).to_json())
-        durable.delete([mark])
-        _log.info("saved %s", prefix)
-
-    def _describe(self, step: int, files: list[Path]) -> Manifest:
-        now = self._clock()
-        trained_before = self._start.newest.training_seconds if self._start.newest else 0.0
-        return Manifest(
+        record = Manifest(
             step=step,
-            files=manifest.describe_files(files),
-            settings=self._settings,
-            started_from=self._start.started_from,
-            saved_at=now,
-            training_seconds=trained_before + now - self._opened_at,
+            files=manifest.describe_files(files, threads=1 if self._in_background else manifest.HASHING_THREADS),
+            state_digest=digest,
+            score=score,
+            settings=self.start.settings,
+            code=self.start.code,
+            started_from=self.start.started_from,
+            saved_at=self._clock(),
+            training_seconds=training_seconds,
             versions=manifest.versions(),
         )
-
-    def _rewrite_state_file_and_retire(self) -> None:
-        manifests = {each.step: each for each in manifest.read_all(self._directory)}
-        candidates = [Candidate(each.step, each.training_seconds) for each in manifests.values()]
-        keep = rotation.survivors(candidates, self._retention)
-        if keep:
-            # First the state file, so that it never names a checkpoint that is gone.
-            self._write_state_file([manifests[step] for step in sorted(keep)])
-        for step in sorted(manifests.keys() - keep):
-            self._retire(layout.prefix(self._directory, step))
-
-    def _write_state_file(self, kept: list[Manifest]) -> None:
-        """Writes TensorFlow's `checkpoint`, which tf.train.latest_checkpoint and others read."""
-        directory = self._directory.absolute()
-        prefixes = [layout.prefix(directory, each.step) for each in kept]
-        paths = [prefix.name if self._save_relative_paths else str(prefix) for prefix in prefixes]
-        state = tf.compat.v1.train.generate_checkpoint_state_proto(
-            str(directory), paths[-1], paths, all_model_checkpoint_timestamps=[each.saved_at for each in kept]
-        )
-        content = text_format.MessageToString(state).encode()
-        state_file = self._directory / layout.STATE_FILE
-        if not state_file.exists() or state_file.read_bytes() != content:
-            durable.replace(state_file, content)
-
-    def _retire(self, prefix: Path) -> None:
-        """Deletes a checkpoint, its manifest first: from then on it does not exist."""
-        mark = layout.incomplete_path(prefix)
-        durable.write(mark, b"")
-        durable.sync(self._directory)
-        durable.delete([layout.manifest_path(prefix)])
-        durable.sync(self._directory)
-        durable.delete(path for path in layout.files_of(prefix) if path != mark)
+        # The commit: with this one rename the checkpoint exists.
+        durable.replace(layout.manifest_path(prefix), record.to_json())
         durable.delete([mark])
+
+    def _training_seconds(self) -> float:
+        trained_before = self.start.newest.training_seconds if self.start.newest else 0.0
+        return trained_before + self._clock() - self._opened_at
+
+    def _find_directory_again(self) -> None:
+        """Where somebody deleted the train_dir under the run, makes it anew: better a short history than none."""
+        if not self._directory.is_dir():
+            durable.make_directory(self._directory)
+            _log.warning("%s was deleted while the run went on: made anew, without what was in it", self._directory)
+        self.start.lock.renew()
+
+    def _tidy_up(self) -> None:
+        """Brings the state file and the number of checkpoints up to date; if the disk refuses, next time."""
+        try:
+            retirement.tidy_up(self._directory, self._retention, relative_paths=self._save_relative_paths)
+        except OSError as error:
+            _log.warning("%s: old checkpoints stay for now (%s)", self._directory, reason(error))
+
+
+def _check_space(directory: Path, wanted: int) -> None:
+    """Refuses to fill the disk with half a checkpoint."""
+    free = durable.free_bytes(directory)
+    if free < wanted:
+        raise OSError(f"{free / 1e6:,.1f} MB free on the disk, {wanted / 1e6:,.1f} wanted")
+
+
+def _remove_what_was_written(prefix: Path) -> None:
+    """After a failed save gives back the disk's space; what cannot be deleted now, the next start sweeps."""
+    with suppress(OSError):
+        retirement.retire(prefix)
+
+
+def _read_everything(reader: tf.compat.v1.train.NewCheckpointReader) -> None:
+    """Has TensorFlow check the sums of all tensors; it never looks at those that are not restored."""
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)

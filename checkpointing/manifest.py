@@ -1,17 +1,23 @@
 """The commit record of a checkpoint: which files make it up, and which run made it."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from checkpointing import layout
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.fingerprint import file_sha256
 
-FORMAT = 1
+FORMAT = 2
+
+# Large files are hashed side by side; a core hashes 1.5 GB/s.
+HASHING_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +26,10 @@ class Manifest:
 
     step: int  # the number of updates applied
     files: dict[str, dict[str, Any]]  # name, without directory, to {"bytes": size, "sha256": hex}
+    state_digest: str  # of the variables in memory when they were saved: snapshot.py says how it is taken
+    score: float | None  # how good this state is, the higher the better; None where nobody asked
     settings: dict[str, Any]  # all that the weights are a function of, besides the step
+    code: str | None  # sha256 of the code that computed them
     started_from: str | None  # sha256 of the index file that the run's first step was restored from
     saved_at: float  # seconds since 1970
     training_seconds: float  # how long the run had been training, all attempts together
@@ -28,67 +37,85 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> bytes:
-        """The bytes of the file."""
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+        """The bytes of the file: the fields, and a hash that protects them."""
+        record = asdict(self)
+        return (json.dumps(record | {"sha256": _sha256(record)}, indent=2) + "\n").encode()
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Reads a manifest.
 
         Raises:
-          CheckpointError: the file is damaged or of another format.
+          DamagedError: not a byte of it can be trusted.
+          CheckpointError: another version of this package wrote it.
         """
         try:
             record = json.loads(path.read_bytes())
+            sha256 = record.pop("sha256", None)
+            if sha256 != _sha256(record) and not (sha256 is None and record["format"] == 1):
+                raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
             if record["format"] != FORMAT:
-                message = f"{path}: format {record['format']} found, {FORMAT} wanted: another version wrote it."
+                prefix = path.with_name(path.name.removesuffix(".manifest.json"))
+                message = (
+                    f"{path}: format {record['format']} found, {FORMAT} wanted: another version wrote it; "
+                    f"give a new --train_dir, and --restore_from={prefix}."
+                )
                 raise CheckpointError(message)
             if record["step"] != layout.step_of(path.name):
-                message = f"step {record['step']} found in it"
-                raise ValueError(message)  # noqa: TRY301 - told below, like any other damage
+                raise DamagedError(f"{path.name}: step {record['step']} found in it")
             return cls(**record)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            message = (
-                f"{path}: damaged ({error}); move the files {path.name.removesuffix('manifest.json')}* elsewhere, "
-                f"and the same command goes on from the checkpoint before."
-            )
-            raise CheckpointError(message) from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # no JSON, or not of this shape
+            raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
 
 
-def describe_files(paths: list[Path]) -> dict[str, dict[str, Any]]:
+def _sha256(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def describe_files(paths: Sequence[Path], threads: int = 1) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file, by name."""
-    return {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths}
+    with ThreadPoolExecutor(threads) as pool:
+        hashes = list(map(file_sha256, paths) if threads == 1 else pool.map(file_sha256, paths))
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256} for path, sha256 in zip(paths, hashes, strict=True)
+    }
 
 
 def check_files(prefix: Path, manifest: Manifest) -> None:
     """Checks that each of the checkpoint's files is what the manifest says.
 
     Raises:
-      CheckpointError: names the first that is not.
+      DamagedError: names the first that is not.
     """
-    for name, wanted in manifest.files.items():
-        path = prefix.parent / name
-        found = describe_files([path])[name] if path.is_file() else None
-        if found != wanted:
-            message = (
-                f"{path}: {_told(found)} found, {_told(wanted)} wanted: the checkpoint is damaged; move the files "
-                f"{prefix.name}.* elsewhere, and the same command goes on from the checkpoint before."
+    paths = [prefix.parent / name for name in manifest.files]
+    for path in paths:
+        wanted = manifest.files[path.name]["bytes"]
+        if not path.is_file():
+            raise DamagedError(
+                f"{path.name}: {'no file' if path.exists() else 'nothing'} found, {wanted:,} bytes wanted"
             )
-            raise CheckpointError(message)
+        if path.stat().st_size != wanted:
+            raise DamagedError(f"{path.name}: {path.stat().st_size:,} bytes found, {wanted:,} wanted")
+    try:
+        found = describe_files(paths, HASHING_THREADS)
+    except OSError as error:
+        raise DamagedError(f"{prefix.name}: cannot be read ({reason(error)})") from error
+    for path in paths:
+        if found[path.name] != manifest.files[path.name]:
+            raise DamagedError(
+                f"{path.name}: some of its bytes have changed: its sha256 is not the one in the manifest"
+            )
 
 
-def _told(file: dict[str, Any] | None) -> str:
-    return f"{file['bytes']} bytes with sha256 {file['sha256'][:12]}..." if file else "no such file"
-
-
-def read_all(directory: Path) -> list[Manifest]:
-    """The manifests of all checkpoints in a directory, oldest first.
-
-    Raises:
-      CheckpointError: one of them is damaged.
-    """
-    steps = layout.steps_with(directory, "manifest.json")
-    return [Manifest.read(layout.manifest_path(layout.prefix(directory, step))) for step in steps]
+def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:
+    """The manifests of all checkpoints in a directory, oldest first; and what is wrong with those that are damaged."""
+    manifests, damaged = [], {}
+    for step in layout.steps_with(directory, "manifest.json"):
+        try:
+            manifests.append(Manifest.read(layout.manifest_path(layout.prefix(directory, step))))
+        except DamagedError as error:
+            damaged[step] = error
+    return manifests, damaged
 
 
 def versions() -> dict[str, str]:

@@ -1,65 +1,206 @@
 """Where a run goes on: what lies in its train_dir, and whether it may be continued.
 
-    start = resume.find_start(train_dir, settings, restore_from=None, may_grow=("train_steps",))
+    start = resume.find_start(train_dir, settings)
+    ...
+    start.close()
 
-No TensorFlow is needed to find out, so whoever may not go on is told at once.
+No TensorFlow is needed to find out, so whoever may not go on is told at once. Nothing that could be somebody's only
+copy is deleted: damaged checkpoints are moved to `quarantine/`, and only where there is an older one to go on from.
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 from checkpointing import durable, layout, manifest
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.fingerprint import file_sha256
+from checkpointing.lock import Lock
 from checkpointing.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 
 
-class Start(NamedTuple):
-    """Where a run goes on.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a run goes on, in a train_dir that is its own until `close`.
 
+    directory: the train_dir. settings, code: as given to find_start; checkpoints record them.
     prefix: the checkpoint to restore; None to start from the beginning.
-    newest: the manifest of the train_dir's newest checkpoint; None where there is none.
+    newest: its manifest; None where it has none, or there is no checkpoint.
+    older: where `prefix` has no manifest, those to try after it.
     started_from: as in the manifest, for those to come.
     """
 
-    prefix: Path | None
-    newest: Manifest | None
-    started_from: str | None
+    directory: Path
+    settings: dict[str, Any]
+    code: str | None
+    lock: Lock
+    prefix: Path | None = None
+    newest: Manifest | None = None
+    older: tuple[Path, ...] = ()
+    started_from: str | None = None
+
+    def close(self) -> None:
+        """Lets another run have the train_dir."""
+        self.lock.release()
+
+    def fall_back(self, error: DamagedError) -> Self:
+        """Goes on from the checkpoint before, because this one, though each byte is as written, cannot be restored.
+
+        Raises:
+          CheckpointError: there is none before it; nothing has been moved.
+        """
+        assert self.prefix is not None
+        if self.newest is None:
+            if not self.older:
+                raise CheckpointError(f"{self.prefix}: {error}; it is the last one in {self.directory}.") from error
+            _log.warning("%s: %s: left where it is, and trying the one before", self.prefix, error)
+            *older, prefix = self.older
+            return replace(self, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
+        newest = newest_complete(self.directory, {self.newest.step: error})
+        assert newest is not None, "it raises where nothing is left"
+        return replace(self, prefix=layout.prefix(self.directory, newest.step), newest=newest)
 
 
 def find_start(
-    directory: Path, settings: dict[str, Any], *, restore_from: Path | None, may_grow: tuple[str, ...]
+    directory: Path,
+    settings: dict[str, Any],
+    *,
+    code: str | None = None,
+    restore_from: Path | None = None,
+    may_grow: tuple[str, ...] = (),
 ) -> Start:
-    """Makes the train_dir ready to go on, and says from where.
+    """Takes the train_dir, makes it ready to go on, and says from where: the newest complete checkpoint.
 
-    A train_dir is one run, and goes on from its newest checkpoint. `restore_from` says where a new one starts; once it
-    has checkpoints of its own, the same command goes on from those. What an interrupted save or deletion left goes.
+    A train_dir is one run. `restore_from` says where a new one starts; once it has checkpoints of its own, the same
+    command goes on from those. What an interrupted save or deletion left goes; damaged checkpoints go to quarantine.
+    Where there are only checkpoints that a plain Saver made, the run goes on from the newest of them.
 
     Args:
       directory: the train_dir; made where it is missing.
-      settings: all that the weights are a function of; they must be those that the train_dir was made with.
+      settings: all that the weights are a function of, JSON-ready; they must be those that the train_dir was made with.
+      code: hash of the code that computes the weights; another one than before is worth a warning.
       restore_from: the prefix of a checkpoint, or None.
       may_grow: the settings that may be larger than they were.
 
     Raises:
-      CheckpointError: other settings, files that are not ours, or no checkpoint where restore_from points.
+      CheckpointError: another run holds it, other settings, only damaged checkpoints, none where restore_from points.
     """
     if restore_from is not None:
         _check_is_checkpoint(restore_from)
     try:
         durable.make_directory(directory)
+        lock = Lock(directory)
     except OSError as error:
-        message = f"{directory}: cannot be made a directory ({error.strerror}); give another --train_dir."
+        message = f"{directory}: cannot be made a directory to write to ({reason(error)}); give another --train_dir."
         raise CheckpointError(message) from error
-    sweep(directory)
-    manifests = manifest.read_all(directory)
-    if not manifests:
-        return Start(restore_from, None, file_sha256(layout.index_path(restore_from)) if restore_from else None)
-    newest = manifests[-1]
-    _check_settings(directory, newest, settings, may_grow)
+    start = Start(directory=directory, settings=settings, code=code, lock=lock)
+    try:
+        sweep(directory)
+        newest = newest_complete(directory)
+        if newest is not None:
+            return _go_on(start, newest, restore_from, may_grow)
+        if restore_from is not None:
+            return _start_elsewhere(start, restore_from)
+        return _adopt_or_begin(start)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def sweep(directory: Path) -> None:
+    """Deletes what an interrupted save or deletion of ours left: it carries a mark, and has no manifest."""
+    complete = set(layout.steps_with(directory, "manifest.json"))
+    for step in layout.steps_with(directory, "incomplete"):
+        prefix = layout.prefix(directory, step)
+        mark = layout.incomplete_path(prefix)
+        if step not in complete:
+            _log.info("%s: deleting what an interrupted save or deletion left", prefix)
+            durable.delete(path for path in layout.files_of(prefix) if path != mark)
+        durable.delete([mark])
+
+
+def newest_complete(directory: Path, known: Mapping[int, DamagedError] | None = None) -> Manifest | None:
+    """The newest checkpoint whose every byte is as its manifest says; damaged ones go to quarantine.
+
+    Args:
+      directory: the train_dir.
+      known: what is wrong with checkpoints that need not be looked at again, by step.
+
+    Returns:
+      Its manifest; None where no checkpoint has one.
+
+    Raises:
+      CheckpointError: only damaged ones are there; nothing has been moved.
+    """
+    damaged: dict[int, DamagedError] = {}
+    for step in reversed(layout.steps_with(directory, "manifest.json")):
+        prefix = layout.prefix(directory, step)
+        try:
+            if known and step in known:
+                raise known[step]
+            found = Manifest.read(layout.manifest_path(prefix))
+            manifest.check_files(prefix, found)
+        except DamagedError as error:
+            damaged[step] = error
+            continue
+        for lost in _without_manifest(directory, after=step):
+            damaged[lost] = DamagedError(f"{layout.prefix(directory, lost).name}: its manifest is missing")
+        for lost, problem in sorted(damaged.items()):
+            steps = "1 step is" if lost == step + 1 else f"{lost - step} steps are"
+            set_aside(layout.prefix(directory, lost), f"{problem}: {steps} to be made again, from step {step}")
+        return found
+    if damaged:
+        listed = "; ".join(str(error) for _, error in sorted(damaged.items()))
+        raise CheckpointError(
+            f"{directory}: only damaged checkpoints found ({listed}): nothing was changed; put a good copy back, "
+            f"or give a new --train_dir to start from the beginning."
+        )
+    return None
+
+
+def step_back(directory: Path, why: str) -> int | None:
+    """Sets the newest checkpoint aside, for a reason that its files do not show.
+
+    Returns:
+      The step of the checkpoint before it; None, and nothing is moved, where there is none.
+    """
+    lock = Lock(directory)
+    try:
+        steps = layout.steps_with(directory, "manifest.json")
+        if len(steps) < 2:  # noqa: PLR2004 - the one set aside, and the one before
+            return None
+        set_aside(layout.prefix(directory, steps[-1]), f"{layout.prefix(directory, steps[-1]).name}: {why}")
+        return steps[-2]
+    finally:
+        lock.release()
+
+
+def set_aside(prefix: Path, why: str) -> None:
+    """Moves a checkpoint's files to quarantine, with the reason beside them."""
+    quarantine = layout.quarantine_path(prefix.parent)
+    place, number = quarantine / prefix.name, 2
+    while place.exists():
+        place, number = quarantine / f"{prefix.name}.{number}", number + 1
+    # The manifest goes last: moved in part, the checkpoint is still one that is known to be damaged.
+    manifest_path = layout.manifest_path(prefix)
+    durable.move(sorted(layout.files_of(prefix), key=lambda path: path == manifest_path), place)
+    durable.replace(place / layout.REASON, f"{why}\n".encode())
+    _log.warning("%s; moved to %s", why, place)
+
+
+def _without_manifest(directory: Path, after: int) -> list[int]:
+    """The steps of what could be checkpoints of ours, newer than the newest complete one, but for a manifest."""
+    complete = set(layout.steps_with(directory, "manifest.json"))
+    return [step for step in layout.steps_with(directory, "index") if step > after and step not in complete]
+
+
+def _go_on(start: Start, newest: Manifest, restore_from: Path | None, may_grow: tuple[str, ...]) -> Start:
+    directory = start.directory
+    _check_settings(start, newest, may_grow)
     prefix = layout.prefix(directory, newest.step)
     if (
         restore_from is not None
@@ -71,30 +212,35 @@ def find_start(
             f"give a new --train_dir to start from there, or leave out --restore_from to go on from step {newest.step}."
         )
         raise CheckpointError(message)
-    return Start(prefix, newest, newest.started_from)
+    return replace(start, prefix=prefix, newest=newest, started_from=newest.started_from)
 
 
-def sweep(directory: Path) -> None:
-    """Deletes what an interrupted save or deletion of ours left: it carries a mark, and has no manifest.
-
-    Raises:
-      CheckpointError: checkpoint files without manifest and without mark are there: somebody else's, not to be lost.
-    """
-    complete = set(layout.steps_with(directory, "manifest.json"))
-    for step in layout.steps_with(directory, "incomplete"):
-        prefix = layout.prefix(directory, step)
-        mark = layout.incomplete_path(prefix)
-        if step not in complete:
-            _log.info("%s: deleting what an interrupted save or deletion left", prefix)
-            durable.delete(path for path in layout.files_of(prefix) if path != mark)
-        durable.delete([mark])
-    foreign = [step for step in layout.steps_with(directory, "index") if step not in complete]
-    if foreign:
+def _start_elsewhere(start: Start, restore_from: Path) -> Start:
+    there = layout.prefixes_in(start.directory)
+    if there:
         message = (
-            f"{directory}: {layout.prefix(directory, foreign[-1]).name} found without a manifest, so it was not made "
-            f"by this program: give a new --train_dir, and --restore_from={layout.prefix(directory, foreign[-1])}."
+            f"{start.directory}: {there[-1].name} found without a manifest, so it was not made by this program: "
+            f"give a new --train_dir to start from {restore_from}, or leave out --restore_from to go on from "
+            f"{there[-1].name}."
         )
         raise CheckpointError(message)
+    return replace(start, prefix=restore_from, started_from=file_sha256(layout.index_path(restore_from)))
+
+
+def _adopt_or_begin(start: Start) -> Start:
+    """Goes on from what a plain Saver made; it stays whose it is, and is never deleted."""
+    foreign = layout.prefixes_in(start.directory)
+    if foreign:
+        _log.info("%s: adopted: made by a plain Saver, so its settings are taken to be those of now", foreign[-1])
+        *older, prefix = foreign
+        return replace(start, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
+    if layout.quarantine_path(start.directory).exists():
+        message = (
+            f"{start.directory}: its checkpoints are all in {layout.quarantine_path(start.directory).name}/: put a "
+            f"good copy back, or give a new --train_dir to start from the beginning."
+        )
+        raise CheckpointError(message)
+    return start
 
 
 def _check_is_checkpoint(prefix: Path) -> None:
@@ -102,9 +248,8 @@ def _check_is_checkpoint(prefix: Path) -> None:
     if _is_checkpoint(prefix):
         return
     directory = prefix if prefix.is_dir() else prefix.parent
-    there = [path.with_suffix("") for path in directory.glob("*.index")]
-    names = [path.name for path in there if _is_checkpoint(path)]
-    listed = ", ".join(sorted(names, key=lambda name: (len(name), name))) or "none"
+    there = [path for path in layout.prefixes_in(directory) if _is_checkpoint(path)] if directory.is_dir() else []
+    listed = ", ".join(path.name for path in there) or "none"
     message = (
         f"{prefix}: no checkpoint found; give the prefix of one (its files' name without .index or .data): "
         f"in {directory} there are {listed}."
@@ -119,8 +264,8 @@ def _is_checkpoint(prefix: Path) -> bool:
     return layout.manifest_path(prefix).exists() or not layout.incomplete_path(prefix).exists()
 
 
-def _check_settings(directory: Path, newest: Manifest, settings: dict[str, Any], may_grow: tuple[str, ...]) -> None:
-    recorded = newest.settings
+def _check_settings(start: Start, newest: Manifest, may_grow: tuple[str, ...]) -> None:
+    recorded, settings = newest.settings, start.settings
     differences = [
         f"{name} {recorded.get(name)} (now {settings.get(name)})"
         for name in sorted({*recorded, *settings})
@@ -129,10 +274,12 @@ def _check_settings(directory: Path, newest: Manifest, settings: dict[str, Any],
     ]
     if differences:
         message = (
-            f"{directory}: was made with {', '.join(differences)}: "
+            f"{start.directory}: was made with {', '.join(differences)}: "
             f"give the settings that it was made with, or a new --train_dir."
         )
         raise CheckpointError(message)
     now = manifest.versions()
     if newest.versions != now:
-        _log.warning("%s was made with %s, now %s: the last bits may differ", directory, newest.versions, now)
+        _log.warning("%s was made with %s, now %s: the last bits may differ", start.directory, newest.versions, now)
+    if newest.code != start.code:
+        _log.warning("%s was made with other code than today's: the last bits may differ", start.directory)

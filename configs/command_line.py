@@ -40,6 +40,7 @@ class Command(NamedTuple):
     train_dir: Path
     export_dir: Path | None
     restore_from: Path | None
+    max_restarts: int
     debug: bool
 
 
@@ -57,6 +58,7 @@ def define_flags(program: str) -> flags.FlagValues:
     flags.DEFINE_string("train_dir", None, "all that a run writes; unset: runs/<config>", **place)
     flags.DEFINE_string("export_dir", None, "the SavedModel; unset: <train_dir>/saved_model/<step>", **place)
     flags.DEFINE_string("restore_from", None, "prefix of the checkpoint to start from", **place)
+    flags.DEFINE_integer("max_restarts", 0, "restart a crashed run so often", lower_bound=0, **place)
     flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
     flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
     defaults = configs.load(program)
@@ -71,12 +73,25 @@ def _define_setting(field: dataclasses.Field[Any], default: Any, values: flags.F
     range_: dict[str, Any] = {"lower_bound": bounds["at_least"], "upper_bound": bounds["at_most"]}
     if bounds["choices"]:
         flags.DEFINE_enum(field.name, default, bounds["choices"], **common)
+    elif bounds["or_word"]:
+        flags.DEFINE(_NumberOrWord(bounds["or_word"], **range_), field.name, default, **common)
     elif field.type is bool:
         flags.DEFINE_boolean(field.name, default, **common)
     elif field.type is int:
         flags.DEFINE_integer(field.name, default, **range_, **common)
     else:
         flags.DEFINE_float(field.name, default, **range_, **common)
+
+
+class _NumberOrWord(flags.FloatParser):
+    """Reads a number within bounds, or one word."""
+
+    def __init__(self, word: str, **bounds: float | None) -> None:
+        super().__init__(**bounds)
+        self._word = word
+
+    def parse(self, argument: str | float) -> Any:  # noqa: ANN401 - wider than its base class allows
+        return argument if argument == self._word else super().parse(argument)
 
 
 def parse(program: str, argv: Sequence[str]) -> Command | None:
@@ -114,6 +129,7 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
         train_dir=_path("train_dir", values) or Path("runs") / values.config,
         export_dir=_path("export_dir", values),
         restore_from=_path("restore_from", values),
+        max_restarts=values.max_restarts,
         debug=values.debug,
     )
 

@@ -14,6 +14,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    or_word: str | None = None,
     changes_weights: bool = True,
 ) -> Any:  # noqa: ANN401 - as dataclasses.field, it stands where a value of the field's type is wanted
     """A field of the settings.
@@ -24,9 +25,10 @@ def setting(
       at_least: the smallest value allowed.
       at_most: the largest.
       choices: the words allowed.
+      or_word: a word allowed in place of a number.
       changes_weights: whether the weights are a function of it; if so, a run cannot go on with another value.
     """
-    bounds = {"at_least": at_least, "at_most": at_most, "choices": choices}
+    bounds = {"at_least": at_least, "at_most": at_most, "choices": choices, "or_word": or_word}
     metadata = {"meaning": meaning, "changes_weights": changes_weights, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -48,9 +50,25 @@ class Settings:
     log_every_steps: int = setting("log and record; 0 for the last step only", 100, at_least=0, changes_weights=False)
     evaluate_every_steps: int = setting("validate; 0 for the last step only", 500, at_least=0, changes_weights=False)
     save_every_steps: int = setting("save a checkpoint; 0 for the last step only", at_least=0, changes_weights=False)
-    save_every_seconds: float = setting("save also so often; 0 for never", 0.0, at_least=0, changes_weights=False)
+    save_every_seconds: float | str = setting(
+        "save also so often; 0 for never, auto for the best interval (Young, Daly)",
+        0.0,
+        at_least=0,
+        or_word="auto",
+        changes_weights=False,
+    )
+    mean_seconds_between_failures: float = setting(
+        "what that interval is computed from", 86_400.0, at_least=1, changes_weights=False
+    )
+    save_in_background: bool = setting("train on while a checkpoint is written", default=True, changes_weights=False)
+    max_failed_saves: int = setting(
+        "saves in a row that may fail before the run does", 10, at_least=0, changes_weights=False
+    )
     max_to_keep: int = setting(
         "newest checkpoints to keep; 0 for all", 5, at_least=0, at_most=10**6, changes_weights=False
+    )
+    keep_best: int = setting(
+        "and so many with the best validation accuracy", 1, at_least=0, at_most=10**6, changes_weights=False
     )
     keep_checkpoint_every_n_hours: float = setting(
         "keep one for good every so many hours of training", 10_000.0, at_least=0.001, changes_weights=False
@@ -58,7 +76,13 @@ class Settings:
     save_relative_paths: bool = setting(
         "names, not absolute paths, in the state file", default=True, changes_weights=False
     )
-    sharded: bool = setting("one data file a device", default=False, changes_weights=False)
+    sharded: bool = setting("one data file a core, as large states have anyway", default=False, changes_weights=False)
+    on_nonfinite: str = setting(
+        "what to do about a loss or weights that are no finite numbers",
+        "stop",
+        choices=("stop", "rollback"),
+        changes_weights=False,
+    )
     threads: int = setting(
         "that compute; 0 for TensorFlow's choice", 0, at_least=0, at_most=1024, changes_weights=False
     )
@@ -81,6 +105,8 @@ class Settings:
 
 
 def _problem(value: float | str, bounds: Mapping[str, Any]) -> str | None:
+    if value == bounds["or_word"]:
+        return None
     if bounds["choices"] and value not in bounds["choices"]:
         return f"one of {', '.join(bounds['choices'])} wanted"
     if isinstance(value, float) and not math.isfinite(value):

@@ -5,5 +5,5 @@ class DataError(Exception):
     """The data is not what it should be. The message names the file, what was found, and what was wanted."""
 
 
-class TrainingError(Exception):
-    """Training cannot go on. The message names the step and what to do next."""
+class NonFiniteLossError(Exception):
+    """Training cannot go on, for the loss is no finite number. The message names the step."""

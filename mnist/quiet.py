@@ -26,7 +26,7 @@ def silenced(*, debug: bool = False) -> Iterator[None]:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held_back.seek(0)
             os.write(standard_error, held_back.read())
             raise

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from mnist.errors import TrainingError
+from mnist.errors import NonFiniteLossError
 from mnist.graph import TrainingGraph, Update
 from mnist.progress import Progress
 from mnist.stopwatch import Stopwatch
@@ -19,19 +19,23 @@ from mnist.stopwatch import Stopwatch
 # Aim below the half second that a signal may wait, for speed drifts.
 _SECONDS_A_CALL = 0.4
 
+UNFINISHED = "unfinished"
+
 
 class Hooks(NamedTuple):
     """What happens between two calls; the loop says when, the caller what.
 
     evaluate: gives the validation accuracy, or None where there are no validation images.
-    record: takes the record of a logged step, JSON-ready, before anything of that step is saved.
-    save_if_due: is called after every call, once the step's record is taken.
+    record: takes the record of a logged step, JSON-ready, before anything of that step is saved. With UNFINISHED in
+      it the record lacks its validation accuracy, for whoever was to give it raised.
+    save_if_due: is called after every call, once the step's record is taken, with the step and its validation accuracy
+      if it has one.
     check_stop: raises where the run has been asked to stop.
     """
 
     evaluate: Callable[[], float | None]
     record: Callable[[dict[str, Any]], None]
-    save_if_due: Callable[[], None]
+    save_if_due: Callable[[int, float | None], None]
     check_stop: Callable[[], None]
 
 
@@ -57,16 +61,12 @@ def train(
       The validation accuracy after the last step; None where there are no validation images.
 
     Raises:
-      TrainingError: the loss is no longer a finite number; nothing of that step has been saved.
+      NonFiniteLossError: the loss is no longer a finite number; nothing of that step has been saved.
     """
-
-    def evaluate() -> float | None:
-        with stopwatch("evaluate"):
-            return hooks.evaluate()
-
     step = int(session.run(training_graph.step))
     if step == train_steps:
-        return evaluate()
+        with stopwatch("evaluate"):
+            return hooks.evaluate()
     validation_accuracy = None
     steps_recorded, seconds_recorded = step, stopwatch.seconds["train"]
     periods = (log_every_steps, evaluate_every_steps, save_every_steps)
@@ -76,8 +76,7 @@ def train(
         for update in updates:
             step = update.step
             if not math.isfinite(update.loss):
-                message = f"the loss is {update.loss} at step {step}: try a lower --learning_rate in a new --train_dir."
-                raise TrainingError(message)
+                raise NonFiniteLossError(f"the loss is {update.loss} at step {step}")
             progress.advance(step)
             evaluation_due = step == train_steps or _due(step, evaluate_every_steps)
             if evaluation_due or _due(step, log_every_steps):
@@ -85,13 +84,26 @@ def train(
                 images_per_second = (step - steps_recorded) * batch_size / (seconds - seconds_recorded)
                 steps_recorded, seconds_recorded = step, seconds
                 record = {**update._asdict(), "images_per_second": round(images_per_second, 1)}
-                if evaluation_due and (validation_accuracy := evaluate()) is not None:
-                    record["validation_accuracy"] = validation_accuracy
+                if evaluation_due:
+                    validation_accuracy = validate(record, hooks, stopwatch)
                 hooks.record(record)
                 progress.show(record)
-            hooks.save_if_due()
+            hooks.save_if_due(step, validation_accuracy if evaluation_due else None)
             hooks.check_stop()
     return validation_accuracy
+
+
+def validate(record: dict[str, Any], hooks: Hooks, stopwatch: Stopwatch) -> float | None:
+    """Adds the validation accuracy to a record, and gives it; None where there are no validation images."""
+    try:
+        with stopwatch("evaluate"):
+            accuracy = hooks.evaluate()
+    except BaseException:
+        hooks.record(record | {UNFINISHED: True})
+        raise
+    if accuracy is not None:
+        record["validation_accuracy"] = accuracy
+    return accuracy
 
 
 def run_steps(

@@ -1,3 +1,5 @@
+import dataclasses
+import os
 import resource
 import shutil
 import signal
@@ -7,13 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import layout, resume
-from checkpointing.errors import CheckpointError
+from checkpointing import durable, layout, resume
+from checkpointing.errors import CheckpointError, NonFiniteError, NotSavedError
 from checkpointing.manager import CheckpointManager
+from checkpointing.manifest import Manifest
 from checkpointing.rotation import Retention
 
 SETTINGS = {"model": "counter"}
-KEEP_FIVE = Retention(max_to_keep=5, keep_checkpoint_every_n_hours=10_000)
+OPEN = {}
 NAMES = ["plain", "run[1]", "with spaces", "größe-数字", "star*?"]
 
 
@@ -31,20 +34,24 @@ class Counter:
     """A graph that counts: state that every test can tell apart by its step."""
 
     def __init__(self, directory, *, restore_from=None, size=3, **options):
-        """Opens a train_dir as a run does."""
+        """Opens a train_dir as a run does; the one that had it before is taken to have ended."""
+        if directory in OPEN:
+            OPEN.pop(directory).manager.close()
         self.directory = directory
-        start = resume.find_start(directory, SETTINGS, restore_from=restore_from, may_grow=())
+        start = resume.find_start(directory, SETTINGS, restore_from=restore_from)
         with tf.Graph().as_default() as graph:
             step = tf.compat.v1.train.get_or_create_global_step()
             value = tf.compat.v1.get_variable("value", [size], initializer=tf.compat.v1.zeros_initializer())
             self._count = [step.assign_add(1), value.assign_add(tf.fill([size], 0.1))]
+            self.again = value.assign_add(tf.fill([size], 1000.0))
+            self.undo = value.assign_sub(tf.fill([size], 1000.0))
             self._spoil = value.assign(tf.fill([size], float("nan")))
             self._value, self._step = value, step
             initialize = tf.compat.v1.global_variables_initializer()
         self.session = tf.compat.v1.Session(graph=graph)
         self.session.run(initialize)
-        options = {"retention": KEEP_FIVE, "start": start, "settings": SETTINGS} | options
-        self.manager = CheckpointManager(graph, directory, variables=[step, value], step=step, **options)
+        self.manager = CheckpointManager(graph, start, variables=[step, value], step=step, **options)
+        OPEN[directory] = self
         self.manager.restore(self.session)
 
     def count(self, steps, *, save=False):
@@ -84,7 +91,9 @@ def test_a_run_goes_on_from_its_newest_checkpoint(tmp_path, name):
 
 def test_a_moved_train_dir_goes_on(tmp_path):
     """Nothing in it holds its old path, TensorFlow's state file included."""
-    saved = Counter(tmp_path / "old").count(2, save=True).state()
+    counter = Counter(tmp_path / "old").count(2, save=True)
+    saved = counter.state()
+    counter.manager.close()
     shutil.move(tmp_path / "old", tmp_path / "new")
     assert Counter(tmp_path / "new").state() == saved
     assert tf.train.latest_checkpoint(str(tmp_path / "new")) == str(tmp_path / "new" / "model.ckpt-2")
@@ -137,6 +146,7 @@ def test_saves_come_due_by_steps_and_by_seconds(tmp_path):
     for step in range(1, 9):
         clock.now += 70 if step == 6 else 10
         counter.count(1).manager.save_if_due(counter.session)
+    counter.manager.close()
     assert kept(tmp_path) == [4, 6, 8]
 
 
@@ -152,7 +162,7 @@ def test_values_that_are_no_finite_numbers_are_not_saved(tmp_path):
     """They would push out checkpoints that are good; the sentence names the variable and the step."""
     counter = Counter(tmp_path, retention=Retention(1, 10_000)).count(1, save=True)
     counter.spoil()
-    with pytest.raises(CheckpointError, match="step 2: value hold values that are no finite numbers"):
+    with pytest.raises(NonFiniteError, match="step 2: value hold values that are no finite numbers"):
         counter.count(1, save=True)
     assert kept(tmp_path) == [1]
 
@@ -173,7 +183,7 @@ def test_the_reason_of_a_failed_save_is_told(tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
     try:
-        with pytest.raises(CheckpointError, match=r"cannot be saved \(.*(File too large|Failed)"):
+        with pytest.raises(CheckpointError, match=r"could not be saved \(.*(File too large|Failed)"):
             counter.count(1, save=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -205,35 +215,6 @@ def test_a_sharded_checkpoint_comes_back(tmp_path):
     saved = Counter(tmp_path, sharded=True).count(2, save=True).state()
     assert Counter(tmp_path, sharded=True).state() == saved
     assert not list(tmp_path.glob("*temp*"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "found"),
-    [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), " bytes with sha256 "),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), " bytes with sha256 "),
-        (Path.unlink, "no such file"),
-    ],
-    ids=["truncated", "changed", "missing"],
-)
-@pytest.mark.parametrize("kind", ["data-00000-of-00001", "index", "meta"])
-def test_a_damaged_checkpoint_is_told_and_nothing_is_lost(tmp_path, kind, damage, found):
-    """One sentence names the file; no file is deleted, and never does the run start anew."""
-    Counter(tmp_path).count(2, save=True)
-    damage(tmp_path / f"model.ckpt-2.{kind}")
-    files = sorted(tmp_path.iterdir())
-    with pytest.raises(CheckpointError, match=rf"model\.ckpt-2\.{kind}: .*{found}"):
-        Counter(tmp_path)
-    assert sorted(tmp_path.iterdir()) == files
-
-
-def test_nothing_is_retired_before_what_is_kept_is_known_to_be_good(tmp_path):
-    """Told to keep only the newest, which is damaged, a run deletes no older one that it could go on from."""
-    Counter(tmp_path).count(2, save=True)
-    (tmp_path / "model.ckpt-2.index").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="the checkpoint is damaged"):
-        Counter(tmp_path, retention=Retention(1, 10_000))
-    assert layout.steps_with(tmp_path, "manifest.json") == [1, 2]
 
 
 def test_a_checkpoint_of_another_shape_is_told(tmp_path):
@@ -274,15 +255,230 @@ def test_what_must_be_safe_first_is_asked_for_before_the_commit(tmp_path):
     assert seen == [[], [1]]
 
 
+def in_the_way(directory, step):
+    """Something that makes every commit of this step fail."""
+    obstacle = directory / f"model.ckpt-{step}.manifest.json.tmp"
+    obstacle.mkdir()
+    return obstacle
+
+
 def test_a_disk_that_refuses_loses_no_checkpoint(tmp_path):
-    """A save that fails is an error in one sentence, and what was complete stays complete."""
+    """A last save that fails is an error in one sentence, and what was complete stays complete."""
     counter = Counter(tmp_path).count(2, save=True)
-    (tmp_path / "model.ckpt-3.manifest.json.tmp").mkdir()  # in the way of the commit
-    with pytest.raises(CheckpointError, match=r"model\.ckpt-3: cannot be saved \(.*\); run again"):
+    in_the_way(tmp_path, 3)
+    with pytest.raises(
+        NotSavedError, match=r"ckpt-3: could not be saved \(Is a directory\); the last .* is .*ckpt-2\."
+    ):
         counter.count(1, save=True)
-    assert tf.train.get_checkpoint_state(str(tmp_path)).model_checkpoint_path.endswith("model.ckpt-2")
+    assert kept(tmp_path) == [1, 2]
     assert Counter(tmp_path).count(1, save=True).state()[0] == 3
     assert kept(tmp_path) == [1, 2, 3]
+
+
+def count_and_offer(counter, steps):
+    """Makes updates, and lets the manager save after each."""
+    for _ in range(steps):
+        counter.count(1).manager.save_if_due(counter.session)
+
+
+def test_training_goes_on_when_a_save_fails(tmp_path, caplog):
+    """It is said once, with what is still safe; the saves after it are made as if nothing had happened."""
+    counter = Counter(tmp_path, save_every_steps=1, save_in_background=False)
+    for step in (3, 4):
+        in_the_way(tmp_path, step)
+    with caplog.at_level("WARNING"):
+        count_and_offer(counter, 7)
+    counter.manager.close()
+    assert kept(tmp_path) == [1, 2, 5, 6, 7]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "model.ckpt-3: could not be saved (Is a directory)" in caplog.text
+    assert "the last complete checkpoint is" in caplog.text
+    assert "--max_failed_saves=10" in caplog.text
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_too_many_failures_in_a_row_end_the_run(tmp_path, in_background):
+    """Computing what cannot be kept is a waste; the sentence says what is safe."""
+    counter = Counter(tmp_path, save_every_steps=1, max_failed_saves=2, save_in_background=in_background)
+    for step in (2, 3, 5, 6, 7, 8, 9):  # two in a row are borne
+        in_the_way(tmp_path, step)
+    with pytest.raises(NotSavedError, match=r"ckpt-7: .*, as did the 2 saves before it; the last .* is .*ckpt-4\."):
+        count_and_offer(counter, 9)
+    assert counter.state()[0] in ({8, 9} if in_background else {7})
+
+
+def test_a_deleted_train_dir_is_made_again(tmp_path, caplog):
+    """Better a short history than none; and it is the run's own again."""
+    counter = Counter(tmp_path / "run").count(2, save=True)
+    shutil.rmtree(tmp_path / "run")
+    counter.count(1, save=True)
+    assert "was deleted while the run went on" in caplog.text
+    assert kept(tmp_path / "run") == [3]
+    with pytest.raises(CheckpointError, match=f"in use by process {os.getpid()} on"):
+        resume.find_start(tmp_path / "run", SETTINGS)
+
+
+def test_a_disk_without_room_is_not_filled(tmp_path, monkeypatch):
+    """Where it is known that a checkpoint will not fit, none is begun."""
+    counter = Counter(tmp_path).count(1, save=True)
+    monkeypatch.setattr(durable, "free_bytes", lambda _: 1000)
+    with pytest.raises(NotSavedError, match=r"0\.0 MB free on the disk, .* wanted"):
+        counter.count(1, save=True)
+    assert layout.steps_with(tmp_path, "index") == [1]
+    assert kept(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_snapshot_is_the_state_of_its_step(tmp_path, in_background):
+    """However far training has gone on while it was written."""
+    counter = Counter(tmp_path, size=2**20, save_every_steps=5, save_in_background=in_background)
+    expected = {}
+    for _ in range(20):
+        counter.count(1)
+        step, value = counter.state()
+        expected[step] = value[0]
+        counter.manager.save_if_due(counter.session)
+        counter.session.run(counter.again)  # at once, while the writer reads
+        counter.session.run(counter.undo)
+    counter.manager.close()
+    assert kept(tmp_path) == [5, 10, 15, 20]
+    for step in (5, 10, 15, 20):
+        value = tf.train.load_checkpoint(str(layout.prefix(tmp_path, step))).get_tensor("value")
+        assert np.unique(value).tolist() == [np.float32(expected[step])]
+
+
+def test_both_ways_to_save_give_the_same_bytes(tmp_path):
+    """In the background or not, sharded or not: what is in a checkpoint does not depend on when it was written."""
+    for name, options in {
+        "background": {},
+        "foreground": {"save_in_background": False},
+        "sharded": {"sharded": True},
+        "sharded foreground": {"sharded": True, "save_in_background": False},
+    }.items():
+        Counter(tmp_path / name, **options).count(3).manager.save(OPEN[tmp_path / name].session)
+    for one, other in (("background", "foreground"), ("sharded", "sharded foreground")):
+        for path in (tmp_path / one).glob("model.ckpt-3.*"):
+            if path.suffix != ".json":
+                assert path.read_bytes() == (tmp_path / other / path.name).read_bytes()
+    digests = {Manifest.read(path).state_digest for path in tmp_path.glob("*/*.manifest.json")}
+    assert len(digests) == 1
+
+
+def test_the_best_and_the_pinned_are_kept(tmp_path):
+    """Besides the newest."""
+    counter = Counter(tmp_path, retention=Retention(max_to_keep=1, keep_best=1))
+    for step, score in enumerate([0.5, 0.9, 0.7, None, 0.9, 0.8], start=1):
+        counter.count(1).manager.save(counter.session, score)
+        if step == 3:
+            layout.pinned_path(layout.prefix(tmp_path, 3)).touch()
+    assert kept(tmp_path) == [2, 3, 6]
+
+
+def test_rolling_back_restores_an_older_state(tmp_path):
+    """The newest from before a step; what is newer stays."""
+    counter = Counter(tmp_path).count(3, save=True)
+    wanted = Counter(tmp_path).state()
+    counter = OPEN[tmp_path].count(2, save=True)
+    assert counter.manager.roll_back(counter.session, before=4).name == "model.ckpt-3"
+    assert counter.state() == wanted
+    assert kept(tmp_path) == [1, 2, 3, 4, 5]
+    with pytest.raises(CheckpointError, match="no checkpoint from before step 1"):
+        counter.manager.roll_back(counter.session, before=1)
+
+
+def test_a_state_that_does_not_match_is_set_aside(tmp_path, caplog):
+    """Bytes that are as written but give another state than the one that was saved are not gone on from."""
+    Counter(tmp_path).count(2, save=True)
+    path = layout.manifest_path(layout.prefix(tmp_path, 2))
+    path.write_bytes(dataclasses.replace(Manifest.read(path), state_digest="0" * 64).to_json())
+    assert Counter(tmp_path).state()[0] == 1
+    assert "the restored state is not the one that was saved" in caplog.text
+    assert (tmp_path / "quarantine" / "model.ckpt-2" / "reason.txt").exists()
+
+
+def test_a_restored_state_is_said_to_match(tmp_path, caplog):
+    """With the digest that was taken before the save, and taken anew from the variables after the restore."""
+    Counter(tmp_path).count(1, save=True)
+    with caplog.at_level("INFO"):
+        Counter(tmp_path)
+    digest = Manifest.read(layout.manifest_path(layout.prefix(tmp_path, 1))).state_digest
+    assert f"state matches, digest {digest[:12]}" in caplog.text
+
+
+def plain_saver(directory, step, version=tf.compat.v1.train.SaverDef.V2):
+    """What a program that has never heard of this one leaves."""
+    directory.mkdir(exist_ok=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        count = tf.compat.v1.get_variable("global_step", initializer=tf.constant(step, tf.int64))
+        value = tf.compat.v1.get_variable("value", initializer=tf.fill([3], float(step)))
+        other = tf.compat.v1.get_variable("other", initializer=tf.fill([30_000], float(step)))
+        session.run([count.initializer, value.initializer, other.initializer])
+        saver = tf.compat.v1.train.Saver(write_version=version)
+        return Path(saver.save(session, str(directory / "weights"), global_step=step))
+
+
+def test_what_a_plain_saver_left_is_adopted(tmp_path):
+    """The run goes on from the newest, saves under its own names, and deletes none of the others."""
+    for step in (9, 70, 200):
+        plain_saver(tmp_path, step)
+    theirs = {path: path.read_bytes() for path in tmp_path.glob("weights*")}
+    counter = Counter(tmp_path, retention=Retention(1))
+    assert counter.state() == (200, [200.0] * 3)
+    counter.count(3, save=True)
+    assert kept(tmp_path) == [203]
+    assert Counter(tmp_path).state()[0] == 203
+    assert theirs == {path: path.read_bytes() for path in tmp_path.glob("weights*")}
+
+
+def test_an_adopted_checkpoint_has_been_read_whole(tmp_path, caplog):
+    """A byte is wrong in a tensor that is not even restored: the one before is taken."""
+    plain_saver(tmp_path, 70)
+    path = plain_saver(tmp_path, 200).with_suffix(".data-00000-of-00001")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert Counter(tmp_path).state()[0] == 70
+    assert "weights-200: TensorFlow cannot read it" in caplog.text
+    assert path.exists()
+
+
+def test_only_damaged_foreign_checkpoints_are_an_error(tmp_path):
+    """Never a fresh start beside what may be repaired."""
+    path = plain_saver(tmp_path, 70).with_suffix(".index")
+    path.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"cannot read it .*; it is the last one"):
+        Counter(tmp_path)
+
+
+class OldStyle:
+    """A graph of variables that are updated in place (use_resource=False)."""
+
+    def __init__(self, directory):
+        """Opens a train_dir."""
+        start = resume.find_start(directory, {})
+        with tf.Graph().as_default() as graph:
+            step = tf.compat.v1.get_variable("global_step", initializer=tf.constant(0, tf.int64), use_resource=False)
+            value = tf.compat.v1.get_variable("value", initializer=tf.zeros([2**20]), use_resource=False)
+            self.count = [step.assign_add(1), value.assign_add(tf.ones_like(value))]
+            initialize = tf.compat.v1.global_variables_initializer()
+        self.session = tf.compat.v1.Session(graph=graph)
+        self.session.run(initialize)
+        self.manager = CheckpointManager(graph, start, variables=[step, value], step=step, save_every_steps=1)
+
+
+def test_variables_that_are_updated_in_place_are_held_still_too(tmp_path):
+    """Their buffers cannot be shared, so they are copied."""
+    old = OldStyle(tmp_path)
+    for _ in range(8):
+        old.session.run(old.count)
+        old.manager.save_if_due(old.session)
+        for _ in range(3):
+            old.session.run(old.count[1:])
+            old.session.run(old.count[1:])
+    old.manager.close()
+    for step in layout.steps_with(tmp_path, "index"):
+        value = tf.train.load_checkpoint(str(layout.prefix(tmp_path, step))).get_tensor("value")
+        assert np.unique(value).tolist() == [7.0 * step - 6]
 
 
 def test_arrays_come_back_to_the_last_bit(tmp_path):

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from mnist import graph, training
-from mnist.errors import TrainingError
+from mnist.errors import NonFiniteLossError
 from mnist.stopwatch import Stopwatch
 from tests.mnist.test_graph import build, digits
 
@@ -15,9 +15,11 @@ class Stopped(Exception):  # noqa: N818 - a request, no error
 class Events:
     """Hooks that write down what they were called for."""
 
-    def __init__(self, stop_after=None):
-        """Stops at the check so many saves later."""
+    def __init__(self, stop_after=None, *, stop_in_evaluation=False):
+        """Stops at the check so many saves later, or in the first evaluation."""
         self.seen = []
+        self.saves = []
+        self._stop_in_evaluation = stop_in_evaluation
         self.records = []
         self._accuracies = itertools.count(1)
         self._stop_after = stop_after
@@ -29,6 +31,8 @@ class Events:
     def evaluate(self):
         """An accuracy that tells how many came before."""
         self.seen.append("evaluate")
+        if self._stop_in_evaluation:
+            raise Stopped
         return next(self._accuracies) / 100
 
     def record(self, record):
@@ -36,9 +40,10 @@ class Events:
         self.seen.append(f"record {record['step']}")
         self.records.append(record)
 
-    def save_if_due(self):
+    def save_if_due(self, step, score):
         """Notes the call."""
         self.seen.append("save_if_due")
+        self.saves.append((step, score))
 
     def check_stop(self):
         """Stops once enough saves were offered."""
@@ -78,6 +83,30 @@ def test_logged_steps_are_the_multiples_and_the_last():
     assert [record["step"] for record in events.records] == [5, 10, 15, 20, 24]
     assert [record.get("validation_accuracy") for record in events.records] == [None, 0.01, None, 0.02, 0.03]
     assert accuracy == 0.03
+
+
+def test_a_save_is_told_how_good_the_state_is():
+    """Where the step was evaluated; of any other, nobody knows."""
+    events = Events()
+    train(events)
+    scores = {step: score for step, score in events.saves if score is not None}
+    assert scores == {10: 0.01, 20: 0.02, 24: 0.03}
+    assert {step for step, _ in events.saves} >= {5, 7, 14, 15, 21}
+
+
+def test_an_interrupted_validation_leaves_its_record_unfinished():
+    """What is known of the step is kept; whoever goes on completes it, and the record is the undisturbed one."""
+    undisturbed, events = Events(), Events(stop_in_evaluation=True)
+    train(undisturbed, train_steps=10)
+    with pytest.raises(Stopped):
+        train(events, train_steps=10)
+    record = events.records[-1]
+    assert record.pop(training.UNFINISHED) is True
+    assert "validation_accuracy" not in record
+    training.validate(record, undisturbed.hooks(), Stopwatch())
+    for each in (record, undisturbed.records[-1]):
+        del each["images_per_second"], each["validation_accuracy"]
+    assert record == undisturbed.records[-1]
 
 
 def test_periods_of_zero_never_come_due():
@@ -121,7 +150,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unsaved():
         weights.load(float("nan") * session.run(weights), session)
 
     events = Events()
-    with pytest.raises(TrainingError, match="loss is nan at step 1: try a lower --learning_rate"):
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
         train(events, before=spoil)
     assert events.seen == []
 

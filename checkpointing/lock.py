@@ -1,0 +1,86 @@
+"""One owner a train_dir: two runs in one would overwrite and delete each other's checkpoints.
+
+    lock = Lock(directory)   # or one sentence says who holds it
+    lock.release()
+
+The kernel holds the lock (flock) as long as the owner's process lives, so a dead owner's needs no clearing away. What
+the file says of host and process is for the message alone.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+from checkpointing import durable, layout
+from checkpointing.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
+
+
+class Lock:
+    """Held from its making until `release`, or the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        """Takes the lock.
+
+        Raises:
+          CheckpointError: another process holds it; the message says which.
+        """
+        self._path = directory / layout.LOCK
+        self._descriptor = _take(self._path)
+
+    def renew(self) -> None:
+        """Takes it anew where the file is gone: the directory was deleted under the run, and made again.
+
+        Raises:
+          CheckpointError: another process was faster.
+        """
+        if self._descriptor >= 0 and not _is_at(self._path, self._descriptor):
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._descriptor = _take(self._path)
+
+    def release(self) -> None:
+        """Lets others have it; the file stays, for whoever opened it meanwhile would lock another one."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _take(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            message = (
+                f"{path.parent}: in use by {_owner(path)}: wait until it has ended, stop it (SIGTERM saves first), "
+                f"or give another --train_dir."
+            )
+            raise CheckpointError(message) from None
+        except OSError as error:
+            _log.warning("%s: cannot be locked (%s): make sure that no second run uses it", path.parent, error.strerror)
+        if _is_at(path, descriptor):
+            break
+        os.close(descriptor)  # deleted between opening and locking
+    durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_bytes())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # about to be written
+        return "another process"

@@ -1,0 +1,62 @@
+"""A thread that writes while training goes on: one job at a time, with what it leaves of the processor.
+
+writer = Writer(in_background=True)
+writer.start(job)
+error = writer.wait()   # once for each job; None where it went well
+writer.close()
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+_LOWEST_PRIORITY = 19
+
+
+class Writer:
+    """Does a job in its own thread, or, where that is not wanted, at once."""
+
+    def __init__(self, *, in_background: bool) -> None:
+        """The thread starts with the first job."""
+        self._thread = ThreadPoolExecutor(1, "checkpoint-writer", _yield_to_training) if in_background else None
+        self._job: Future[None] | None = None
+
+    def start(self, job: Callable[[], None]) -> None:
+        """Begins a job; the one before must have been waited for."""
+        assert self._job is None, "one job at a time"
+        if self._thread is not None:
+            self._job = self._thread.submit(job)
+            return
+        self._job = Future()
+        try:
+            job()
+            self._job.set_result(None)
+        except Exception as error:  # noqa: BLE001 - given to whoever waits, as from the thread
+            self._job.set_exception(error)
+
+    @property
+    def has_job(self) -> bool:
+        """Whether there is a job to be waited for."""
+        return self._job is not None
+
+    def done(self) -> bool:
+        """Whether there is one, and it is over, so that waiting takes no time."""
+        return self._job is not None and self._job.done()
+
+    def wait(self) -> BaseException | None:
+        """Waits for the job, if there is one; gives what it raised."""
+        job, self._job = self._job, None
+        return job.exception() if job else None
+
+    def close(self) -> None:
+        """Waits for what is being written, and ends the thread."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+
+def _yield_to_training() -> None:
+    """Lets the threads that train go first; to Linux each thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -1,0 +1,74 @@
+import os
+import sys
+import threading
+
+import pytest
+
+from checkpointing.writer import Writer
+
+
+@pytest.fixture(params=[True, False], ids=["background", "foreground"])
+def writer(request):
+    """A writer of either kind."""
+    writer = Writer(in_background=request.param)
+    yield writer
+    writer.close()
+
+
+def test_a_job_that_went_well_has_no_error(writer):
+    """And it is done when the wait is over."""
+    done = []
+    writer.start(lambda: done.append(1))
+    assert writer.has_job
+    assert writer.wait() is None
+    assert done == [1]
+    assert not writer.has_job
+
+
+def test_what_a_job_raises_is_given_to_whoever_waits(writer):
+    """Once: the next job starts with a clean slate."""
+    error = OSError("the disk refuses")
+
+    def fail():
+        raise error
+
+    writer.start(fail)
+    assert writer.wait() is error
+    assert writer.wait() is None
+    writer.start(lambda: None)
+    assert writer.wait() is None
+
+
+def test_without_a_job_there_is_nothing_to_wait_for(writer):
+    """Neither done nor failed."""
+    assert not writer.done()
+    assert writer.wait() is None
+
+
+def test_a_job_goes_on_beside_the_caller():
+    """In the background, `start` returns while the job is under way; closing waits for it."""
+    writer, may_end, ended = Writer(in_background=True), threading.Event(), []
+    writer.start(lambda: ended.append(may_end.wait(10)))
+    assert not writer.done()
+    may_end.set()
+    writer.close()
+    assert ended == [True]
+    assert writer.done()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority")
+def test_the_thread_gives_way_to_training():
+    """Its priority is the lowest, and that of the caller stays."""
+    writer, found, before = Writer(in_background=True), [], os.getpriority(os.PRIO_PROCESS, 0)
+    writer.start(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    writer.wait()
+    writer.close()
+    assert found == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_one_job_at_a_time(writer):
+    """A second one before the first was waited for is a mistake of the caller's."""
+    writer.start(lambda: None)
+    with pytest.raises(AssertionError, match="one job at a time"):
+        writer.start(lambda: None)
