@@ -141,8 +141,10 @@ class Run:
         elif start.prefix:
             _log.info("going on from %s, step %d of %d", start.prefix, step, train_steps)
         self._tell_if_prolonged(step)
-        unfinished = self._history.begin_attempt(step=step, resumed_from=start.prefix.name if start.prefix else None)
-        return step, unfinished[-1] if unfinished else None
+        unfinished = self._history.begin_attempt(
+            step=step, resumed_from=start.prefix.name if start.prefix else None, seconds=self._seconds()
+        )
+        return step, unfinished
 
     def _train_and_export(self, session: tf.compat.v1.Session, first_step: int, unfinished: Record | None) -> int:
         """All that comes after the start; gives the exit status."""
@@ -188,6 +190,7 @@ class Run:
                 self._save(session, validation_accuracy)
             except (NonFiniteLossError, NonFiniteError) as error:
                 spoilt_at = int(session.run(self._graph.step))
+                self._history.progress(spoilt_at, self._seconds())
                 if self._settings.on_nonfinite != "rollback" or not rollbacks_left:
                     raise CheckpointError(self._about_nonfinite(error)) from error
                 # Where going back did not help, one checkpoint further.
@@ -253,12 +256,11 @@ class Run:
         """What history.jsonl tells of where the attempt's time went; saving goes on beside training."""
         spent = self._stopwatch.seconds
         return {
-            "train": spent["train"],
-            "evaluate": spent["evaluate"],
+            **{name: spent[name] for name in ("import", "data", "train", "evaluate", "export")},
             "saving": self._checkpoints.seconds_saving,
             "stalled": spent["save_stall"],
             "restoring": spent["restore"],
-            "export": spent["export"],
+            "total": self._stopwatch.total(),
         }
 
     def _test(self, session: tf.compat.v1.Session) -> float:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def make_directory(path: Path) -> None:
     """Makes a directory and its parents where they are missing."""
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):
-        sync(made.parent)
+    # Its own name also where it was there: whoever made it may have been killed before this.
+    for made in [*reversed(missing), path]:
+        with suppress(PermissionError):  # a parent that may be passed through, but not be read
+            sync(made.parent)
 
 
 def free_bytes(directory: Path) -> int:

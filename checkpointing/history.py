@@ -13,6 +13,7 @@ also of a process that was killed it is known; the next attempt writes its last 
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +30,18 @@ KILLED = "killed"
 # In a record: its step was to be validated, and the validation was interrupted.
 UNFINISHED = "unfinished"
 
+# What an attempt's object holds for certain.
+_KINDS = {
+    "started_at": float,
+    "last_seen_at": float,
+    "pid": int,
+    "from_step": int,
+    "to_step": int,
+    "steps_done": int,
+    "steps_redone": int,
+    "seconds": dict,
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +51,7 @@ class History:
     An attempt's object holds: `started_at` and `last_seen_at`, seconds since 1970; `pid`; `from_step`; `resumed_from`,
     the checkpoint's name or null; `ended`, in a word or two; `to_step`; `steps_done`, of which a later attempt had to
     make some again; `steps_redone`, those that an earlier attempt had made; and `seconds` by name.
-    Over all attempts, `steps_done` less `steps_redone` is the run's step.
+    Over all attempts, `steps_done` less `steps_redone` is how many steps the run is away from where it started.
 
     To look at a run that has ended, without a step to make, is no attempt.
 
@@ -52,7 +65,10 @@ class History:
         self._path = directory / layout.ATTEMPT
         self._clock = clock
         self._unwritten: list[Record] = []
+        self._writing = threading.Lock()
+        self._unfinished: Record | None = None
         self._under_way: Record | None = None
+        self._not_begun: Callable[[], None] | None = None
         self.attempts: list[Record] = []
 
     @property
@@ -65,26 +81,39 @@ class History:
         """The steps made twice, over all attempts."""
         return sum(attempt["steps_redone"] for attempt in self.attempts)
 
-    def begin_attempt(self, *, step: int, resumed_from: str | None) -> list[Record]:
+    def begin_attempt(
+        self, *, step: int, resumed_from: str | None, seconds: Mapping[str, float] | None = None
+    ) -> Record | None:
         """Begins an attempt.
 
         Args:
           step: where it goes on; records beyond it are dropped, for their steps are made again.
-          resumed_from: the checkpoint.
+          resumed_from: the checkpoint's name.
+          seconds: where the process's time went so far, by name; `total` for all of it.
 
         Returns:
-          The records of this very step that an interrupted validation left without its figure; they are dropped, too.
+          The record of this very step, if an interrupted validation left it without its figure. It stays until the
+          one that completes it is recorded.
         """
         self._ended.rewind()
         self.attempts = self._ended.records()
         self._close_the_books(step)
+        self._metrics.rewind(lambda record: record["step"] <= step)
+        records = self._metrics.records()
+        self._unfinished = records[-1] if records and UNFINISHED in records[-1] else None
         last = self.attempts[-1] if self.attempts else None
-        dropped = self._metrics.rewind(lambda record: record["step"] <= step and UNFINISHED not in record)
-        if last is None or (last["ended"], last["to_step"]) != (DONE, step):
-            self._begin(step, resumed_from, steps_redone=max(0, last["to_step"] - step) if last else 0)
-        return [record for record in dropped if record["step"] == step]
+        steps_redone = max(0, last["to_step"] - step) if last else 0
 
-    def _begin(self, step: int, resumed_from: str | None, steps_redone: int) -> None:
+        def begin() -> None:
+            self._begin(step, resumed_from, steps_redone, seconds or {})
+
+        if last is not None and (last["ended"], last["to_step"]) == (DONE, step):
+            self._not_begun = begin  # it may be looked at only
+        else:
+            begin()
+        return self._unfinished
+
+    def _begin(self, step: int, resumed_from: str | None, steps_redone: int, seconds: Mapping[str, float]) -> None:
         now = self._clock()
         self._under_way = {
             "started_at": now,
@@ -96,7 +125,7 @@ class History:
             "to_step": step,
             "steps_done": 0,
             "steps_redone": steps_redone,
-            "seconds": {},
+            "seconds": _rounded(seconds),
         }
         self.attempts.append(self._under_way)
         self._note()
@@ -115,14 +144,19 @@ class History:
 
     def record(self, record: Record) -> None:
         """Appends the record of a step; if the disk refuses, it is kept until it does not."""
+        if self._unfinished is not None and self._unfinished["step"] == record["step"]:
+            self._metrics.rewind(lambda each: UNFINISHED not in each, add=[record])
+            self._unfinished = None
+            return
         self._unwritten.append(record)
         with suppress(OSError):
             self._write_records()
 
     def _write_records(self) -> None:
-        while self._unwritten:
-            self._metrics.append(self._unwritten[0])
-            del self._unwritten[0]
+        with self._writing:  # the thread that trains records, the one that saves syncs
+            while self._unwritten:
+                self._metrics.append(self._unwritten[0])
+                del self._unwritten[0]
 
     def sync(self) -> None:
         """Waits until the records are on the disk, as a checkpoint must before it says that their steps are done.
@@ -135,13 +169,16 @@ class History:
 
     def progress(self, step: int, seconds: Mapping[str, float]) -> None:
         """Notes how far the attempt has come, and where its time went."""
+        if self._not_begun is not None and step > self.attempts[-1]["to_step"]:
+            self._not_begun()
+            self._not_begun = None
         if self._under_way is None:
             return
         self._under_way.update(
             last_seen_at=self._clock(),
             steps_done=self._under_way["steps_done"] + step - self._under_way["to_step"],
             to_step=step,
-            seconds={name: round(value, 4) for name, value in seconds.items()},
+            seconds=_rounded(seconds),
         )
         self._note()
 
@@ -172,22 +209,46 @@ class History:
             durable.replace_without_waiting(self._path, json.dumps(self._under_way).encode())
 
 
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in seconds.items()}
+
+
 def _read(path: Path) -> Record | None:
-    """An attempt's object; None where there is none, or a power cut left something else."""
+    """An attempt's object; None where there is none, or a power cut or a flipped bit left something else."""
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "started_at" in record and "to_step" in record else None
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in _KINDS.items())
+    return record if whole and all(isinstance(value, float) for value in record["seconds"].values()) else None
 
 
-def useful_share(attempts: list[dict[str, Any]]) -> float | None:
-    """The share of all attempts' time that went into updates that still count; None where no time has passed."""
-    total = sum(attempt["last_seen_at"] - attempt["started_at"] for attempt in attempts)
+def read(directory: Path) -> list[Record]:
+    """The attempts of a run, the one under way last; changes nothing."""
+    attempts = Journal(directory / layout.HISTORY).records()
+    under_way = _read(directory / layout.ATTEMPT)
+    if under_way is None or any(each["started_at"] == under_way["started_at"] for each in attempts):
+        return attempts
+    return [*attempts, under_way]
+
+
+def summary(attempts: list[Record]) -> dict[str, Any]:
+    """What attempts add up to.
+
+    Returns:
+      steps: where the run is. steps_redone: made twice. seconds: of all attempts together. useful_share: how much of
+      them went into updates that still count; None where no time has passed.
+    """
+    seconds = sum(attempt["seconds"].get("total", 0.0) for attempt in attempts)
     useful = 0.0
-    for attempt, after in zip(attempts, [*attempts[1:], None], strict=True):
-        lost = after["steps_redone"] if after else 0
-        done = attempt["steps_done"]
-        if done:
-            useful += attempt["seconds"].get("train", 0.0) * max(0, done - lost) / done
-    return useful / total if total > 0 else None
+    still_counts = attempts[-1]["to_step"]  # the steps up to here were not made again later
+    for attempt in reversed(attempts):
+        kept = max(0, min(attempt["to_step"], still_counts) - attempt["from_step"])
+        useful += attempt["seconds"].get("train", 0.0) * kept / max(1, attempt["steps_done"])
+        still_counts = min(still_counts, attempt["from_step"])
+    return {
+        "steps": attempts[-1]["to_step"],
+        "steps_redone": sum(attempt["steps_redone"] for attempt in attempts),
+        "seconds": round(seconds, 4),
+        "useful_share": round(useful / seconds, 4) if seconds > 0 else None,
+    }

@@ -8,7 +8,7 @@ Reading drops what is no whole record; appending never rewrites what is there.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,15 @@ class Journal:
         found = [_parsed(line) for line in self.path.read_bytes().split(b"\n")]
         return [record for record in found if record is not None]
 
-    def rewind(self, keep: Callable[[Record], bool] = lambda _: True) -> list[Record]:
-        """Drops lines cut short and the records that `keep` refuses, in one atomic step.
+    def rewind(self, keep: Callable[[Record], bool] = lambda _: True, add: Sequence[Record] = ()) -> list[Record]:
+        """Drops lines cut short and the records that `keep` refuses, and adds others, in one atomic step.
 
         Returns:
           The whole records that were dropped.
         """
         records = self.records()
         kept = [record for record in records if keep(record)]
-        content = b"".join(_line(record) for record in kept)
+        content = b"".join(_line(record) for record in [*kept, *add])
         if self.path.exists() and self.path.read_bytes() != content:
             durable.replace(self.path, content)
         return [record for record in records if not keep(record)]
@@ -61,6 +61,6 @@ def _line(record: Record) -> bytes:
 def _parsed(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:  # bytes that are no JSON, or no UTF-8
+    except (ValueError, RecursionError):  # bytes that are no JSON, or no UTF-8
         return None
     return record if isinstance(record, dict) else None

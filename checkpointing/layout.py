@@ -97,6 +97,16 @@ def files_of(prefix: Path) -> list[Path]:
     )
 
 
+def contents_of(prefix: Path) -> list[Path]:
+    """The files that TensorFlow reads: neither manifest nor marks, nothing temporary."""
+    matches = {path: _OF_CHECKPOINT.fullmatch(path.name) for path in files_of(prefix)}
+    return [path for path, match in matches.items() if match and _is_content(match["kind"], match["temporary"])]
+
+
+def _is_content(kind: str | None, temporary: str | None) -> bool:
+    return kind is not None and not temporary and kind not in {"manifest.json", "incomplete", "pinned"}
+
+
 def step_of(name: str) -> int | None:
     """The step of the checkpoint that a file of this name belongs to; None for any other file."""
     match = _OF_CHECKPOINT.fullmatch(name)
@@ -105,7 +115,7 @@ def step_of(name: str) -> int | None:
 
 def prefixes_in(directory: Path) -> list[Path]:
     """The prefixes of all that looks like a checkpoint, whoever made it; the newest step last."""
-    prefixes = [path.with_suffix("") for path in directory.iterdir() if path.suffix == ".index"]
+    prefixes = [path.with_suffix("") for path in directory.iterdir() if path.suffix == ".index" and path.is_file()]
     return sorted(prefixes, key=lambda prefix: (_step_at_the_end(prefix.name), prefix.name))
 
 

@@ -38,9 +38,8 @@ class Lock:
         Raises:
           CheckpointError: another process was faster.
         """
-        if self._descriptor >= 0 and not _is_at(self._path, self._descriptor):
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._descriptor < 0 or not _is_at(self._path, self._descriptor):
+            self.release()
             self._descriptor = _take(self._path)
 
     def release(self) -> None:
@@ -67,7 +66,11 @@ def _take(path: Path) -> int:
         if _is_at(path, descriptor):
             break
         os.close(descriptor)  # deleted between opening and locking
-    durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+    try:
+        durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 from checkpointing import alias, durable, interval, layout, manifest, retirement
 from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError, reason
 from checkpointing.manifest import Manifest
-from checkpointing.resume import Start
+from checkpointing.resume import Start, set_aside
 from checkpointing.rotation import Retention
 from checkpointing.snapshot import Snapshot, size
 from checkpointing.writer import Writer
@@ -159,7 +159,7 @@ class CheckpointManager:
                     _read_everything(reader)
                 self._saver.restore(session, str(plain))
         # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
         if wanted is not None:
             found = self._snapshot.digest_of_variables(session)
@@ -322,18 +322,22 @@ class CheckpointManager:
         self._find_directory_again()
         _check_space(self._directory, self._bytes + len(self._meta_graph))
         mark = layout.incomplete_path(prefix)
+        if layout.contents_of(prefix) and not mark.exists():
+            set_aside(prefix, f"{prefix.name}: somebody else's, and in the way of this run's")
         durable.write(mark, b"")
         durable.sync(self._directory)
         self._snapshot.write(session, prefix, side_by_side=not self._in_background)
-        durable.write(layout.meta_path(prefix), self._meta_graph)
-        files = [path for path in layout.files_of(prefix) if path != mark]
-        for path in files:
+        for path in layout.contents_of(prefix):
             durable.sync(path)
+        durable.write(layout.meta_path(prefix), self._meta_graph)
         durable.sync(self._directory)
         self._before_commit()
         record = Manifest(
             step=step,
-            files=manifest.describe_files(files, threads=1 if self._in_background else manifest.HASHING_THREADS),
+            files=manifest.describe_files(
+                layout.contents_of(prefix),
+                threads=1 if self._in_background else manifest.HASHING_THREADS,
+            ),
             state_digest=digest,
             score=score,
             settings=self.start.settings,

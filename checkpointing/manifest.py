@@ -64,7 +64,14 @@ class Manifest:
             if record["step"] != layout.step_of(path.name):
                 raise DamagedError(f"{path.name}: step {record['step']} found in it")
             return cls(**record)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # no JSON, or not of this shape
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:  # no JSON, or not of this shape
             raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
 
 

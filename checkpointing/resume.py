@@ -56,12 +56,15 @@ class Start:
         assert self.prefix is not None
         if self.newest is None:
             if not self.older:
-                raise CheckpointError(f"{self.prefix}: {error}; it is the last one in {self.directory}.") from error
+                elsewhere = self.prefix.parent.resolve() != self.directory.resolve()
+                advice = "give another --restore_from" if elsewhere else f"it is the last one in {self.directory}"
+                raise CheckpointError(f"{self.prefix}: {error}; {advice}.") from error
             _log.warning("%s: %s: left where it is, and trying the one before", self.prefix, error)
             *older, prefix = self.older
             return replace(self, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
-        newest = newest_complete(self.directory, {self.newest.step: error})
+        newest, damaged = _search(self.directory, {self.newest.step: error})
         assert newest is not None, "it raises where nothing is left"
+        _quarantine(self.directory, newest, damaged)
         return replace(self, prefix=layout.prefix(self.directory, newest.step), newest=newest)
 
 
@@ -100,9 +103,12 @@ def find_start(
     start = Start(directory=directory, settings=settings, code=code, lock=lock)
     try:
         sweep(directory)
-        newest = newest_complete(directory)
+        newest, damaged = _search(directory)
         if newest is not None:
-            return _go_on(start, newest, restore_from, may_grow)
+            start = _go_on(start, newest, restore_from, may_grow)
+            _quarantine(directory, newest, damaged)
+            return start
+        _check_quarantine_is_not_all(directory)
         if restore_from is not None:
             return _start_elsewhere(start, restore_from)
         return _adopt_or_begin(start)
@@ -120,28 +126,31 @@ def sweep(directory: Path) -> None:
         if step not in complete:
             _log.info("%s: deleting what an interrupted save or deletion left", prefix)
             durable.delete(path for path in layout.files_of(prefix) if path != mark)
+            durable.sync(directory)  # or the mark could be gone after a power cut, and the files not
         durable.delete([mark])
 
 
-def newest_complete(directory: Path, known: Mapping[int, DamagedError] | None = None) -> Manifest | None:
-    """The newest checkpoint whose every byte is as its manifest says; damaged ones go to quarantine.
+def _search(
+    directory: Path, known: Mapping[int, DamagedError] | None = None
+) -> tuple[Manifest | None, dict[int, DamagedError]]:
+    """Finds the newest checkpoint whose every byte is as its manifest says.
 
     Args:
       directory: the train_dir.
       known: what is wrong with checkpoints that need not be looked at again, by step.
 
     Returns:
-      Its manifest; None where no checkpoint has one.
+      Its manifest, None where no checkpoint has one; and what is wrong with the newer ones, by step.
 
     Raises:
-      CheckpointError: only damaged ones are there; nothing has been moved.
+      CheckpointError: only damaged ones are there.
     """
-    damaged: dict[int, DamagedError] = {}
+    damaged = dict(known or {})
     for step in reversed(layout.steps_with(directory, "manifest.json")):
         prefix = layout.prefix(directory, step)
+        if step in damaged:
+            continue
         try:
-            if known and step in known:
-                raise known[step]
             found = Manifest.read(layout.manifest_path(prefix))
             manifest.check_files(prefix, found)
         except DamagedError as error:
@@ -149,17 +158,21 @@ def newest_complete(directory: Path, known: Mapping[int, DamagedError] | None = 
             continue
         for lost in _without_manifest(directory, after=step):
             damaged[lost] = DamagedError(f"{layout.prefix(directory, lost).name}: its manifest is missing")
-        for lost, problem in sorted(damaged.items()):
-            steps = "1 step is" if lost == step + 1 else f"{lost - step} steps are"
-            set_aside(layout.prefix(directory, lost), f"{problem}: {steps} to be made again, from step {step}")
-        return found
+        return found, damaged
     if damaged:
         listed = "; ".join(str(error) for _, error in sorted(damaged.items()))
         raise CheckpointError(
             f"{directory}: only damaged checkpoints found ({listed}): nothing was changed; put a good copy back, "
             f"or give a new --train_dir to start from the beginning."
         )
-    return None
+    return None, {}
+
+
+def _quarantine(directory: Path, newest: Manifest, damaged: Mapping[int, DamagedError]) -> None:
+    """Sets aside what is damaged, for there is a complete one to go on from."""
+    for step, problem in sorted(damaged.items()):
+        steps = "1 step is" if step == newest.step + 1 else f"{step - newest.step} steps are"
+        set_aside(layout.prefix(directory, step), f"{problem}: {steps} to be made again, from step {newest.step}")
 
 
 def step_back(directory: Path, why: str) -> int | None:
@@ -181,15 +194,21 @@ def step_back(directory: Path, why: str) -> int | None:
 
 def set_aside(prefix: Path, why: str) -> None:
     """Moves a checkpoint's files to quarantine, with the reason beside them."""
-    quarantine = layout.quarantine_path(prefix.parent)
-    place, number = quarantine / prefix.name, 2
-    while place.exists():
-        place, number = quarantine / f"{prefix.name}.{number}", number + 1
+    place = place_in_quarantine(prefix.parent, prefix.name)
+    durable.make_directory(place)
+    durable.replace(place / layout.REASON, f"{why}\n".encode())
     # The manifest goes last: moved in part, the checkpoint is still one that is known to be damaged.
     manifest_path = layout.manifest_path(prefix)
     durable.move(sorted(layout.files_of(prefix), key=lambda path: path == manifest_path), place)
-    durable.replace(place / layout.REASON, f"{why}\n".encode())
     _log.warning("%s; moved to %s", why, place)
+
+
+def place_in_quarantine(directory: Path, name: str) -> Path:
+    """A directory that is not there yet, for what was called so."""
+    place, number = layout.quarantine_path(directory) / name, 2
+    while place.exists():
+        place, number = place.with_name(f"{name}.{number}"), number + 1
+    return place
 
 
 def _without_manifest(directory: Path, after: int) -> list[int]:
@@ -234,13 +253,18 @@ def _adopt_or_begin(start: Start) -> Start:
         _log.info("%s: adopted: made by a plain Saver, so its settings are taken to be those of now", foreign[-1])
         *older, prefix = foreign
         return replace(start, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
-    if layout.quarantine_path(start.directory).exists():
+    return start
+
+
+def _check_quarantine_is_not_all(directory: Path) -> None:
+    """A run whose checkpoints were all damaged is not begun anew in silence."""
+    quarantine = layout.quarantine_path(directory)
+    if quarantine.exists() and not layout.prefixes_in(directory):
         message = (
-            f"{start.directory}: its checkpoints are all in {layout.quarantine_path(start.directory).name}/: put a "
-            f"good copy back, or give a new --train_dir to start from the beginning."
+            f"{directory}: its checkpoints are all in {quarantine.name}/: put a good copy back, "
+            f"or give a new --train_dir to start anew."
         )
         raise CheckpointError(message)
-    return start
 
 
 def _check_is_checkpoint(prefix: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checkpointing import durable, layout, manifest, rotation
 from checkpointing.manifest import Manifest
-from checkpointing.resume import set_aside
+from checkpointing.resume import place_in_quarantine, set_aside
 from checkpointing.rotation import Candidate, Retention
 
 
@@ -45,6 +45,7 @@ def retire(prefix: Path) -> None:
     durable.delete([layout.manifest_path(prefix)])
     durable.sync(directory)
     durable.delete(path for path in layout.files_of(prefix) if path != mark)
+    durable.sync(directory)  # or the mark could be gone after a power cut, and the files not
     durable.delete([mark])
 
 
@@ -63,7 +64,7 @@ def _write_state_file(directory: Path, kept: list[Manifest], *, relative_paths: 
     content = "".join(f"{line}\n" for line in lines).encode()
     state_file = directory / layout.STATE_FILE
     if state_file.is_dir():
-        durable.move([state_file], layout.quarantine_path(directory))
+        durable.move([state_file], place_in_quarantine(directory, state_file.name))
     if not state_file.exists() or state_file.read_bytes() != content:
         durable.replace(state_file, content)
 

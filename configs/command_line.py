@@ -91,7 +91,12 @@ class _NumberOrWord(flags.FloatParser):
         self._word = word
 
     def parse(self, argument: str | float) -> Any:  # noqa: ANN401 - wider than its base class allows
-        return argument if argument == self._word else super().parse(argument)
+        if argument == self._word:
+            return argument
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError(f"a number or {self._word} wanted ({error})") from error
 
 
 def parse(program: str, argv: Sequence[str]) -> Command | None:

@@ -105,8 +105,9 @@ class Settings:
 
 
 def _problem(value: float | str, bounds: Mapping[str, Any]) -> str | None:
-    if value == bounds["or_word"]:
-        return None
+    word = bounds["or_word"]
+    if word is not None and isinstance(value, str):
+        return None if value == word else f"a number or {word} wanted"
     if bounds["choices"] and value not in bounds["choices"]:
         return f"one of {', '.join(bounds['choices'])} wanted"
     if isinstance(value, float) and not math.isfinite(value):

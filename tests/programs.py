@@ -22,6 +22,30 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+class Watched:
+    """A program under way, whose messages can be waited for."""
+
+    def __init__(self, program: str, *flags: str, under: tuple[str, ...] = ()) -> None:
+        """Starts it, `under` another program if one is given."""
+        command = [*under, sys.executable, str(ROOT / f"train_{program}.py"), *flags]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        self.said = ""
+
+    def wait_for(self, text: str) -> None:
+        """Reads what it says, up to a line with this text; it must not end before."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was never said, but:\n{self.said}")
+
+    def end(self) -> int:
+        """Waits for its end; gives its exit status."""
+        self.said += self.process.communicate()[0]
+        return self.process.returncode
+
+
 def train(program: str, train_dir: Path, *flags: str) -> dict[str, Any]:
     """Runs a program that must succeed; gives its result.json."""
     ended = run(program, f"--train_dir={train_dir}", *flags)

@@ -1,8 +1,10 @@
 """Both programs as a user runs them: train, stop, resume, export."""
 
 import contextlib
+import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -144,6 +146,75 @@ def test_a_signal_during_startup_is_heard(tmp_path, small_data):
     assert process.returncode == 75
 
 
+@pytest.mark.parametrize("at", ["validation", "export"])
+def test_a_signal_is_heard_wherever_the_run_is(tmp_path, small_data, at):
+    """In the middle of a validation or of the export: exit 75, and the same command gives the undisturbed run."""
+    flags = [f"--data_dir={small_data}", "--validation_size=600", "--batch_size=20", "--log_every_steps=10"]
+    flags += {
+        "validation": ["--train_steps=600", "--save_every_steps=0", "--evaluate_every_steps=1"],
+        "export": ["--train_steps=600", "--save_every_steps=0", "--evaluate_every_steps=0"],
+    }[at]
+    undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags)
+    run = programs.Watched("softmax", f"--train_dir={tmp_path / 'run'}", *flags)
+    run.wait_for({"validation": "step 200/600", "export": "saved "}[at])
+    run.process.terminate()
+    assert run.end() == 75, run.said
+    assert "stopped by SIGTERM, the state is saved" in run.said
+    assert not (tmp_path / "run" / "result.json").exists()
+    result = programs.train("softmax", tmp_path / "run", *flags)
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+    for one, other in zip(programs.metrics(tmp_path / "run"), programs.metrics(tmp_path / "undisturbed"), strict=True):
+        assert one | {"images_per_second": 0} == other | {"images_per_second": 0}
+
+
+def test_a_second_run_in_the_same_train_dir_is_refused(tmp_path, small_data):
+    """It says who holds it; the first goes on, and once it is dead its lock is taken."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *ENDLESS]
+    first = programs.start("softmax", *flags)
+    wait_for_training(first)
+    second = programs.run("softmax", *flags)
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: {tmp_path}: in use by process {first.pid} on ")
+    first.kill()
+    first.communicate()
+    third = programs.start("softmax", *flags)
+    wait_for_training(third)
+    third.terminate()
+    third.communicate()
+    assert third.returncode == 75
+
+
+def test_a_supervised_run_is_started_again_when_it_crashes(tmp_path, small_data):
+    """The parent sees to it; the result is that of a run left alone, and says how often it was started again."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=60000", "--save_every_steps=1000"]
+    flags += ["--evaluate_every_steps=0", "--log_every_steps=1000"]
+    undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags)
+    run = programs.Watched("softmax", f"--train_dir={tmp_path / 'run'}", *flags, "--max_restarts=3")
+    for _ in range(2):
+        run.wait_for("saved ")
+        os.kill(json.loads((tmp_path / "run" / "lock").read_text())["pid"], signal.SIGKILL)
+        run.wait_for("the run died of SIGKILL")
+    assert run.end() == 0, run.said
+    result = programs.result(tmp_path / "run")
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+    assert result["restarts"] == 2
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "rollback"])
+def test_a_run_that_diverges_ends_with_a_sentence(tmp_path, small_data, on_nonfinite):
+    """It names the step and the last good checkpoint; going back gives the same each time, and says so in the end."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--learning_rate=1000", "--optimizer=momentum"]
+    flags += ["--momentum=1", "--learning_rate_schedule=constant", "--train_steps=100000", "--save_every_steps=1000"]
+    ended = programs.run("softmax", f"--train_dir={tmp_path}", *flags, f"--on_nonfinite={on_nonfinite}")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    sentence = ended.stderr.splitlines()[-1]
+    assert re.search(r"error: .*(the loss is (nan|inf) at step \d+|step \d+: .* no finite numbers)", sentence)
+    assert re.search(r"the last complete checkpoint is .*model\.ckpt-\d+", sentence)
+    assert ("3 rollbacks notwithstanding" in sentence) == (on_nonfinite == "rollback")
+    assert ended.stderr.count("each step since is made again") == (3 if on_nonfinite == "rollback" else 0)
+
+
 def test_result_json_holds_what_programs_rely_on(finished):
     """Every field of the contract is there, with the values of this run."""
     train_dir, _ = finished
@@ -171,7 +242,8 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
     """Run again it evaluates, exits 0, and gives the same results from the same files."""
     train_dir, flags = finished
     before = programs.result(train_dir)
-    files = {path: path.read_bytes() for path in train_dir.rglob("*") if path.is_file() and path.name != "result.json"}
+    told_anew = {"result.json", "lock"}
+    files = {path: path.read_bytes() for path in train_dir.rglob("*") if path.is_file() and path.name not in told_anew}
     ended = programs.run("softmax", f"--train_dir={train_dir}", *flags)
     assert ended.returncode == 0
     assert "finished already: step 60 of 60" in ended.stderr

@@ -1,10 +1,14 @@
 import errno
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +45,19 @@ def refuse_to_sync(monkeypatch, path):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
+@contextmanager
+def files_of_at_most(size):
+    """Has the disk refuse to make any file longer than this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
     """Whatever it is called, new or not, a file holds the last content, and nothing lies beside it."""
@@ -49,6 +66,31 @@ def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
         durable.replace(path, content)
         assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_without_waiting_does_not_wait(tmp_path, monkeypatch):
+    """What is worth no wait asks nothing of the disk; whoever looks finds it whole all the same."""
+    path = tmp_path / "attempt.json"
+    path.write_bytes(b"old, and rather long")
+
+    def waited(_):
+        pytest.fail("it waited")
+
+    monkeypatch.setattr(os, "fsync", waited)
+    durable.replace_without_waiting(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_what_was_to_be_replaced_without_waiting(tmp_path):
+    """Also there the old content stays where the new one finds no room, and the next attempt is as good as any."""
+    path = tmp_path / "attempt.json"
+    path.write_bytes(b"old")
+    with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        durable.replace_without_waiting(path, b"n" * 100)
+    assert path.read_bytes() == b"old"
+    durable.replace_without_waiting(path, b"new")
+    assert tree(tmp_path) == {"attempt.json": b"new"}
 
 
 def test_a_record_is_written_as_json(tmp_path):
@@ -134,6 +176,33 @@ def test_writing_replaces_all_of_a_file(tmp_path):
     assert path.read_bytes() == b"short"
 
 
+def test_what_is_appended_comes_last(tmp_path):
+    """A file is made by the first bytes, and each that follow come after those that are there."""
+    path = tmp_path / "metrics.jsonl"
+    for content in (b"first\n", b"", b"second\n"):
+        durable.append(path, content)
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize("room", [0, 1, 9])
+def test_where_the_disk_refuses_nothing_is_appended(tmp_path, room):
+    """However many of the bytes found room, the file is as it was; with room again, it goes on behind that."""
+    path = tmp_path / "metrics.jsonl"
+    durable.append(path, b"first\n")
+    with files_of_at_most(6 + room), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        durable.append(path, b"a second line\n")
+    assert path.read_bytes() == b"first\n"
+    durable.append(path, b"third\n")
+    assert path.read_bytes() == b"first\nthird\n"
+
+
+def test_a_first_line_that_is_refused_leaves_an_empty_file(tmp_path):
+    """A file that could not even begin holds nothing."""
+    with files_of_at_most(3), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        durable.append(tmp_path / "metrics.jsonl", b"first\n")
+    assert tree(tmp_path) == {"metrics.jsonl": b""}
+
+
 def test_what_is_gone_cannot_be_made_safe(tmp_path):
     """Waiting for a file that is not there is an error, not a success."""
     with pytest.raises(FileNotFoundError):
@@ -171,6 +240,52 @@ def test_a_file_in_the_way_stays(tmp_path, below):
     with pytest.raises((FileExistsError, NotADirectoryError)):
         durable.make_directory(tmp_path / "runs" / below)
     assert (tmp_path / "runs").read_text() == "mine"
+
+
+def test_the_space_left_is_what_this_process_may_use(tmp_path, monkeypatch):
+    """Not what the disk keeps for its administrator."""
+    disk = SimpleNamespace(f_bavail=3, f_bfree=100, f_frsize=512, f_bsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda directory: disk if directory == tmp_path else pytest.fail("elsewhere"))
+    assert durable.free_bytes(tmp_path) == 3 * 512
+
+
+def test_some_space_is_left(tmp_path):
+    """On a disk on which tests run it is a number of bytes."""
+    assert isinstance(durable.free_bytes(tmp_path), int)
+    assert durable.free_bytes(tmp_path) > 0
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_files_are_moved_into_a_directory(tmp_path, name):
+    """Files and directories keep their names and contents; the directory is made with its parents."""
+    make_tree(tmp_path)
+    (tmp_path / "kept").write_bytes(b"kept")
+    durable.move([tmp_path / "saved_model.pb", tmp_path / "variables"], tmp_path / "quarantine" / name)
+    assert tree(tmp_path) == {
+        "kept": b"kept",
+        f"quarantine/{name}/saved_model.pb": b"graph",
+        f"quarantine/{name}/variables/variables.index": b"index",
+    }
+
+
+def test_files_are_moved_one_after_the_other(tmp_path):
+    """Where one cannot be moved, those before it have been, in the order in which they were given, and no other."""
+    for name in ("c", "a", "b"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError):
+        durable.move([tmp_path / name for name in ("c", "a", "absent", "b")], tmp_path / "there")
+    assert set(tree(tmp_path)) == {"there/c", "there/a", "b"}
+
+
+@pytest.mark.parametrize("unsafe", [".", "there"])
+def test_moving_is_made_safe_at_both_ends(tmp_path, monkeypatch, unsafe):
+    """Where the disk cannot keep the old directory's names or the new one's, nobody is told that it was moved."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a").write_bytes(b"a")
+    refuse_to_sync(monkeypatch, tmp_path / unsafe)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.move([tmp_path / "a"], tmp_path / "there")
+    assert tree(tmp_path) == {"there/a": b"a"}
 
 
 @pytest.mark.parametrize("name", AWKWARD)

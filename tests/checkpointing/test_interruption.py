@@ -1,12 +1,15 @@
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from checkpointing.interruption import Interrupted, listen_for_stop
+from checkpointing.interruption import STOPPED, Interrupted, listen_for_stop
 
 ROOT = Path(__file__).parent.parent.parent
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -129,3 +132,121 @@ def test_a_stop_is_heard_once():
     with listen_for_stop() as stop:
         stop.check()
         assert stop.signal is None
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_where_nobody_has_anything_to_save_the_process_ends(number):
+    """Caught by nobody, the request ends the process with the status that asks to be started again, in silence."""
+    code = (
+        "sys.stderr = sys.stdout\n"
+        "with listen_for_stop() as stop:\n"
+        "    ready()\n"
+        "    while True: time.sleep(0.01); stop.check()\n"
+    )
+    assert told(code, number) == (75, "")
+    assert STOPPED == 75
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_block_with_nothing_to_save_is_left_in_the_middle(number):
+    """In it a signal does not wait for a check, however long what is going on would take."""
+    code = (
+        "try:\n"
+        "    with listen_for_stop() as stop, stop.at_once():\n"
+        "        ready()\n"
+        "        time.sleep(60)\n"
+        "except Interrupted as signal: print(signal); raise\n"
+    )
+    assert told(code, number) == (75, f"{number.name}\n")
+
+
+def test_cleaning_up_goes_before_the_end():
+    """Blocks that are left clean up behind them."""
+    code = (
+        "try:\n    with listen_for_stop() as stop, stop.at_once(): ready(); time.sleep(60)\nfinally: print('cleaned')\n"
+    )
+    assert told(code, signal.SIGTERM) == (75, "cleaned\n")
+
+
+def test_no_error_handler_takes_it_for_an_error():
+    """Who catches all errors does not catch the request; who catches what ends a process does."""
+    assert not issubclass(Interrupted, Exception)
+    assert issubclass(Interrupted, SystemExit)
+    assert (str(Interrupted("SIGTERM")), Interrupted("SIGTERM").code) == ("SIGTERM", 75)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_heard_at_once_inside_the_block_only(number):
+    """Before and after it a signal waits for a check."""
+    with listen_for_stop() as stop:
+        with stop.at_once():
+            pass
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=f"^{number.name}$"):
+            stop.check()
+
+
+def come(got=None):
+    """Has a signal come, and goes on for a moment."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0)
+    if got is not None:
+        got.append("after the signal")
+
+
+def test_a_block_after_a_signal_is_not_begun():
+    """What would be left at once is not entered."""
+    with listen_for_stop() as stop:
+        come()
+        with pytest.raises(Interrupted), stop.at_once():
+            pytest.fail("the block was entered")
+
+
+def test_in_the_middle_means_in_the_middle():
+    """Nothing after the signal is done."""
+    got = []
+    with listen_for_stop() as stop, pytest.raises(Interrupted), stop.at_once():
+        come(got)
+    assert got == []
+
+
+def test_blocks_can_be_nested():
+    """The end of an inner one is not the end of the outer one."""
+    got = []
+
+    def leave_a_block_and_hear(stop):
+        with stop.at_once():
+            pass
+        come(got)
+
+    with listen_for_stop() as stop:
+        with pytest.raises(Interrupted), stop.at_once():
+            leave_a_block_and_hear(stop)
+        assert got == []
+        assert stop.signal is signal.SIGTERM
+
+
+def test_a_block_that_fails_is_over():
+    """After an error in it, a signal waits for a check again."""
+    with listen_for_stop() as stop:
+        with pytest.raises(OSError, match="disk"), stop.at_once():
+            raise OSError("disk")
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            stop.check()
+
+
+def test_a_signal_that_somebody_swallowed_is_heard_at_the_end_of_the_block():
+    """A library that catches everything keeps nobody from stopping."""
+    swallowed = suppress(BaseException)
+    with listen_for_stop() as stop, pytest.raises(Interrupted, match=r"^SIGTERM$"), stop.at_once(), swallowed:
+        come()
+
+
+def test_stopping_at_once_is_told(caplog):
+    """Who wonders why it ended reads that nothing is lost; a check that somebody heeds tells it in their own way."""
+    caplog.set_level(logging.INFO)
+    with listen_for_stop() as stop, pytest.raises(Interrupted), stop.at_once():
+        come()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("stopped by SIGTERM: ")

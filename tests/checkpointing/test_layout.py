@@ -8,12 +8,15 @@ from checkpointing import layout
 
 UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 STEPS = st.integers(0, 10**12)
-KINDS = [".data-00000-of-00001", ".index", ".meta", ".manifest.json", ".manifest.json.tmp", ".incomplete"]
+KINDS = [".data-00000-of-00001", ".index", ".meta", ".manifest.json", ".manifest.json.tmp", ".incomplete", ".pinned"]
 # What TensorFlow's Saver leaves when it is killed.
 TEMPORARY = [".data-00000-of-00001.tempstate1234", ".index.tempstate1234", "_temp"]
+# What else this package writes.
+OURS = [layout.STATE_FILE, layout.METRICS, layout.HISTORY, layout.ATTEMPT, layout.LOCK, layout.RESULT, layout.REASON]
 FOREIGN = [
-    "checkpoint",
-    "metrics.jsonl",
+    *OURS,
+    "quarantine",
+    "saved_model",
     "model.ckpt",
     "model.ckpt-",
     "model.ckpt-.index",
@@ -23,6 +26,9 @@ FOREIGN = [
     "model.ckpt-7x.index",
     "model.ckpt-7\u0667.index",  # 7, and an Arabic 7
     "model.ckpt-7e1.index",
+    "model.ckpt-7.index\n",
+    "model.ckpt-7.pinned.txt",
+    "model.ckpt-7_temporary",
     "Model.ckpt-7.index",
     "amodel.ckpt-7.index",
     "model-ckpt-7.index",
@@ -52,12 +58,37 @@ def test_what_only_looks_like_a_checkpoint_has_no_step(name):
 @UNHURRIED
 @given(STEPS)
 def test_the_names_are_tensorflows(step):
-    """A checkpoint's files are named as every user of TensorFlow knows them, with one more."""
+    """A checkpoint's files are named as every user of TensorFlow knows them, with some more."""
     prefix = layout.prefix(Path("runs"), step)
     assert prefix == Path(f"runs/model.ckpt-{step}")
     assert layout.meta_path(prefix) == Path(f"runs/model.ckpt-{step}.meta")
     assert layout.index_path(prefix) == Path(f"runs/model.ckpt-{step}.index")
     assert layout.manifest_path(prefix) == Path(f"runs/model.ckpt-{step}.manifest.json")
+    assert layout.shards_directory(prefix) == Path(f"runs/model.ckpt-{step}_temp")
+
+
+@UNHURRIED
+@given(STEPS)
+def test_every_name_that_is_built_is_known(step):
+    """Whatever this package puts beside a checkpoint's files goes where they go."""
+    prefix = layout.prefix(Path("runs"), step)
+    built = [
+        layout.meta_path,
+        layout.index_path,
+        layout.manifest_path,
+        layout.incomplete_path,
+        layout.pinned_path,
+        layout.shards_directory,
+    ]
+    paths = [build(prefix) for build in built]
+    assert [layout.step_of(path.name) for path in paths] == [step] * len(built)
+    assert len(set(paths)) == len(built)
+
+
+def test_no_two_things_have_one_name():
+    """Each file of a train_dir is called otherwise than all others."""
+    names = [*OURS, layout.quarantine_path(Path()).name, layout.export_path(Path(), 7).parent.name]
+    assert len(set(names)) == len(names)
 
 
 def test_the_exported_model_lies_where_tensorflow_serving_looks():
@@ -76,6 +107,16 @@ def test_a_checkpoint_has_its_own_files_only(tmp_path):
     assert [path.name for path in layout.files_of(layout.prefix(tmp_path, 1))] == own
 
 
+def test_what_is_in_quarantine_belongs_to_no_checkpoint(tmp_path):
+    """A damaged checkpoint in its own directory is none of the train_dir, in no respect."""
+    aside = layout.quarantine_path(tmp_path) / "model.ckpt-7"
+    aside.mkdir(parents=True)
+    make_files(aside, *(f"model.ckpt-7{kind}" for kind in KINDS))
+    assert layout.files_of(layout.prefix(tmp_path, 7)) == []
+    assert layout.steps_with(tmp_path, "manifest.json") == []
+    assert layout.prefixes_in(tmp_path) == []
+
+
 def test_a_prefix_of_another_name_has_no_files(tmp_path):
     """A prefix that is not ours owns nothing."""
     make_files(tmp_path, "weights.index", "weights.meta", "model.ckpt-1.index")
@@ -86,8 +127,28 @@ def test_steps_are_told_in_order_of_numbers(tmp_path):
     """9 comes before 10, whatever order their names have; other kinds and other files do not count."""
     make_files(tmp_path, *(f"model.ckpt-{step}.index" for step in (100, 9, 10, 0)))
     make_files(tmp_path, "model.ckpt-11.meta", "model.ckpt-12.index.tempstate7", "model.ckpt-13", "checkpoint")
+    make_files(tmp_path, "model.ckpt-10.pinned", "model.ckpt-9.pinned", "model.ckpt-0.pinned.tmp")
     assert layout.steps_with(tmp_path, "index") == [0, 9, 10, 100]
+    assert layout.steps_with(tmp_path, "pinned") == [9, 10]
     assert layout.steps_with(tmp_path, "manifest.json") == []
+
+
+def test_prefixes_of_anybody_are_told_newest_last(tmp_path):
+    """Whoever made it, an index file is a checkpoint's; its number says how new it is, and one without is oldest."""
+    names = ["weights", "model.ckpt-9", "model.ckpt-10", "model-00011", "a.b-12", "ckpt12x", "-7", "net-8-"]
+    make_files(tmp_path, *(f"{name}.index" for name in names))
+    make_files(tmp_path, "model.ckpt-99.meta", "model.ckpt-98.index.tempstate7", "checkpoint", "index", ".index")
+    told = ["ckpt12x", "net-8-", "weights", "-7", "model.ckpt-9", "model.ckpt-10", "model-00011", "a.b-12"]
+    assert layout.prefixes_in(tmp_path) == [tmp_path / name for name in told]
+
+
+@UNHURRIED
+@given(st.integers(0, 10**30))
+def test_a_prefix_may_end_in_any_number(tmp_path_factory, number):
+    """However long it is, it is no error."""
+    directory = tmp_path_factory.mktemp("foreign")
+    make_files(directory, f"model-{number}.index")
+    assert layout.prefixes_in(directory) == [directory / f"model-{number}"]
 
 
 @pytest.mark.parametrize("name", ["run[1]", "with spaces", "größe-数字", "star*?", "model.ckpt-3.index"])
@@ -98,3 +159,10 @@ def test_a_directory_may_have_any_name(tmp_path, name):
     make_files(directory, "model.ckpt-7.index")
     assert layout.steps_with(directory, "index") == [7]
     assert layout.files_of(layout.prefix(directory, 7)) == [directory / "model.ckpt-7.index"]
+    assert layout.prefixes_in(directory) == [layout.prefix(directory, 7)]
+
+
+def test_a_directory_is_no_index_file(tmp_path):
+    """What somebody called so is a directory, and no checkpoint."""
+    (tmp_path / "search.index").mkdir()
+    assert layout.prefixes_in(tmp_path) == []

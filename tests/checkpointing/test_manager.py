@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import durable, layout, resume
+from checkpointing import durable, interval, layout, resume
 from checkpointing.errors import CheckpointError, NonFiniteError, NotSavedError
 from checkpointing.manager import CheckpointManager
 from checkpointing.manifest import Manifest
@@ -148,6 +148,21 @@ def test_saves_come_due_by_steps_and_by_seconds(tmp_path):
         counter.count(1).manager.save_if_due(counter.session)
     counter.manager.close()
     assert kept(tmp_path) == [4, 6, 8]
+
+
+def test_the_best_interval_comes_from_the_cost_of_a_save(tmp_path, monkeypatch):
+    """With "auto": that of Young and Daly for the seconds that the last save took."""
+    clock = Clock()
+    counter = Counter(
+        tmp_path, save_every_seconds="auto", mean_seconds_between_failures=2, save_in_background=False, clock=clock
+    )
+    monkeypatch.setattr(
+        interval, "seconds_between_saves", lambda save, failures: 5.0 if save < 60 and failures == 2 else 0
+    )
+    for _ in range(6):
+        clock.now += 2
+        counter.count(1).manager.save_if_due(counter.session)
+    assert kept(tmp_path) == [3, 6]
 
 
 def test_a_checkpoint_is_never_written_twice(tmp_path):

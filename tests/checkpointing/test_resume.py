@@ -1,71 +1,71 @@
 import logging
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from checkpointing import layout, manifest, resume
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.fingerprint import file_sha256
-from checkpointing.manifest import Manifest
-from checkpointing.resume import Start
+from tests import checkpoints
+from tests.checkpoints import AWKWARD, KINDS, SETTINGS, every_kill, make_checkpoint, make_files, mark, tree
 
-SETTINGS = {"model": "counter", "seed": 0, "learning_rate": 0.1, "train_steps": 100}
-KINDS = ["data-00000-of-00001", "index", "meta"]
-AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?", "model.ckpt-7"]
+CAUSE = DamagedError("model.ckpt-100: TensorFlow cannot read it (a reason)")
 
 
-def make_files(directory, step, kinds=KINDS, content="this run's"):
-    """Files of a checkpoint, without a manifest; gives its prefix."""
-    directory.mkdir(parents=True, exist_ok=True)
-    prefix = layout.prefix(directory, step)
-    for kind in kinds:
-        prefix.with_name(f"{prefix.name}.{kind}").write_text(f"{content} {kind} at step {step}")
-    return prefix
-
-
-def make_checkpoint(directory, step, *, settings=None, started_from=None, versions=None, content="this run's"):
-    """A whole checkpoint of plain files; gives its prefix."""
-    prefix = make_files(directory, step, content=content)
-    record = Manifest(
-        step=step,
-        files=manifest.describe_files(layout.files_of(prefix)),
-        settings=settings or SETTINGS,
-        started_from=started_from,
-        saved_at=1_700_000_000.0,
-        training_seconds=float(step),
-        versions=versions or manifest.versions(),
+@pytest.fixture(autouse=True)
+def opened(monkeypatch):
+    """All starts that a test finds; afterwards they are closed."""
+    starts = []
+    really_find_start = resume.find_start
+    monkeypatch.setattr(
+        resume, "find_start", lambda *args, **options: starts.append(really_find_start(*args, **options)) or starts[-1]
     )
-    layout.manifest_path(prefix).write_bytes(record.to_json())
-    return prefix
+    yield starts
+    for start in starts:
+        start.close()
 
 
-def mark(prefix):
-    """Leaves a checkpoint marked as unfinished."""
-    layout.incomplete_path(prefix).touch()
-    return prefix
+def open_start(directory, *, restore_from=None, code=None, **settings):
+    """Where a run with these settings goes on; the train_dir is the run's."""
+    return resume.find_start(
+        directory, SETTINGS | settings, code=code, restore_from=restore_from, may_grow=("train_steps",)
+    )
 
 
-def find_start(directory, *, restore_from=None, **settings):
-    """Where a run with these settings goes on."""
-    return resume.find_start(directory, SETTINGS | settings, restore_from=restore_from, may_grow=("train_steps",))
+def find_start(directory, **options):
+    """Where a run with these settings goes on; the train_dir is free again."""
+    start = open_start(directory, **options)
+    start.close()
+    return start
+
+
+def is_the_beginning(start):
+    """Whether nothing is to be restored."""
+    return (start.prefix, start.newest, start.older, start.started_from) == (None, None, (), None)
 
 
 def complaint(directory, **options):
-    """The one sentence with which a train_dir is refused; nothing in it has changed."""
+    """The one sentence with which a train_dir is refused; nothing in it has changed, and it is refused again."""
     before = tree(directory)
-    with pytest.raises(CheckpointError) as refused:
-        find_start(directory, **options)
-    sentence = str(refused.value)
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    assert tree(directory) == before
-    return sentence
+    sentences = []
+    for _ in range(2):
+        with pytest.raises(CheckpointError) as refused:
+            find_start(directory, **options)
+        sentences.append(str(refused.value))
+        assert tree(directory) == before
+    assert sentences[0] == sentences[1]
+    assert sentences[0].endswith(".")
+    assert "\n" not in sentences[0]
+    return sentences[0]
 
 
-def tree(directory):
-    """All files below a directory, by name."""
+def set_aside(directory):
+    """The checkpoints in quarantine, each with the reason that lies beside it."""
     return {
-        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+        path.name: (path / "reason.txt").read_text() for path in sorted(layout.quarantine_path(directory).iterdir())
     }
 
 
@@ -74,7 +74,7 @@ def test_a_new_train_dir_starts_from_the_beginning(tmp_path, name):
     """It is made with its parents, whatever its name; again it starts there, for nothing was saved."""
     directory = tmp_path / name / "cnn"
     for _ in range(2):
-        assert find_start(directory) == Start(None, None, None)
+        assert is_the_beginning(find_start(directory))
         assert directory.is_dir()
 
 
@@ -158,11 +158,26 @@ def test_other_versions_are_warned_of(tmp_path, caplog):
     assert manifest.versions()["tensorflow"] in record.getMessage()
 
 
-def test_the_same_versions_are_not_warned_of(tmp_path, caplog):
+def test_other_code_is_warned_of(tmp_path, caplog):
+    """What computes the weights has changed: the run goes on, and says so."""
+    make_checkpoint(tmp_path, 50, code="before")
+    assert find_start(tmp_path, code="after").newest.step == 50
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "other code" in record.getMessage()
+
+
+def test_the_same_versions_and_code_are_not_warned_of(tmp_path, caplog):
     """Where nothing differs, nothing is said."""
-    make_checkpoint(tmp_path, 50)
-    find_start(tmp_path)
+    make_checkpoint(tmp_path, 50, code="the same")
+    find_start(tmp_path, code="the same")
     assert caplog.records == []
+
+
+def test_what_was_told_is_at_hand(tmp_path):
+    """Whoever makes the next checkpoints finds what to record in them."""
+    start = find_start(tmp_path, code="abc", seed=7)
+    assert (start.directory, start.code, start.settings) == (tmp_path, "abc", SETTINGS | {"seed": 7})
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -182,8 +197,8 @@ def test_what_an_interrupted_save_left_is_deleted(tmp_path, name):
 def test_an_interrupted_first_save_starts_anew(tmp_path):
     """Where the only save was interrupted, the run starts from the beginning."""
     mark(make_files(tmp_path, 10, ["index"]))
-    assert find_start(tmp_path) == Start(None, None, None)
-    assert list(tmp_path.iterdir()) == []
+    assert is_the_beginning(find_start(tmp_path))
+    assert tree(tmp_path) == {}
 
 
 def test_a_mark_alone_is_deleted(tmp_path):
@@ -229,35 +244,458 @@ def test_a_sweep_that_was_killed_is_finished(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", [0, 50, 200])
-def test_checkpoints_of_somebody_else_are_refused_and_kept(tmp_path, step):
-    """Files without mark and without manifest are a plain Saver's: not ours to go on from, nor to delete."""
+# Damage.
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, caplog):
+    """It goes to quarantine with the reason, which says what is made again; the run goes on from the one before."""
+    for step in (20, 50):
+        make_checkpoint(tmp_path, step)
+    whole = tree(tmp_path)
+    checkpoints.cut_short(layout.meta_path(make_checkpoint(tmp_path, 100)))
+    damaged = {name: content for name, content in tree(tmp_path).items() if name not in whole}
+    start = find_start(tmp_path)
+    assert (start.prefix, start.newest.step) == (layout.prefix(tmp_path, 50), 50)
+    told = set_aside(tmp_path)
+    assert list(told) == ["model.ckpt-100"]
+    assert told["model.ckpt-100"].startswith("model.ckpt-100.meta: ")
+    assert told["model.ckpt-100"].endswith(": 50 steps are to be made again, from step 50\n")
+    moved = {f"quarantine/model.ckpt-100/{name}": content for name, content in damaged.items()}
+    reason = {"quarantine/model.ckpt-100/reason.txt": told["model.ckpt-100"].encode()}
+    assert tree(tmp_path) == whole | moved | reason
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert told["model.ckpt-100"].strip() in record.getMessage()
+
+
+@pytest.mark.parametrize("damage", checkpoints.DAMAGES)
+@pytest.mark.parametrize("kind", [*KINDS, "manifest.json"])
+def test_whatever_is_damaged_the_one_before_is_taken(tmp_path, kind, damage):
+    """Any damage to any file of the newest is found before TensorFlow sees it, and no file stays under its name."""
+    make_checkpoint(tmp_path, 50)
+    damage(layout.prefix(tmp_path, 51).with_name(f"{make_checkpoint(tmp_path, 51).name}.{kind}"))
+    for _ in range(2):
+        assert find_start(tmp_path).newest.step == 50
+        assert layout.files_of(layout.prefix(tmp_path, 51)) == []
+        (told,) = set_aside(tmp_path).values()
+        assert f"model.ckpt-51.{kind}" in told or told.startswith("model.ckpt-51: its manifest is missing")
+        assert told.endswith(": 1 step is to be made again, from step 50\n")
+
+
+def test_all_damaged_ones_are_set_aside_down_to_the_first_that_is_whole(tmp_path):
+    """Each for its own reason, and with the steps that it would have saved."""
+    for step in (10, 20, 30, 40):
+        make_checkpoint(tmp_path, step)
+    layout.manifest_path(layout.prefix(tmp_path, 40)).unlink()
+    checkpoints.empty(layout.index_path(layout.prefix(tmp_path, 30)))
+    checkpoints.zero(layout.manifest_path(layout.prefix(tmp_path, 20)))
+    assert find_start(tmp_path).newest.step == 10
+    told = set_aside(tmp_path)
+    assert told["model.ckpt-20"].endswith(": 10 steps are to be made again, from step 10\n")
+    assert told["model.ckpt-30"].endswith(": 20 steps are to be made again, from step 10\n")
+    assert told["model.ckpt-40"] == (
+        "model.ckpt-40: its manifest is missing: 30 steps are to be made again, from step 10\n"
+    )
+    assert layout.steps_with(tmp_path, "index") == [10]
+
+
+def test_an_older_one_that_is_damaged_is_not_looked_for(tmp_path):
+    """The newest is complete, and that is all that matters to go on."""
+    checkpoints.flip_a_bit(layout.meta_path(make_checkpoint(tmp_path, 50)))
     make_checkpoint(tmp_path, 100)
-    make_files(tmp_path, step, content="somebody else's")
+    before = tree(tmp_path)
+    assert find_start(tmp_path).newest.step == 100
+    assert tree(tmp_path) == before
+
+
+def test_what_is_newer_and_lacks_but_its_manifest_is_set_aside(tmp_path):
+    """It may be ours, its manifest lost: the run comes to that step again, and must not meet it there."""
+    make_checkpoint(tmp_path, 50)
+    make_files(tmp_path, 100)
+    assert find_start(tmp_path).newest.step == 50
+    assert set_aside(tmp_path) == {
+        "model.ckpt-100": "model.ckpt-100: its manifest is missing: 50 steps are to be made again, from step 50\n"
+    }
+
+
+def test_what_is_older_and_has_no_manifest_stays(tmp_path):
+    """A run that goes on from a later step has nothing to do with it."""
+    make_files(tmp_path, 50, content="somebody else's")
+    make_checkpoint(tmp_path, 100)
+    before = tree(tmp_path)
+    assert find_start(tmp_path).newest.step == 100
+    assert tree(tmp_path) == before
+
+
+def test_pins_and_temporary_files_go_along(tmp_path):
+    """All that is named after a damaged checkpoint leaves its name free."""
+    make_checkpoint(tmp_path, 50)
+    prefix = make_checkpoint(tmp_path, 100)
+    checkpoints.empty(layout.index_path(prefix))
+    layout.pinned_path(prefix).touch()
+    layout.shards_directory(prefix).mkdir()
+    assert find_start(tmp_path).newest.step == 50
+    assert layout.files_of(prefix) == []
+    assert (tmp_path / "quarantine" / "model.ckpt-100" / "model.ckpt-100.pinned").exists()
+
+
+def test_a_step_may_be_damaged_more_than_once(tmp_path):
+    """What is in quarantine already stays as it is; the next of that step gets a place of its own."""
+    make_checkpoint(tmp_path, 50)
+    for content in ("first", "second", "third"):
+        checkpoints.empty(layout.index_path(make_checkpoint(tmp_path, 100, content=content)))
+        find_start(tmp_path)
+    assert list(set_aside(tmp_path)) == ["model.ckpt-100", "model.ckpt-100.2", "model.ckpt-100.3"]
+    for place, content in (("model.ckpt-100", "first"), ("model.ckpt-100.3", "third")):
+        kept = layout.quarantine_path(tmp_path) / place / "model.ckpt-100.meta"
+        assert kept.read_text() == f"{content} meta at step 100"
+
+
+def test_what_was_damaged_only_in_part_of_its_bytes_can_be_put_back(tmp_path):
+    """Mended by hand and moved back, it is where the run goes on."""
+    make_checkpoint(tmp_path, 50)
+    prefix = make_checkpoint(tmp_path, 100)
+    whole = tree(tmp_path)
+    good = layout.index_path(prefix).read_bytes()
+    checkpoints.cut_in_half(layout.index_path(prefix))
+    assert find_start(tmp_path).newest.step == 50
+    for path in (tmp_path / "quarantine" / "model.ckpt-100").glob("model.ckpt-100.*"):
+        path.rename(tmp_path / path.name)
+    layout.index_path(prefix).write_bytes(good)
+    assert find_start(tmp_path).newest.step == 100
+    assert whole.items() <= tree(tmp_path).items()
+
+
+@pytest.mark.parametrize("damage", checkpoints.DAMAGES)
+@pytest.mark.parametrize("steps", [[100], [50, 100]])
+def test_where_all_are_damaged_nothing_is_moved_and_nothing_begun(tmp_path, steps, damage):
+    """They may be somebody's only copy: the sentence lists them, and no second try starts from the beginning."""
+    for step in steps:
+        damage(layout.index_path(make_checkpoint(tmp_path, step)))
     sentence = complaint(tmp_path)
-    assert f"model.ckpt-{step} found without a manifest" in sentence
-    assert f"--restore_from={tmp_path / 'model.ckpt-'}{step}" in sentence
+    assert sentence.startswith(f"{tmp_path}: only damaged checkpoints found (")
+    assert all(f"model.ckpt-{step}.index: " in sentence for step in steps)
+    assert "put a good copy back" in sentence
 
 
-def test_what_the_refusal_advises_works(tmp_path):
-    """From somebody else's checkpoint a run starts in a train_dir of its own, as the sentence says."""
-    prefix = make_files(tmp_path / "theirs", 200)
-    assert f"--restore_from={prefix}" in complaint(tmp_path / "theirs")
+def test_a_lost_manifest_beside_damaged_ones_moves_nothing_either(tmp_path):
+    """Nor is it taken for somebody else's and gone on from."""
+    checkpoints.empty(layout.index_path(make_checkpoint(tmp_path, 50)))
+    make_files(tmp_path, 100)
+    assert "only damaged checkpoints found" in complaint(tmp_path)
+
+
+def test_only_damaged_ones_do_not_make_way_for_another_start(tmp_path):
+    """Also with --restore_from nothing is begun over them."""
+    theirs = make_checkpoint(tmp_path / "theirs", 70)
+    checkpoints.empty(layout.index_path(make_checkpoint(tmp_path / "ours", 80)))
+    assert "only damaged checkpoints found" in complaint(tmp_path / "ours", restore_from=theirs)
+
+
+def quarantine_all(directory):
+    """Leaves a train_dir with a damaged checkpoint in quarantine, from which somebody has taken the good ones."""
+    make_checkpoint(directory, 50)
+    checkpoints.empty(layout.index_path(make_checkpoint(directory, 100)))
+    find_start(directory)
+    for path in layout.files_of(layout.prefix(directory, 50)):
+        path.unlink()
+
+
+def test_a_quarantine_alone_is_no_fresh_start(tmp_path):
+    """A run that had checkpoints does not begin anew in silence."""
+    quarantine_all(tmp_path)
+    sentence = complaint(tmp_path)
+    assert sentence.startswith(f"{tmp_path}: its checkpoints are all in quarantine/")
+    assert "put a good copy back" in sentence
+
+
+def test_a_quarantine_alone_is_no_fresh_start_from_elsewhere_either(tmp_path):
+    """The same command with --restore_from began this run once: it does not begin it again in silence."""
+    theirs = make_checkpoint(tmp_path / "theirs", 70)
+    quarantine_all(tmp_path / "ours")
+    assert "quarantine/" in complaint(tmp_path / "ours", restore_from=theirs)
+
+
+def test_what_another_version_made_is_told_and_kept(tmp_path):
+    """It is not damaged, so it goes nowhere, though older ones could be gone on from."""
+    make_checkpoint(tmp_path, 50)
+    path = layout.manifest_path(make_checkpoint(tmp_path, 100))
+    path.write_text('{"format": 1, "step": 100}')
+    sentence = complaint(tmp_path)
+    assert "format 1 found, 2 wanted" in sentence
+    assert f"--restore_from={tmp_path / 'model.ckpt-100'}" in sentence
+
+
+def test_what_another_version_made_can_be_started_from(tmp_path):
+    """In a train_dir of its own, as the sentence advises."""
+    prefix = make_checkpoint(tmp_path / "theirs", 100)
+    layout.manifest_path(prefix).write_text('{"format": 1, "step": 100}')
     assert find_start(tmp_path / "ours", restore_from=prefix).prefix == prefix
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 300], ids=["empty", "cut", "zeros"])
-def test_a_damaged_manifest_is_told_with_what_to_do(tmp_path, content):
-    """It is never passed over; moved elsewhere as the sentence says, the run goes on from the one before."""
-    make_checkpoint(tmp_path / "run", 50)
-    path = layout.manifest_path(make_checkpoint(tmp_path / "run", 100))
-    path.write_bytes(content)
-    sentence = complaint(tmp_path / "run")
-    assert str(path) in sentence
-    assert "model.ckpt-100.*" in sentence
-    for each in (tmp_path / "run").glob("model.ckpt-100.*"):
-        each.rename(tmp_path / each.name)
-    assert find_start(tmp_path / "run").newest.step == 50
+def make_damage(directory):
+    """A complete checkpoint, and after it one damaged in a file, one in its manifest, and one that lost that."""
+    make_checkpoint(directory, 50)
+    checkpoints.empty(layout.index_path(make_checkpoint(directory, 60)))
+    checkpoints.empty(layout.manifest_path(make_checkpoint(directory, 70)))
+    make_files(directory, 80)
+
+
+def contents(directory):
+    """How often each content is below a directory, but for the lock and the reasons why something was set aside."""
+    told = ("reason.txt", "lock")
+    return Counter(content for name, content in tree(directory).items() if not Path(name).name.startswith(told))
+
+
+def test_a_kill_while_damaged_ones_are_set_aside_loses_nothing(tmp_path):
+    """Wherever it comes, the next run goes on from the same checkpoint, and no content is gone."""
+    before = None
+    for directory in every_kill(tmp_path, make_damage, lambda directory: find_start(directory).close()):
+        before = before or contents(directory)
+        left = contents(directory)
+        assert find_start(directory).newest.step == 50
+        assert contents(directory) == left == before
+        assert layout.steps_with(directory, "manifest.json") == layout.steps_with(directory, "index") == [50]
+        # Moved in part, it was still known to be damaged, and the rest followed.
+        assert [layout.files_of(layout.prefix(directory, step)) for step in (60, 70)] == [[], []]
+
+
+def make_litter(directory):
+    """A complete checkpoint that lacks but the removal of its mark, and what an interrupted save left."""
+    mark(make_checkpoint(directory, 50))
+    mark(make_files(directory, 100, [*KINDS, "manifest.json.tmp"]))
+    layout.shards_directory(layout.prefix(directory, 100)).mkdir()
+
+
+def test_a_kill_while_litter_is_swept_leaves_what_the_next_run_sweeps(tmp_path):
+    """Wherever it comes, in the end nothing but the complete checkpoint is there."""
+    for directory in every_kill(tmp_path, make_litter, resume.sweep):
+        assert find_start(directory).newest.step == 50
+        assert layout.files_of(layout.prefix(directory, 100)) == []
+        assert layout.steps_with(directory, "incomplete") == []
+
+
+# Going back from one whose every byte is as written, and which cannot be restored.
+
+
+def test_one_that_cannot_be_restored_is_set_aside(tmp_path):
+    """The run goes on from the one before, and the reason says what TensorFlow said."""
+    for step in (20, 50, 100):
+        make_checkpoint(tmp_path, step, started_from="abc")
+    start = open_start(tmp_path).fall_back(CAUSE)
+    assert (start.prefix, start.newest.step, start.started_from) == (layout.prefix(tmp_path, 50), 50, "abc")
+    assert set_aside(tmp_path) == {"model.ckpt-100": f"{CAUSE}: 50 steps are to be made again, from step 50\n"}
+    start = start.fall_back(DamagedError("model.ckpt-50: no"))
+    assert start.newest.step == 20
+    assert list(set_aside(tmp_path)) == ["model.ckpt-100", "model.ckpt-50"]
+
+
+def test_going_back_passes_over_damaged_ones(tmp_path):
+    """The one before may be damaged, too; both go, each with its own reason."""
+    make_checkpoint(tmp_path, 20)
+    checkpoints.cut_short(layout.meta_path(make_checkpoint(tmp_path, 50)))
+    make_checkpoint(tmp_path, 100)
+    assert open_start(tmp_path).fall_back(CAUSE).newest.step == 20
+    told = set_aside(tmp_path)
+    assert told["model.ckpt-100"].startswith(str(CAUSE))
+    assert told["model.ckpt-50"].startswith("model.ckpt-50.meta: ")
+
+
+@pytest.mark.parametrize("damaged", [[], [50]], ids=["alone", "beside a damaged one"])
+def test_the_last_one_is_not_set_aside(tmp_path, damaged):
+    """Where there is none to go back to, nothing is moved, and the next try does not start from the beginning."""
+    for step in damaged:
+        checkpoints.empty(layout.index_path(make_checkpoint(tmp_path, step)))
+    make_checkpoint(tmp_path, 100)
+    before = tree(tmp_path)
+    start = open_start(tmp_path)
+    with pytest.raises(CheckpointError, match="only damaged checkpoints found") as refused:
+        start.fall_back(CAUSE)
+    assert str(CAUSE) in str(refused.value)
+    assert tree(tmp_path) == before
+    start.close()
+    assert find_start(tmp_path).newest.step == 100
+
+
+def test_going_back_keeps_the_train_dir(tmp_path):
+    """It is the same owner's before and after, and free once that closes it."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    start = open_start(tmp_path).fall_back(CAUSE)
+    with pytest.raises(CheckpointError, match="in use by"):
+        find_start(tmp_path)
+    start.close()
+    assert find_start(tmp_path).newest.step == 50
+
+
+def test_one_elsewhere_that_cannot_be_restored_is_the_end(tmp_path):
+    """What was started from stays where it is, and there is no other."""
+    theirs = make_checkpoint(tmp_path / "theirs", 70)
+    before = tree(tmp_path)
+    start = open_start(tmp_path / "ours", restore_from=theirs)
+    with pytest.raises(CheckpointError) as refused:
+        start.fall_back(CAUSE)
+    assert str(refused.value).startswith(f"{theirs}: {CAUSE}")
+    start.close()
+    assert before.items() <= tree(tmp_path).items()
+    assert not layout.quarantine_path(tmp_path / "theirs").exists()
+
+
+def test_stepping_back_sets_the_newest_aside(tmp_path):
+    """Whole as it is, for a reason that somebody else knows; who goes on does so from the one before."""
+    for step in (20, 50, 100):
+        make_checkpoint(tmp_path, step)
+    assert resume.step_back(tmp_path, "the run died twice after it") == 50
+    assert set_aside(tmp_path) == {"model.ckpt-100": "model.ckpt-100: the run died twice after it\n"}
+    assert find_start(tmp_path).newest.step == 50
+
+
+@pytest.mark.parametrize("steps", [[], [50]])
+def test_the_last_one_is_not_stepped_back_from(tmp_path, steps):
+    """Where there is none before it, nothing is moved."""
+    for step in steps:
+        make_checkpoint(tmp_path, step)
+    make_files(tmp_path, 20)
+    before = tree(tmp_path)
+    assert resume.step_back(tmp_path, "the run died twice after it") is None
+    assert tree(tmp_path) == before
+
+
+def test_a_kill_while_stepping_back_loses_nothing(tmp_path):
+    """Wherever it comes, the next run goes on from the newest or from the one before, and no content is gone."""
+
+    def make(directory):
+        for step in (50, 100):
+            make_checkpoint(directory, step)
+
+    def step_back(directory):
+        with mock.patch.object(resume, "Lock"):  # which the kernel would take from the killed
+            resume.step_back(directory, "why")
+
+    for directory in every_kill(tmp_path, make, step_back):
+        before = contents(directory)
+        assert find_start(directory).newest.step in {50, 100}
+        assert contents(directory) == before
+
+
+def test_a_train_dir_in_use_is_not_stepped_back(tmp_path):
+    """Nothing is moved under a run."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    start = open_start(tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(CheckpointError, match="in use by"):
+        resume.step_back(tmp_path, "why")
+    assert tree(tmp_path) == before
+    start.close()
+    assert resume.step_back(tmp_path, "why") == 50
+
+
+# The train_dir is one run's at a time.
+
+
+def test_a_train_dir_is_one_runs_at_a_time(tmp_path):
+    """While a run has it, another is refused before it looks, so that what is being saved is not swept."""
+    make_checkpoint(tmp_path, 50)
+    start = open_start(tmp_path)
+    mark(make_files(tmp_path, 100))
+    assert "in use by" in complaint(tmp_path)
+    start.close()
+    assert find_start(tmp_path).newest.step == 50
+
+
+def test_a_train_dir_that_was_refused_is_free(tmp_path):
+    """Who may not go on does not keep others from it."""
+    make_checkpoint(tmp_path, 50)
+    complaint(tmp_path, seed=1)
+    assert find_start(tmp_path).newest.step == 50
+
+
+def test_closing_twice_is_fine(tmp_path):
+    """What has been let go of stays so."""
+    start = open_start(tmp_path)
+    start.close()
+    start.close()
+    other = open_start(tmp_path)
+    start.close()
+    with pytest.raises(CheckpointError, match="in use by"):
+        open_start(tmp_path)
+    other.close()
+
+
+# What somebody else's Saver made.
+
+
+@pytest.mark.parametrize("name", ["model.ckpt-100", "model-100", "weights", "a.b-7", "größe-3"])
+def test_what_a_plain_saver_made_is_gone_on_from(tmp_path, name):
+    """Whatever it is called; nothing is asked of its settings, and nothing is done to its files."""
+    prefix = tmp_path / name
+    for kind in KINDS:
+        (tmp_path / f"{name}.{kind}").write_text(f"somebody else's {kind}")
+    before = tree(tmp_path)
+    start = find_start(tmp_path, seed=7)
+    assert (start.prefix, start.newest, start.older) == (prefix, None, ())
+    assert start.started_from == file_sha256(layout.index_path(prefix))
+    assert tree(tmp_path) == before
+
+
+def test_of_what_a_plain_saver_made_the_newest_is_taken(tmp_path):
+    """By its number; where it cannot be restored, those before it are tried, newest first, and none is moved."""
+    for name in ("model-9", "model-100", "weights", "model.ckpt-20"):
+        (tmp_path / f"{name}.index").write_text(name)
+    before = tree(tmp_path)
+    start = find_start(tmp_path)
+    for name in ("model-100", "model.ckpt-20", "model-9", "weights"):
+        assert start.prefix == tmp_path / name
+        assert start.started_from == file_sha256(tmp_path / f"{name}.index")
+        with pytest.raises(CheckpointError) if name == "weights" else nullcontext():
+            start = start.fall_back(CAUSE)
+    assert tree(tmp_path) == before
+
+
+def test_adopting_is_told(tmp_path, caplog):
+    """Who wonders where the weights came from reads it in the log."""
+    caplog.set_level(logging.INFO)
+    prefix = make_files(tmp_path, 100)
+    find_start(tmp_path)
+    assert [str(prefix) in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_run_that_adopted_goes_on_from_its_own(tmp_path):
+    """Once it has saved, what it began with is left alone, and does not decide any more."""
+    make_files(tmp_path, 100, content="somebody else's")
+    theirs = tree(tmp_path)
+    lineage = find_start(tmp_path).started_from
+    make_checkpoint(tmp_path, 150, started_from=lineage)
+    start = find_start(tmp_path)
+    assert (start.newest.step, start.started_from) == (150, lineage)
+    assert theirs.items() <= tree(tmp_path).items()
+
+
+def test_a_plain_saver_that_went_on_in_it_is_not_lost(tmp_path):
+    """What it saved after our newest is not ours to delete: it lies in quarantine."""
+    make_checkpoint(tmp_path, 50)
+    make_files(tmp_path, 200, content="somebody else's")
+    before = contents(tmp_path)
+    assert find_start(tmp_path).newest.step == 50
+    assert contents(tmp_path) == before
+
+
+def test_another_start_among_somebody_elses_is_refused(tmp_path):
+    """With --restore_from there are two places to go on from; the sentence says how to mean the one or the other."""
+    theirs = make_checkpoint(tmp_path / "theirs", 70)
+    make_files(tmp_path / "ours", 100)
+    sentence = complaint(tmp_path / "ours", restore_from=theirs)
+    assert "model.ckpt-100 found without a manifest" in sentence
+    assert f"give a new --train_dir to start from {theirs}" in sentence
+    assert "leave out --restore_from to go on from model.ckpt-100" in sentence
+
+
+def test_half_of_ours_is_not_adopted(tmp_path):
+    """What carries a mark is an interrupted save's, not somebody else's."""
+    mark(make_files(tmp_path, 100))
+    make_files(tmp_path, 50)
+    assert find_start(tmp_path).prefix == layout.prefix(tmp_path, 50)
+    assert layout.files_of(layout.prefix(tmp_path, 100)) == []
 
 
 @pytest.mark.parametrize("below", [".", "cnn"])
@@ -275,7 +713,8 @@ def test_a_run_can_start_from_a_checkpoint_elsewhere(tmp_path, name):
     """In a new train_dir, restore_from is where it starts; what it started from is known by its index file."""
     theirs = make_checkpoint(tmp_path / name, 70, settings={"model": "another"})
     start = find_start(tmp_path / "run", restore_from=theirs)
-    assert start == Start(theirs, None, file_sha256(layout.index_path(theirs)))
+    assert (start.prefix, start.newest, start.older) == (theirs, None, ())
+    assert start.started_from == file_sha256(layout.index_path(theirs))
 
 
 def test_a_run_that_started_elsewhere_goes_on_from_its_own(tmp_path):

@@ -9,12 +9,13 @@ import pytest
 
 import configs
 from checkpointing.errors import CheckpointError
+from checkpointing.interruption import Interrupted
 from configs import command_line
 from configs.command_line import UsageError
-from mnist.errors import DataError, TrainingError
+from mnist.errors import DataError, NonFiniteLossError
 
 ROOT = Path(__file__).parent.parent.parent
-PLACES = ["config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "debug"]
+PLACES = ["config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts", "debug"]
 OTHER_VALUES = {
     "train_steps": 7,
     "batch_size": 8,
@@ -28,10 +29,15 @@ OTHER_VALUES = {
     "evaluate_every_steps": 12,
     "save_every_steps": 13,
     "save_every_seconds": 14.5,
+    "mean_seconds_between_failures": 3600.0,
+    "save_in_background": False,
+    "max_failed_saves": 3,
     "max_to_keep": 0,
+    "keep_best": 2,
     "keep_checkpoint_every_n_hours": 0.5,
     "save_relative_paths": False,
     "sharded": True,
+    "on_nonfinite": "rollback",
     "threads": 2,
     "dropout_rate": 0.25,
 }
@@ -56,7 +62,7 @@ def test_without_flags_it_is_the_recipe():
     assert command.settings == configs.load("cnn")
     assert command.train_dir == Path("runs/cnn")
     assert (command.data_dir, command.export_dir, command.restore_from) == (None, None, None)
-    assert (command.download, command.debug) == (False, False)
+    assert (command.download, command.debug, command.max_restarts) == (False, False, 0)
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(configs.load("cnn")), ids=lambda field: field.name)
@@ -94,6 +100,33 @@ def test_flags_go_before_another_recipe(another_recipe):
     assert settings == dataclasses.replace(another_recipe, train_steps=train_steps)
 
 
+def test_where_a_number_is_wanted_a_word_may_be():
+    """Auto leaves it to the program how often to save; a number is one all the same, and the last flag counts."""
+    assert parse("--save_every_seconds=auto").settings.save_every_seconds == "auto"
+    for flags, seconds in ((["90"], 90.0), (["auto", "1.5"], 1.5), (["1.5", "auto"], "auto"), (["0"], 0.0)):
+        settings = parse(*(f"--save_every_seconds={text}" for text in flags)).settings
+        assert settings.save_every_seconds == seconds
+        assert type(settings.save_every_seconds) is type(seconds)
+
+
+def test_a_word_in_a_recipe_is_its_default(another_recipe, tmp_path):
+    """A recipe may say auto, and a flag a number, or the recipe a number, and the flag auto."""
+    assert another_recipe.save_every_seconds == 14.5
+    assert parse("--config=cnn_other", "--save_every_seconds=auto").settings.save_every_seconds == "auto"
+    settings = dataclasses.replace(another_recipe, save_every_seconds="auto")
+    (tmp_path / "cnn_auto.py").write_text(f"from configs.settings import CnnSettings\n\nSETTINGS = {settings}\n")
+    assert parse("--config=cnn_auto").settings.save_every_seconds == "auto"
+    assert parse("--config=cnn_auto", "--save_every_seconds=7").settings.save_every_seconds == 7.0
+    sys.modules.pop("configs.cnn_auto")
+
+
+def test_restarts_are_no_setting():
+    """Who watches over a run is not what is run."""
+    command = parse("--max_restarts=5")
+    assert command.max_restarts == 5
+    assert command.settings == configs.load("cnn")
+
+
 @pytest.mark.parametrize(
     "flags", [["--train_steps=7"], ["--train_steps", "7"], ["-train_steps=7"], ["--train_steps=9", "--train_steps=7"]]
 )
@@ -105,6 +138,7 @@ def test_flags_are_written_as_usual(flags):
 def test_yes_or_no_flags_can_be_denied():
     """As everywhere in absl, --no before the name means no."""
     assert parse("--nosave_relative_paths").settings.save_relative_paths is False
+    assert parse("--nosave_in_background").settings.save_in_background is False
     assert parse("--sharded", "--debug").settings.sharded is True
 
 
@@ -157,6 +191,18 @@ def test_help_is_no_command(flag):
         ("--optimizer=guess", "sgd|momentum|adam"),
         ("--learning_rate_schedule=guess", "constant|cosine|one_cycle"),
         ("--sharded=perhaps", "sharded"),
+        ("--save_every_seconds=often", "save_every_seconds"),
+        ("--save_every_seconds=Auto", "save_every_seconds"),
+        ("--save_every_seconds=", "save_every_seconds"),
+        ("--save_every_seconds=-1", "save_every_seconds"),
+        ("--mean_seconds_between_failures=auto", "mean_seconds_between_failures"),
+        ("--mean_seconds_between_failures=0.5", "mean_seconds_between_failures"),
+        ("--save_every_steps=auto", "save_every_steps"),
+        ("--max_failed_saves=-1", "max_failed_saves"),
+        ("--keep_best=1000001", "1000000"),
+        ("--on_nonfinite=hope", "stop|rollback"),
+        ("--max_restarts=-1", "max_restarts"),
+        ("--max_restarts=often", "max_restarts"),
     ],
 )
 def test_values_out_of_bounds_are_refused(flag, told):
@@ -165,11 +211,25 @@ def test_values_out_of_bounds_are_refused(flag, told):
 
 
 @pytest.mark.parametrize(
-    "name", ["learning_rate", "momentum", "dropout_rate", "save_every_seconds", "keep_checkpoint_every_n_hours"]
+    "name",
+    [
+        "learning_rate",
+        "momentum",
+        "dropout_rate",
+        "save_every_seconds",
+        "mean_seconds_between_failures",
+        "keep_checkpoint_every_n_hours",
+    ],
 )
 def test_what_is_no_number_is_refused(name):
-    """NaN passes every comparison, but not this one."""
+    """NaN passes every comparison, but not this one; nothing is endless."""
     assert f"--{name}=nan: a finite number wanted" in complaint(f"--{name}=nan")
+    assert f"--{name}=" in complaint(f"--{name}=inf")
+
+
+def test_a_wrong_word_is_told_with_the_right_one():
+    """Who means to leave it to the program reads how that is said."""
+    assert "auto" in complaint("--save_every_seconds=often")
 
 
 def test_an_unknown_flag_is_refused_with_a_suggestion():
@@ -237,6 +297,13 @@ def test_the_exit_status_is_the_programs(monkeypatch, capsys, status):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("flags", [[], ["--debug"]])
+def test_a_run_that_was_stopped_is_no_error(monkeypatch, capsys, flags):
+    """Asked to stop before it had anything to save, a program ends in silence, with the status that says try again."""
+    assert run(monkeypatch, fail_with(Interrupted("SIGTERM")), *flags) == 75
+    assert capsys.readouterr().err == ""
+
+
 def test_a_program_gets_its_command(monkeypatch):
     """Flags reach main as settings and places."""
     commands = []
@@ -244,7 +311,7 @@ def test_a_program_gets_its_command(monkeypatch):
     assert commands == [parse("--train_steps=7", "--train_dir=there")]
 
 
-@pytest.mark.parametrize("kind", [DataError, TrainingError, CheckpointError])
+@pytest.mark.parametrize("kind", [DataError, NonFiniteLossError, CheckpointError])
 def test_our_errors_are_one_sentence(monkeypatch, capsys, kind):
     """On standard error, with exit status 1, without a traceback, and without a line break."""
     assert run(monkeypatch, fail_with(kind("run[1]: 3 found,\n  4 wanted."))) == 1

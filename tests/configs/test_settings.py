@@ -32,7 +32,7 @@ def test_values_out_of_bounds_are_refused(name, bound, outside):
         with_settings(**{name: limit + outside})
 
 
-@pytest.mark.parametrize("name", [field.name for field in FIELDS if field.type is float])
+@pytest.mark.parametrize("name", [field.name for field in FIELDS if field.type in {float, float | str}])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_refused(name, value):
     """NaN is within no bounds, and nothing is endless."""
@@ -48,6 +48,24 @@ def test_words_that_are_no_choice_are_refused(name):
         assert getattr(with_settings(**{name: choice}), name) == choice
     with pytest.raises(ValueError, match=f"^--{name}=guess: one of {', '.join(choices)} wanted$"):
         with_settings(**{name: "guess"})
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in FIELDS if field.metadata["or_word"]], ids=lambda field: field.name
+)
+def test_one_word_may_stand_for_a_number(field):
+    """That one, and no other."""
+    word = field.metadata["or_word"]
+    assert getattr(with_settings(**{field.name: word}), field.name) == word
+    for other in ("guess", word.upper(), ""):
+        with pytest.raises(ValueError, match=f"^--{field.name}={other}: .*wanted$"):
+            with_settings(**{field.name: other})
+
+
+def test_saving_may_be_left_to_the_program():
+    """Auto is said of the interval only; what it is computed from is a number."""
+    assert [field.name for field in FIELDS if field.metadata["or_word"]] == ["save_every_seconds"]
+    assert with_settings(save_every_seconds="auto").mean_seconds_between_failures == 86_400
 
 
 def test_settings_cannot_be_changed():

@@ -1,12 +1,16 @@
 """Killed anywhere, run again: the weights are those of the undisturbed run, bit for bit."""
 
+import collections
+import itertools
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+from checkpointing import history
 from tests import programs
 
 # So long that kills fall into every part of a run, startup included, and so short that they can be many.
@@ -68,3 +72,56 @@ def test_three_kills_change_no_bit(program, tmp_path):
 def test_twenty_kills_change_no_bit(program, tmp_path):
     """So does a run killed twenty times."""
     check(program, tmp_path, kills=20, seed=20)
+
+
+def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[int]:
+    """Kills a run, or asks it to stop, so often, each time at a random moment; gives each attempt's exit status."""
+    chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
+    statuses = []
+    for _ in range(times):
+        process = programs.start("softmax", f"--train_dir={train_dir}", *flags)
+        time.sleep(chance.uniform(1.0, 4.5))
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.communicate()
+        statuses.append(process.returncode)
+    return statuses
+
+
+def check_accounts(tmp_path: Path, small_data: Path, times: int) -> str:
+    """Compares a run that was disturbed so often, saving every 5 steps, with one left alone; tells what was done."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=1000000", "--log_every_steps=1000"]
+    flags += ["--evaluate_every_steps=100000"]
+    undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags, "--save_every_steps=100000")
+    statuses = disturb(tmp_path / "disturbed", [*flags, "--save_every_steps=5"], times, seed=times)
+    assert set(statuses) <= {75, -signal.SIGKILL, -signal.SIGTERM}, statuses
+    assert values(tmp_path / "disturbed") == values(tmp_path / "undisturbed")[: len(values(tmp_path / "disturbed"))]
+    # The rest in fewer saves, which change no bit.
+    result = programs.train("softmax", tmp_path / "disturbed", *flags, "--save_every_steps=100000")
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+    assert values(tmp_path / "disturbed") == values(tmp_path / "undisturbed")
+
+    attempts = history.read(tmp_path / "disturbed")
+    told = history.summary(attempts)
+    assert sum(each["steps_done"] for each in attempts) - told["steps_redone"] == told["steps"] == 1_000_000
+    for before, after in itertools.pairwise(attempts):
+        assert after["from_step"] == before["to_step"] - after["steps_redone"]
+    ended = collections.Counter(each["ended"] for each in attempts)
+    assert ended["done"] == 1
+    assert ended["killed"] <= statuses.count(-signal.SIGKILL)
+    assert ended["stopped by SIGTERM"] <= statuses.count(75)
+    assert sum(ended.values()) == len(attempts) == result["restarts"] + 1
+    assert result["steps_redone"] == told["steps_redone"]
+    return f"{len(statuses)} signals, attempts {dict(ended)}, {told['steps_redone']} steps made twice"
+
+
+def test_disturbed_five_times_the_accounts_add_up(tmp_path, small_data):
+    """By SIGKILL and SIGTERM at random, saving every five steps: the same bits, and each step accounted for."""
+    check_accounts(tmp_path, small_data, times=5)
+
+
+@pytest.mark.slow
+def test_disturbed_two_hundred_times_the_accounts_add_up(tmp_path, small_data, capsys):
+    """So with two hundred."""
+    told = check_accounts(tmp_path, small_data, times=200)
+    with capsys.disabled():
+        print(f"\n{told}")  # noqa: T201 - the count is to be seen

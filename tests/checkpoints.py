@@ -1,0 +1,164 @@
+"""Checkpoints made of plain files, without TensorFlow, and what can happen to them."""
+
+import errno
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from checkpointing import layout, manifest
+from checkpointing.manifest import Manifest
+
+SETTINGS = {"model": "counter", "seed": 0, "learning_rate": 0.1, "train_steps": 100}
+KINDS = ["data-00000-of-00001", "index", "meta"]
+AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?", "model.ckpt-7"]
+
+
+def make_files(directory: Path, step: int, kinds: list[str] = KINDS, content: str = "this run's") -> Path:
+    """Files of a checkpoint, without a manifest; gives its prefix."""
+    directory.mkdir(parents=True, exist_ok=True)
+    prefix = layout.prefix(directory, step)
+    for kind in kinds:
+        prefix.with_name(f"{prefix.name}.{kind}").write_text(f"{content} {kind} at step {step}")
+    return prefix
+
+
+def make_checkpoint(directory: Path, step: int, *, content: str = "this run's", **fields: Any) -> Path:
+    """A complete checkpoint of plain files, with these fields in its manifest; gives its prefix."""
+    prefix = make_files(directory, step, content=content)
+    paths = [prefix.with_name(f"{prefix.name}.{kind}") for kind in KINDS]
+    plain: dict[str, Any] = {
+        "step": step,
+        "files": manifest.describe_files(paths),
+        "state_digest": "00ff",
+        "score": None,
+        "settings": SETTINGS,
+        "code": None,
+        "started_from": None,
+        "saved_at": 1_700_000_000.25,
+        "training_seconds": float(step),
+        "versions": manifest.versions(),
+    }
+    layout.manifest_path(prefix).write_bytes(Manifest(**plain | fields).to_json())
+    return prefix
+
+
+def mark(prefix: Path) -> Path:
+    """Leaves a checkpoint marked as unfinished."""
+    layout.incomplete_path(prefix).touch()
+    return prefix
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """All files below a directory, by name, but for the lock."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path != directory / layout.LOCK
+    }
+
+
+def flip_a_bit(path: Path) -> None:
+    """Damages the content."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    """Breaks the file off, by a little more than a line's end."""
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def cut_in_half(path: Path) -> None:
+    """Breaks more of it off."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def lengthen(path: Path) -> None:
+    """Adds to it what TensorFlow would not notice."""
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def empty(path: Path) -> None:
+    """Leaves a name without content, as a power cut does."""
+    path.write_bytes(b"")
+
+
+def zero(path: Path) -> None:
+    """Leaves the length without the content, as a power cut does, too."""
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def turn_into_directory(path: Path) -> None:
+    """Puts a directory in its place."""
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [flip_a_bit, cut_in_half, cut_short, lengthen, empty, zero, turn_into_directory, Path.unlink]
+
+
+class Killed(BaseException):
+    """What takes the place of a SIGKILL: no code of the product catches it."""
+
+
+@contextmanager
+def killed_before(change: int) -> Iterator[None]:
+    """Inside the block, the process is killed when it is about to change the disk for the time of this number."""
+    count = itertools.count()
+
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def change_or_die(*args: Any, **kwargs: Any) -> Any:
+            if next(count) == change:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return change_or_die
+
+    with (
+        mock.patch.object(Path, "rename", mortal(Path.rename)),
+        mock.patch.object(Path, "unlink", mortal(Path.unlink)),
+        mock.patch.object(Path, "mkdir", mortal(Path.mkdir)),
+        mock.patch.object(shutil, "rmtree", mortal(shutil.rmtree)),
+        mock.patch.object(os, "fsync", mortal(os.fsync)),
+    ):
+        yield
+
+
+def every_kill(place: Path, make: Callable[[Path], object], act: Callable[[Path], object]) -> Iterator[Path]:
+    """Kills an action before each change that it makes to the disk; gives the directories that this leaves.
+
+    Args:
+      place: where to make the directories.
+      make: puts into a directory what the action finds.
+      act: the action.
+    """
+    for change in itertools.count():
+        directory = place / f"killed-{change}"
+        directory.mkdir(parents=True)
+        make(directory)
+        try:
+            with killed_before(change):
+                act(directory)
+        except Killed:
+            yield directory
+        else:
+            assert change > 0, "it changes nothing"
+            return
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Inside the block, no file gets longer, not by a byte."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with mock.patch.object(Path, "open", refuse), mock.patch.object(Path, "write_bytes", refuse):
+        yield

@@ -1,0 +1,79 @@
+"""A process that has imported TensorFlow once, and forks a run of a program for each request.
+
+    python -m tests.crash.zygote KILL_AT_LIBRARY
+
+Importing TensorFlow takes seconds, a small run a fraction of one. Whatever a fork cannot carry over (sessions, their
+threads) does not exist yet: what the child goes through is what the command line goes through, `command_line.run`
+included; only the imports are there already.
+
+A request is a line of JSON on standard input (see `Request`), its answer the child's exit status, minus the signal
+where one ended it, on a line of standard output. It ends where its input does. `boundaries.py` is the other end.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+from typing import NamedTuple, NoReturn
+
+import train_cnn
+import train_softmax
+import trainer  # noqa: F401 - imported for the children: with it comes TensorFlow
+from configs import command_line
+
+SCRIPTS = {"softmax": train_softmax, "cnn": train_cnn}
+
+
+class Request(NamedTuple):
+    """One run.
+
+    program: "softmax" or "cnn". flags: its command line.
+    directory: calls that change files below it are counted. kill_before: the number of the call that is not to happen
+      any more, from 1; 0 for none. in_the_middle: if that is a write, its first half still happens.
+    calls: the file that will list them.
+    output: the file that will hold all that the program prints. seconds: after so many, SIGALRM ends the run.
+    """
+
+    program: str
+    flags: list[str]
+    directory: str
+    kill_before: int
+    in_the_middle: bool
+    calls: str
+    output: str
+    seconds: int
+
+
+def serve(kill_at: ctypes.CDLL) -> None:
+    """Answers requests; in a child, ends as the program does, by SystemExit."""
+    # Else each child, when it ends, visits every object of TensorFlow, and copies its page: a second a run.
+    gc.freeze()
+    for line in sys.stdin:
+        request = Request(**json.loads(line))
+        child = os.fork()
+        if child == 0:
+            run_program(request, kill_at)
+        directory, calls = os.fsencode(request.directory), os.fsencode(request.calls)
+        status = kill_at.follow(child, directory, request.kill_before, request.in_the_middle, calls)
+        if status == -1:
+            sys.exit("the child cannot be followed: does the machine allow ptrace and seccomp?")
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+
+
+def run_program(request: Request, kill_at: ctypes.CDLL) -> NoReturn:
+    """Turns this process into the program that was asked for."""
+    signal.alarm(request.seconds)
+    nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for descriptor, source in ((0, nothing), (1, output), (2, output)):
+        os.dup2(source, descriptor)
+    if kill_at.start_being_followed() != 0:
+        sys.exit("ptrace or seccomp is not allowed here")
+    script = SCRIPTS[request.program]
+    sys.argv = [script.__file__, *request.flags]
+    command_line.run(script.main, program=script.MODEL, synopsis=script.__doc__)
+
+
+if __name__ == "__main__":
+    serve(ctypes.CDLL(sys.argv[1]))

@@ -1,0 +1,59 @@
+import numpy as np
+import tensorflow as tf
+
+import trainer
+from checkpointing import resume
+from checkpointing.interruption import StopRequest
+from configs import command_line
+from mnist import dataset, models
+from mnist.stopwatch import Stopwatch
+from tests import programs
+
+
+def make_run(train_dir, data_dir, *flags):
+    """A softmax run in this process, on its way."""
+    command = command_line.parse(
+        "softmax",
+        [
+            "train_softmax.py",
+            f"--train_dir={train_dir}",
+            "--train_steps=60",
+            "--save_every_steps=10",
+            "--evaluate_every_steps=30",
+            "--log_every_steps=5",
+            *flags,
+        ],
+    )
+    data = dataset.load(data_dir, 200)
+    start = resume.find_start(train_dir, command.settings.changing_weights(), may_grow=("train_steps",))
+    return trainer.Run(command, models.Softmax, data=data, start=start, stopwatch=Stopwatch(), stop=StopRequest())
+
+
+def test_a_state_spoilt_by_chance_is_made_good(tmp_path, small_data, monkeypatch):
+    """With --on_nonfinite=rollback a bit that flips in memory costs some steps, and changes nothing."""
+    # Else the second graph of this process would be built of other operations than the first.
+    tf.config.experimental.enable_op_determinism()
+    assert make_run(tmp_path / "undisturbed", small_data).execute() == trainer.DONE
+    run = make_run(tmp_path / "spoilt", small_data, "--on_nonfinite=rollback", "--nosave_in_background")
+    save_if_due, spoilt_at = run._checkpoints.save_if_due, []  # noqa: SLF001 - where memory would fail
+
+    def spoil(session, score):
+        save_if_due(session, score)
+        step = int(session.run(run._graph.step))  # noqa: SLF001
+        if step in {25, 45} and step not in spoilt_at:
+            spoilt_at.append(step)
+            weights = run._graph.trained[0]  # noqa: SLF001
+            weights.load(np.full(weights.shape, np.nan, np.float32), session)
+
+    monkeypatch.setattr(run._checkpoints, "save_if_due", spoil)  # noqa: SLF001
+    assert run.execute() == trainer.DONE
+    assert spoilt_at == [25, 45]
+    one, other = programs.result(tmp_path / "undisturbed"), programs.result(tmp_path / "spoilt")
+    assert one["weights_sha256"] == other["weights_sha256"]
+    # The end of the next call shows it, at 30 and 50; from 20 and 40 the steps are made again.
+    assert (other["steps_redone"], other["restarts"]) == (20, 0)
+    records = [
+        [{**record, "images_per_second": 0} for record in programs.metrics(tmp_path / name)]
+        for name in ("undisturbed", "spoilt")
+    ]
+    assert records[0] == records[1]
