@@ -1,12 +1,13 @@
 # The two commands are `make train` and `make test`; `make help` lists all.
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all check benchmark clean
+.PHONY: help train test test-all check benchmark benchmark-checkpointing clean
 
 help:  ## list the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
 
 train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, export the model
 	$(RUN) train_cnn.py
@@ -26,8 +27,11 @@ benchmark: $(VENV)/ready-to-test  ## images a second against the tutorial's feed
 	$(RUN) -m benchmarks.throughput
 	$(RUN) -m benchmarks.startup
 
-clean:  ## delete the environment; runs stay
-	rm -rf $(VENV)
+benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
+	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
+
+clean:  ## delete the environments; runs stay
+	rm -rf $(VENV) $(PEERS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,4 +44,9 @@ $(VENV)/ready-to-train: requirements.txt constraints.txt $(VENV)/bin/python
 
 $(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready-to-train
 	$(RUN) -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+$(PEERS)/ready: requirements-peers.txt $(VENV)/bin/python
+	$(RUN) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -r requirements-peers.txt
 	touch $@

@@ -13,10 +13,17 @@ from tabulate import tabulate
 from checkpointing import manifest
 from mnist import result
 
+_MOST_PARTS = 8
 DIRECTORY = Path(__file__).parent.parent / "runs" / "benchmarks"
 
 
-def write(name: str, unit: str, rounds: Mapping[str, Sequence[float]], notes: Mapping[str, Any]) -> None:
+def write(
+    name: str,
+    unit: str,
+    rounds: Mapping[str, Sequence[float]],
+    notes: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
     """Prints a table of the peers, and writes `runs/benchmarks/<name>.json` and `.png`.
 
     Args:
@@ -24,6 +31,7 @@ def write(name: str, unit: str, rounds: Mapping[str, Sequence[float]], notes: Ma
       unit: what the figures are.
       rounds: by peer, one figure a round; the first peer is ours, to which the ratios are taken round by round.
       notes: figures to record beside these.
+      parts: more columns, by peer; medians already, in the unit that their names tell.
     """
     ours = next(iter(rounds.values()))
     rows = [
@@ -33,11 +41,12 @@ def write(name: str, unit: str, rounds: Mapping[str, Sequence[float]], notes: Ma
             "lowest": min(figures),
             "highest": max(figures),
             "ours / it": statistics.median(mine / other for mine, other in zip(ours, figures, strict=True)),
+            **(parts or {}).get(peer, {}),
         }
         for peer, figures in rounds.items()
     ]
     print(f"\n{name}, {len(ours)} rounds, {result.machine()}")
-    print(tabulate(rows, headers="keys", floatfmt=("", ",.4g", ",.4g", ",.4g", ".2f")))
+    print(tabulate(rows, headers="keys", floatfmt=("", ",.4g", ",.4g", ",.4g", ".2f", *[",.4g"] * _MOST_PARTS)))
     for note, figure in notes.items():
         print(f"{note}: {figure}")
     DIRECTORY.mkdir(parents=True, exist_ok=True)

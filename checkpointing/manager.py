@@ -13,10 +13,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -32,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 KEEP_FIVE = Retention(max_to_keep=5, keep_checkpoint_every_n_hours=10_000)
 _ONE_DAY = 86_400.0
-
-# From so many bytes on, two files written and read side by side are faster than one.
-_LARGE = 128 * 2**20
 
 
 class CheckpointManager:
@@ -101,11 +99,11 @@ class CheckpointManager:
         self._last_save_seconds = 0.0
         self._writer = Writer(in_background=save_in_background)
         self._bytes = sum(size(variable) for variable in self._variables)
-        shards = (os.cpu_count() or 1) if sharded or self._bytes >= _LARGE else 1
+        shards = (os.cpu_count() or 1) if sharded or self._bytes >= manifest.LARGE else 1
         with graph.as_default():
             # Its rotation stays unused, for it forgets after a restart; its options are recorded for whoever
             # imports the graph.
-            self._saver = tf.compat.v1.train.Saver(
+            saver = tf.compat.v1.train.Saver(
                 self._variables,
                 max_to_keep=retention.max_to_keep,
                 keep_checkpoint_every_n_hours=retention.keep_checkpoint_every_n_hours,
@@ -113,7 +111,7 @@ class CheckpointManager:
                 save_relative_paths=save_relative_paths,
             )
             # Made once, for the graph does not change any more, and before the shadows, which are nobody's business.
-            self._meta_graph = self._saver.export_meta_graph().SerializeToString(deterministic=True)
+            self._meta_graph = saver.export_meta_graph().SerializeToString(deterministic=True)
             self._snapshot = Snapshot(self._variables, shards)
 
     def __enter__(self) -> Self:
@@ -157,7 +155,7 @@ class CheckpointManager:
                 self._check_variables(prefix, reader)
                 if wanted is None:
                     _read_everything(reader)
-                self._saver.restore(session, str(plain))
+                self._snapshot.restore(session, plain)
         # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
         except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
@@ -327,17 +325,13 @@ class CheckpointManager:
         durable.write(mark, b"")
         durable.sync(self._directory)
         self._snapshot.write(session, prefix, side_by_side=not self._in_background)
-        for path in layout.contents_of(prefix):
-            durable.sync(path)
         durable.write(layout.meta_path(prefix), self._meta_graph)
+        files = self._sync_and_describe(layout.contents_of(prefix))
         durable.sync(self._directory)
         self._before_commit()
         record = Manifest(
             step=step,
-            files=manifest.describe_files(
-                layout.contents_of(prefix),
-                threads=1 if self._in_background else manifest.HASHING_THREADS,
-            ),
+            files=files,
             state_digest=digest,
             score=score,
             settings=self.start.settings,
@@ -350,6 +344,18 @@ class CheckpointManager:
         # The commit: with this one rename the checkpoint exists.
         durable.replace(layout.manifest_path(prefix), record.to_json())
         durable.delete([mark])
+
+    def _sync_and_describe(self, paths: list[Path]) -> dict[str, dict[str, Any]]:
+        """Waits until the files are on the disk; gives their sizes and hashes. In the foreground both at once."""
+        if self._in_background:
+            for path in paths:
+                durable.sync(path)
+            return manifest.describe_files(paths)
+        with ThreadPoolExecutor(len(paths)) as pool:
+            synced = pool.map(durable.sync, paths)
+            files = manifest.describe_files(paths, manifest.HASHING_THREADS)
+            list(synced)
+        return files
 
     def _training_seconds(self) -> float:
         trained_before = self.start.newest.training_seconds if self.start.newest else 0.0

@@ -152,7 +152,7 @@ def _search(
             continue
         try:
             found = Manifest.read(layout.manifest_path(prefix))
-            manifest.check_files(prefix, found)
+            manifest.check_files(prefix, found, large_ones_too=False)
         except DamagedError as error:
             damaged[step] = error
             continue

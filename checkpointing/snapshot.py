@@ -66,8 +66,10 @@ class Snapshot:
             self._of_variables = _fingerprints(variables)
             floats = [(name, shadow) for name, shadow in zip(names, shadows, strict=True) if shadow.dtype.is_floating]
             self._finite = {name: tf.reduce_all(tf.math.is_finite(shadow)) for name, shadow in floats}
-            by_name = dict(zip(names, shadows, strict=True))
-            self._savers = [tf.compat.v1.train.Saver(group) for group in _balanced(by_name, shards)]
+            groups = _balanced(dict(zip(names, variables, strict=True)), shards)
+            self._restorers = [tf.compat.v1.train.Saver(group) for group in groups]
+            shadow_of = dict(zip(names, shadows, strict=True))
+            self._savers = [tf.compat.v1.train.Saver({name: shadow_of[name] for name in group}) for group in groups]
             self._parts = tf.compat.v1.placeholder(tf.string, [None], name="parts")
             self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")
             self._merge = tf.raw_ops.MergeV2Checkpoints(
@@ -111,6 +113,20 @@ class Snapshot:
             save_all = pool.map if side_by_side else map
             list(save_all(lambda saver, part: _save(session, saver, part), self._savers, parts))
         session.run(self._merge, {self._parts: [str(part) for part in parts], self._prefix: str(prefix)}, options=_HERE)
+
+    def restore(self, session: tf.compat.v1.Session, prefix: Path) -> None:
+        """Puts the variables at their values in a checkpoint, as many at the same time as there are shards.
+
+        Raises:
+          tf.errors.OpError: it cannot be read.
+        """
+
+        def restore(saver: tf.compat.v1.train.Saver) -> None:
+            names = saver.saver_def
+            session.run(names.restore_op_name, {names.filename_tensor_name: str(prefix)}, options=_HERE)
+
+        with ThreadPoolExecutor(len(self._restorers)) as pool:
+            list(pool.map(restore, self._restorers))
 
 
 def _save(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, prefix: Path) -> None:

@@ -285,7 +285,7 @@ def test_moving_is_made_safe_at_both_ends(tmp_path, monkeypatch, unsafe):
     refuse_to_sync(monkeypatch, tmp_path / unsafe)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         durable.move([tmp_path / "a"], tmp_path / "there")
-    assert tree(tmp_path) == {"there/a": b"a"}
+    assert tree(tmp_path) in ({"there/a": b"a"}, {"a": b"a"})
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -1,0 +1,323 @@
+"""What a save costs training, what it takes, and what a restore takes: ours against Saver, torch.save and Orbax.
+
+    python -m benchmarks.checkpointing [--parts=lost,save,restore,cnn] [--sizes=4,40,400,2000] [--rounds=5]
+
+Each peer is a process of its own that waits while another is measured; a round measures each in turn, so that a
+machine whose speed drifts slows them alike; one round before them is not counted. PyTorch and Orbax live in an
+environment of their own, which `make benchmark-checkpointing` makes. The state is 16 float32 variables; one training
+step changes each of them in place, and does nothing else: no training leaves less of the memory's speed to a writer.
+
+lost     what the training thread loses: the call that saves, and how much longer than usual the next step takes, which
+         pays for the copy on write. Beside it how much longer the steps took until the save had ended.
+save     bytes a second of a save that training waits for.
+restore  from files in the page cache.
+cnn      train_cnn.py as it is, with a save every so many steps, against the same without.
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from absl import app, flags
+from tabulate import tabulate
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+
+from benchmarks import report
+from checkpointing import history
+
+_PARTS = flags.DEFINE_list("parts", ["lost", "save", "restore", "cnn"], "what to measure")
+_SIZES = flags.DEFINE_list("sizes", ["4", "40", "400", "2000"], "of the state, in MB")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured; half as often from 1 GB on", lower_bound=1)
+_CNN_STEPS = flags.DEFINE_integer("cnn_steps", 420, "how long the CNN is trained a run", lower_bound=101)
+_PEERS_PYTHON = flags.DEFINE_string(
+    "peers_python", str(ROOT / ".venv-peers" / "bin" / "python"), "the interpreter that has PyTorch and Orbax"
+)
+
+_LARGE_MB = 1000
+
+# The target of a foreground save: so many times as fast as Saver, for a state of this size.
+_FASTER, _FASTER_MB = 1.6, 400
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+
+# By part: peers by name, each with its module in benchmarks/peers. The first is ours.
+PEERS = {
+    "lost": {
+        "ours": "ours",
+        "Saver": "saver",
+        "Orbax, async": "orbax_async",
+        "torch.save": "torch_save",
+        "one memory copy": "memory_copy",
+    },
+    "save": {"ours": "ours_foreground", "Saver": "saver", "torch.save": "torch_save"},
+    "restore": {"ours": "ours", "Saver": "saver", "Orbax": "orbax_async", "torch.load": "torch_save"},
+}
+_IN_PEERS_ENVIRONMENT = {"orbax_async", "torch_save"}
+
+# By peer, a round's seconds by part.
+Rounds = dict[str, list[dict[str, float]]]
+
+
+class Target(NamedTuple):
+    """What a figure should be, and what it is."""
+
+    wanted: str
+    found: str
+    met: bool
+
+
+class Program:
+    """A peer's process, which answers questions."""
+
+    def __init__(self, module: str, size: int, directory: Path) -> None:
+        """Starts it, and waits until it has made its state."""
+        python = _PEERS_PYTHON.value if module in _IN_PEERS_ENVIRONMENT else sys.executable
+        command = [python, "-m", f"benchmarks.peers.{module}", str(size), str(directory)]
+        # In a file, for nobody reads it while the process runs.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | _QUIET,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.versions: dict[str, str] = self._answer()
+
+    def ask(self, question: str) -> dict[str, float]:
+        """Measures once: seconds by part."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{question}\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = self._answer()
+        return answer
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise RuntimeError(f"{self._process.args!r} ended: {self._errors.read()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> Self:
+        """Gives itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def ask_peers(part: str, size_mb: int) -> tuple[Rounds, dict[str, str]]:
+    """Asks all peers in turn, round by round; gives also their libraries' versions."""
+    rounds = _ROUNDS.value if size_mb < _LARGE_MB else (_ROUNDS.value + 1) // 2
+    found: Rounds = {name: [] for name in PEERS[part]}
+    report.DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=report.DIRECTORY) as directory, ExitStack() as stack:
+        programs = {}
+        for name, module in PEERS[part].items():
+            place = Path(directory) / module
+            place.mkdir()
+            programs[name] = stack.enter_context(Program(module, size_mb * 10**6, place))
+        for counted in [False, *[True] * rounds]:
+            for name, program in programs.items():
+                answer = program.ask(part)
+                if counted:
+                    found[name].append(answer)
+        versions = {name: text for program in programs.values() for name, text in program.versions.items()}
+    return found, versions
+
+
+def of(rounds: Sequence[Mapping[str, float]], part: str) -> list[float]:
+    """One part's seconds, round by round."""
+    return [each[part] for each in rounds]
+
+
+def median(rounds: Sequence[Mapping[str, float]], *parts: str) -> float:
+    """The median over the rounds of the sum of some parts."""
+    return statistics.median(sum(each[part] for part in parts) for each in rounds)
+
+
+def milliseconds(found: Rounds, *without: str) -> dict[str, dict[str, float]]:
+    """The medians of all parts in ms, as columns of a table; a peer that lacks a part gets none."""
+    names = dict.fromkeys(part for rounds in found.values() for part in rounds[0] if part not in without)
+    return {
+        peer: {f"{part}, ms": 1e3 * median(rounds, part) if part in rounds[0] else float("nan") for part in names}
+        for peer, rounds in found.items()
+    }
+
+
+def measure_lost(size_mb: int) -> list[Target]:
+    """What training loses to a save."""
+    found, versions = ask_peers("lost", size_mb)
+    copy = [1e3 * seconds for seconds in of(found["one memory copy"], "stall")]
+    figures = {peer: [1e3 * seconds for seconds in of(rounds, "lost")] for peer, rounds in found.items()}
+    figures["one memory copy"] = copy
+    columns = milliseconds({peer: rounds for peer, rounds in found.items() if peer != "one memory copy"}, "lost")
+    notes = {
+        "lost": "the call that saves (stall), and what the next step takes beyond a usual one",
+        "later steps": "what the steps after that took beyond usual ones until the save had ended; while it goes on "
+        f"it shares {os.cpu_count()} cores, and the memory, with a step that can use them all",
+        "versions": versions,
+    }
+    report.write(f"checkpointing_lost_{size_mb}MB", "ms", figures, notes, columns)
+    ours, allowed = statistics.median(figures["ours"]), 5 + statistics.median(copy)
+    theirs = {
+        peer: statistics.median(figures[peer]) for peer in PEERS["lost"] if peer not in {"ours", "one memory copy"}
+    }
+    best = min(theirs, key=lambda peer: theirs[peer])
+    return [
+        Target(f"lost, {size_mb} MB: at most 5 ms + a copy = {allowed:,.1f} ms", f"{ours:,.1f} ms", ours <= allowed),
+        Target(
+            f"lost, {size_mb} MB: less than any peer; {best} {theirs[best]:,.1f} ms",
+            f"{ours:,.1f} ms",
+            ours < theirs[best],
+        ),
+    ]
+
+
+def measure_save(size_mb: int) -> list[Target]:
+    """How fast a save is that training waits for."""
+    found, versions = ask_peers("save", size_mb)
+    figures = {peer: [size_mb / seconds for seconds in of(rounds, "whole")] for peer, rounds in found.items()}
+    notes = {
+        "MB/s": "of the whole: ours in one call, with sha256 of the files, digest, fsync and commit; of the others the "
+        "save and, after it, the fsync of their files, and no hash",
+        "parts": "ours may overlap, and what goes on side by side in several threads adds up",
+        "versions": versions,
+    }
+    report.write(f"checkpointing_save_{size_mb}MB", "MB/s", figures, notes, milliseconds(found))
+    if size_mb != _FASTER_MB:
+        return []
+    ours, saver = found["ours"], found["Saver"]
+    ratios = {
+        "the write alone against Saver's": median(saver, "write") / median(ours, "write"),
+        "all but the fsync, so with digest and sha256, against Saver's write": median(saver, "write")
+        / statistics.median(each["whole"] - each["fsync"] for each in ours),
+        "the whole against Saver's write and fsync": median(saver, "whole") / median(ours, "whole"),
+    }
+    return [
+        Target(f"save, {_FASTER_MB} MB: {_FASTER} times as fast, {what}", f"{ratio:.2f}", ratio >= _FASTER)
+        for what, ratio in ratios.items()
+    ]
+
+
+def measure_restore(size_mb: int) -> list[Target]:
+    """How long a restore takes."""
+    found, versions = ask_peers("restore", size_mb)
+    figures = {peer: [1e3 * seconds for seconds in of(rounds, "whole")] for peer, rounds in found.items()}
+    notes = {
+        "check": "the files' sha256, before anything is read from them; ours alone",
+        "digest": "of the restored variables; ours alone",
+        "versions": versions,
+    }
+    report.write(f"checkpointing_restore_{size_mb}MB", "ms", figures, notes, milliseconds(found, "whole"))
+    ours, saver = statistics.median(figures["ours"]), statistics.median(figures["Saver"])
+    return [Target(f"restore, {size_mb} MB: at most Saver's {saver:,.1f} ms", f"{ours:,.1f} ms", ours <= saver)]
+
+
+def train_cnn(save_every_steps: int) -> float:
+    """One run of the program; gives the seconds that it trained and stood still for saves."""
+    with tempfile.TemporaryDirectory(dir=report.DIRECTORY) as directory:
+        options = {
+            "train_dir": directory,
+            "train_steps": _CNN_STEPS.value,
+            "save_every_steps": save_every_steps,
+            "evaluate_every_steps": 0,
+        }
+        command = [
+            sys.executable,
+            str(ROOT / "train_cnn.py"),
+            *[f"--{name}={value}" for name, value in options.items()],
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        [attempt] = history.read(Path(directory))
+    seconds: dict[str, float] = attempt["seconds"]
+    return seconds["train"] + seconds["stalled"]
+
+
+def measure_cnn() -> list[Target]:
+    """How much slower the CNN's own run is with saves.
+
+    Each run has a slow first second and a save at its end, so that these fall out of the difference between two.
+    """
+    allowed = {100: 1.5, 25: 3.5}
+    periods = [0, *allowed]
+    seconds: dict[int, list[float]] = {every: [] for every in periods}
+    report.DIRECTORY.mkdir(parents=True, exist_ok=True)
+    train_cnn(0)  # not counted: it fills the page cache
+    for number in range(_ROUNDS.value):
+        # There and back, so that none is always the one after the same other.
+        for every in reversed(periods) if number % 2 else periods:
+            seconds[every].append(train_cnn(every))
+    names = {every: f"a save every {every} steps" if every else "never" for every in periods}
+    steps = _CNN_STEPS.value
+    figures = {names[every]: [1e3 * each / steps for each in seconds[every]] for every in periods}
+    slower = {every: slowdowns(seconds[every], seconds[0], steps, every) for every in allowed}
+    notes = {
+        "ms a step": f"of {steps}, with the stalls",
+        "% slower than never, round by round": {
+            names[every]: [round(each, 2) for each in slower[every]] for every in slower
+        },
+    }
+    report.write("checkpointing_cnn", "ms a step", figures, notes)
+    return [
+        Target(f"cnn, {names[every]}: at most {most} % slower", f"{statistics.median(slower[every]):.2f} %", met)
+        for every, most in allowed.items()
+        for met in [statistics.median(slower[every]) <= most]
+    ]
+
+
+def slowdowns(seconds: Sequence[float], never: Sequence[float], steps: int, every: int) -> list[float]:
+    """In percent, round by round: what a save costs, against as many steps as there are between two."""
+    saves = steps // every
+    return [
+        100 * ((mine - other) / saves) / (every * other / steps) for mine, other in zip(seconds, never, strict=True)
+    ]
+
+
+def tell(targets: Sequence[Target]) -> None:
+    """Prints the targets, and writes them down."""
+    rows = [{"target": each.wanted, "found": each.found, "": "met" if each.met else "NOT MET"} for each in targets]
+    print(f"\n{tabulate(rows, headers='keys', disable_numparse=True)}")
+    (report.DIRECTORY / "checkpointing_targets.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def main(_: list[str]) -> None:
+    """Measures all parts."""
+    if shutil.which(_PEERS_PYTHON.value) is None and set(_PARTS.value) & set(PEERS):
+        sys.exit(
+            f"{_PEERS_PYTHON.value}: no interpreter with PyTorch and Orbax found: run `make benchmark-checkpointing`, "
+            f"or name one with --peers_python."
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # through all `with` blocks, which clean up
+    measures = {"lost": measure_lost, "save": measure_save, "restore": measure_restore}
+    targets: list[Target] = []
+    for size in map(int, _SIZES.value):
+        for part, measure in measures.items():
+            if part in _PARTS.value:
+                targets += measure(size)
+    if "cnn" in _PARTS.value:
+        targets += measure_cnn()
+    tell(targets)
+
+
+if __name__ == "__main__":
+    app.run(main)

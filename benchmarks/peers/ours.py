@@ -1,0 +1,101 @@
+"""CheckpointManager: the save in the background, as it is by default; ours_foreground.py does not."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import protocol
+from benchmarks.peers.protocol import Seconds, seconds_of
+from benchmarks.peers.tensorflow_state import TensorFlowState
+from checkpointing import layout, manifest, resume, retirement
+from checkpointing.manager import CheckpointManager
+from checkpointing.rotation import Retention
+from checkpointing.snapshot import Snapshot
+
+_SETTINGS = {"model": "benchmark"}
+_KEEP_ALL = Retention(max_to_keep=0, keep_checkpoint_every_n_hours=10_000)
+
+
+class Parts:
+    """Adds up the seconds inside functions, which are replaced by ones that are timed."""
+
+    def __init__(self) -> None:
+        """Nothing is timed yet."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def time(self, label: str, owner: Any, name: str) -> None:  # noqa: ANN401 - a module or a class
+        """Times `owner.name` from now on; where calls go on side by side, their seconds add up."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes and gives
+            started = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                self.seconds[label] += time.perf_counter() - started
+
+        setattr(owner, name, timed)
+
+
+class Ours(TensorFlowState):
+    """CheckpointManager's save_if_due, save and restore."""
+
+    in_background = True
+
+    def __init__(self, size: int, directory: Path) -> None:
+        """Opens a manager that saves whenever it is asked."""
+        super().__init__(size, directory)
+        self._parts = Parts()
+        self._parts.time("write", Snapshot, "write")
+        self._parts.time("examine", Snapshot, "examine")
+        self._parts.time("digest", Snapshot, "digest_of_variables")
+        self._parts.time("hash", manifest, "describe_files")
+        self._parts.time("fsync", os, "fsync")
+        self._manager = CheckpointManager(
+            self.session.graph,
+            resume.find_start(directory, _SETTINGS),
+            variables=[self.counter, *self.variables],
+            step=self.counter,
+            retention=_KEEP_ALL,
+            save_every_steps=1,
+            save_in_background=self.in_background,
+        )
+
+    def begin_save(self) -> None:
+        """Saves as training does."""
+        self._manager.save_if_due(self.session)
+
+    def saving(self) -> bool:
+        """Until the checkpoint is committed and all is tidy."""
+        return self._manager._writer.has_job and not self._manager._writer.done()  # noqa: SLF001 - training need not know
+
+    def save(self) -> Seconds:
+        """Saves and waits; says where the time went."""
+        self._parts.seconds.clear()
+        whole = seconds_of(lambda: self._manager.save(self.session))
+        parts = {name: self._parts.seconds[name] for name in ("write", "examine", "hash", "fsync")}
+        return {**parts, "whole": whole}
+
+    def restore(self) -> Seconds:
+        """Finds where to go on, which checks the files' sha256, and restores, which checks the state's digest."""
+        self._manager.start.close()
+        self._parts.seconds.clear()
+        find = seconds_of(self._find_start)
+        restore = seconds_of(lambda: self._manager.restore(self.session))
+        digest = self._parts.seconds["digest"]
+        return {"check": find, "read": restore - digest, "digest": digest, "whole": find + restore}
+
+    def _find_start(self) -> None:
+        self._manager.start = resume.find_start(self.directory, _SETTINGS)
+
+    def forget(self) -> None:
+        """Deletes all checkpoints."""
+        for step in layout.steps_with(self.directory, "manifest.json"):
+            retirement.retire(layout.prefix(self.directory, step))
+
+
+if __name__ == "__main__":
+    protocol.serve(Ours)
