@@ -16,7 +16,7 @@ farmhash64 of its bytes, as TensorFlow's Fingerprint op gives it. It is taken in
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,26 +50,24 @@ class Snapshot:
           variables: the state; their shapes must be known.
           shards: how many data files to write; never more than there are variables.
         """
-        names = [variable.op.name for variable in variables]
-        self._labels = [f"{each.op.name} {each.dtype.base_dtype.name} {each.shape.as_list()}" for each in variables]
+        groups = _balanced({variable.op.name: variable for variable in variables}, shards)
         with tf.name_scope("snapshot"):
-            shadows = [_shadow(variable) for variable in variables]
-            shared = [
-                shadow.assign(_value(variable), read_value=False)
-                for shadow, variable in zip(shadows, variables, strict=True)
-            ]
-            self._take = tf.group(*shared)
-            self._release = tf.group(
-                *[tf.raw_ops.DestroyResourceOp(resource=shadow.handle, ignore_lookup_error=True) for shadow in shadows]
+            shadows = {variable.op.name: _shadow(variable) for variable in variables}
+            self._take = tf.group(
+                *[shadows[each.op.name].assign(_value(each), read_value=False) for each in variables],
             )
+            self._release = tf.group(
+                *[
+                    tf.raw_ops.DestroyResourceOp(resource=shadow.handle, ignore_lookup_error=True)
+                    for shadow in shadows.values()
+                ]
+            )
+            floats = [name for name in shadows if shadows[name].dtype.is_floating]
+            self._finite = {name: tf.reduce_all(tf.math.is_finite(shadows[name])) for name in floats}
             self._of_shadows = _fingerprints(shadows)
-            self._of_variables = _fingerprints(variables)
-            floats = [(name, shadow) for name, shadow in zip(names, shadows, strict=True) if shadow.dtype.is_floating]
-            self._finite = {name: tf.reduce_all(tf.math.is_finite(shadow)) for name, shadow in floats}
-            groups = _balanced(dict(zip(names, variables, strict=True)), shards)
+            self._of_variables = [_fingerprints(group) for group in groups]
             self._restorers = [tf.compat.v1.train.Saver(group) for group in groups]
-            shadow_of = dict(zip(names, shadows, strict=True))
-            self._savers = [tf.compat.v1.train.Saver({name: shadow_of[name] for name in group}) for group in groups]
+            self._savers = [tf.compat.v1.train.Saver({name: shadows[name] for name in group}) for group in groups]
             self._parts = tf.compat.v1.placeholder(tf.string, [None], name="parts")
             self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")
             self._merge = tf.raw_ops.MergeV2Checkpoints(
@@ -87,15 +85,13 @@ class Snapshot:
     def examine(self, session: tf.compat.v1.Session) -> Examination:
         """Looks at the snapshot."""
         finite, fingerprints = session.run([self._finite, self._of_shadows], options=_HERE)
-        return Examination(self._digest(fingerprints), sorted(name for name in finite if not finite[name]))
+        return Examination(_digest(fingerprints), sorted(name for name in finite if not finite[name]))
 
     def digest_of_variables(self, session: tf.compat.v1.Session) -> str:
         """The digest of the variables as they are now."""
-        return self._digest(session.run(self._of_variables, options=_HERE))
-
-    def _digest(self, fingerprints: Sequence[np.ndarray[Any, Any]]) -> str:
-        lines = [f"{label} {found.tobytes().hex()}\n" for label, found in zip(self._labels, fingerprints, strict=True)]
-        return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+        with ThreadPoolExecutor(len(self._of_variables)) as pool:
+            found = pool.map(lambda group: session.run(group, options=_HERE), self._of_variables)
+            return _digest({label: fingerprint for group in found for label, fingerprint in group.items()})
 
     def write(self, session: tf.compat.v1.Session, prefix: Path, *, side_by_side: bool) -> None:
         """Writes the snapshot's data and index files, as Saver does, its shards at the same time if asked to.
@@ -136,8 +132,6 @@ def _save(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, prefix
 
 
 def _shadow(variable: tf.Variable) -> tf.Variable:
-    if not variable.shape.is_fully_defined():
-        raise ValueError(f"{variable.op.name}: shape {variable.shape} found, one that is known wanted.")
     zeros = tf.zeros(variable.shape, variable.dtype.base_dtype)
     return tf.compat.v1.Variable(zeros, trainable=False, collections=[], use_resource=True, name=variable.op.name)
 
@@ -148,10 +142,19 @@ def _value(variable: tf.Variable) -> tf.Tensor:
     return tf.raw_ops.DeepCopy(x=variable.read_value())
 
 
-def _fingerprints(variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """Eight bytes for each variable."""
-    rows = [tf.reshape(variable.read_value(), [1, -1]) for variable in variables]
-    return [tf.raw_ops.Fingerprint(data=row, method="farmhash64") for row in rows]
+def _fingerprints(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    """Eight bytes for each variable, by its name, dtype and shape."""
+    return {
+        f"{name} {variable.dtype.base_dtype.name} {variable.shape.as_list()}": tf.raw_ops.Fingerprint(
+            data=tf.reshape(variable.read_value(), [1, -1]), method="farmhash64"
+        )
+        for name, variable in variables.items()
+    }
+
+
+def _digest(fingerprints: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    lines = [f"{label} {fingerprint.tobytes().hex()}\n" for label, fingerprint in fingerprints.items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def _balanced(variables: dict[str, tf.Variable], shards: int) -> list[dict[str, tf.Variable]]:
@@ -166,5 +169,11 @@ def _balanced(variables: dict[str, tf.Variable], shards: int) -> list[dict[str, 
 
 
 def size(variable: tf.Variable) -> int:
-    """Its bytes."""
+    """Its bytes.
+
+    Raises:
+      ValueError: nobody knows, for its shape is not fixed.
+    """
+    if not variable.shape.is_fully_defined():
+        raise ValueError(f"{variable.op.name}: shape {variable.shape} found, one that is known wanted.")
     return int(variable.shape.num_elements() * variable.dtype.base_dtype.size)
