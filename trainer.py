@@ -112,9 +112,14 @@ class Run:
           CheckpointError, NonFiniteLossError: in one sentence, what is wrong and what to do.
           Interrupted: a signal came before there was anything to save.
         """
-        with self._checkpoints, graph.open_session(self._graph, self._settings.threads) as session:
-            with self._stop.at_once():
-                first_step, unfinished = self._restore(session)
+        # Last in, first out: the session stays open until the writer has ended.
+        with graph.open_session(self._graph, self._settings.threads) as session, self._checkpoints:
+            try:
+                with self._stop.at_once():
+                    first_step, unfinished = self._restore(session)
+            except Interrupted as signal:
+                self._history.end_attempt(f"stopped by {signal}")
+                raise
             try:
                 return self._train_and_export(session, first_step, unfinished)
             except Exception as error:
@@ -204,9 +209,10 @@ class Run:
 
     def _about_nonfinite(self, error: Exception) -> str:
         rolled_back = self._settings.on_nonfinite == "rollback"
-        told = f"{error}, {_MAX_ROLLBACKS} rollbacks notwithstanding, so it is no chance" if rolled_back else f"{error}"
-        advice = "try a lower --learning_rate in a new --train_dir"
-        return f"{told}; {self._checkpoints.last_good()}: {advice}."
+        told = f"{_MAX_ROLLBACKS} rollbacks notwithstanding, so by no chance, {error}" if rolled_back else f"{error}"
+        if isinstance(error, NonFiniteLossError):
+            told = f"{told}; {self._checkpoints.last_good()}"
+        return f"{told}: try a lower --learning_rate in a new --train_dir."
 
     def _roll_back(self, session: tf.compat.v1.Session, before: int, error: Exception) -> int:
         """Goes back to the newest checkpoint from before that step; gives its step."""

@@ -71,7 +71,8 @@ def unpin(prefix: Path) -> None:
 
 
 def _check_is_ours(prefix: Path) -> None:
-    if layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists():
+    going = layout.incomplete_path(prefix).exists()  # being deleted by the run
+    if layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists() and not going:
         return
     there = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
     listed = ", ".join(layout.prefix(prefix.parent, step).name for step in there) or "none"

@@ -60,8 +60,8 @@ class History:
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         """Nothing is read or written before an attempt begins; the clock gives seconds since 1970."""
-        self._metrics = Journal(directory / layout.METRICS)
-        self._ended = Journal(directory / layout.HISTORY)
+        self._metrics = Journal(directory / layout.METRICS, lambda record: isinstance(record.get("step"), int))
+        self._ended = Journal(directory / layout.HISTORY, _is_attempt)
         self._path = directory / layout.ATTEMPT
         self._clock = clock
         self._unwritten: list[Record] = []
@@ -219,13 +219,18 @@ def _read(path: Path) -> Record | None:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in _KINDS.items())
-    return record if whole and all(isinstance(value, float) for value in record["seconds"].values()) else None
+    return record if isinstance(record, dict) and _is_attempt(record) else None
+
+
+def _is_attempt(record: Record) -> bool:
+    if not all(isinstance(record.get(name), kind) for name, kind in _KINDS.items()):
+        return False
+    return all(isinstance(value, float) for value in record["seconds"].values())
 
 
 def read(directory: Path) -> list[Record]:
     """The attempts of a run, the one under way last; changes nothing."""
-    attempts = Journal(directory / layout.HISTORY).records()
+    attempts = Journal(directory / layout.HISTORY, _is_attempt).records()
     under_way = _read(directory / layout.ATTEMPT)
     if under_way is None or any(each["started_at"] == under_way["started_at"] for each in attempts):
         return attempts

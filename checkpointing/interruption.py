@@ -48,9 +48,9 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Inside the block a signal raises Interrupted in the middle of whatever goes on."""
-        self.check()
         before, self._at_once = self._at_once, True
         try:
+            self.check()  # after that: a signal between the two would be heard at the end only
             yield
         except Interrupted as interrupted:
             _log.info("stopped by %s: all that there was to save is saved", interrupted)

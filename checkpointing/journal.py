@@ -20,16 +20,22 @@ Record = dict[str, Any]
 class Journal:
     """Appends records to a file; a line that a crash cut short is no record."""
 
-    def __init__(self, path: Path) -> None:
-        """The file is made by the first append."""
+    def __init__(self, path: Path, is_whole: Callable[[Record], bool] = lambda _: True) -> None:
+        """The file is made by the first append.
+
+        Args:
+          path: the file.
+          is_whole: whether an object is a record; one that a flipped bit has changed may not be.
+        """
         self.path = path
+        self._is_whole = is_whole
 
     def records(self) -> list[Record]:
         """The whole records, in order."""
         if not self.path.exists():
             return []
         found = [_parsed(line) for line in self.path.read_bytes().split(b"\n")]
-        return [record for record in found if record is not None]
+        return [record for record in found if record is not None and self._is_whole(record)]
 
     def rewind(self, keep: Callable[[Record], bool] = lambda _: True, add: Sequence[Record] = ()) -> list[Record]:
         """Drops lines cut short and the records that `keep` refuses, and adds others, in one atomic step.

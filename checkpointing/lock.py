@@ -7,6 +7,7 @@ The kernel holds the lock (flock) as long as the owner's process lives, so a dea
 the file says of host and process is for the message alone.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -51,7 +52,22 @@ class Lock:
 
 def _take(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        descriptor = _open_locked(path)
+        if _is_at(path, descriptor):
+            break
+        os.close(descriptor)  # deleted between opening and locking
+    try:
+        durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_locked(path: Path) -> int:
+    """Opens the file and locks it, if that is possible at all."""
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,16 +78,13 @@ def _take(path: Path) -> int:
             )
             raise CheckpointError(message) from None
         except OSError as error:
+            # NFS wants the file open for writing, which would keep a disk from being made read-only.
+            if error.errno == errno.EBADF and flags == os.O_RDONLY:
+                os.close(descriptor)
+                continue
             _log.warning("%s: cannot be locked (%s): make sure that no second run uses it", path.parent, error.strerror)
-        if _is_at(path, descriptor):
-            break
-        os.close(descriptor)  # deleted between opening and locking
-    try:
-        durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return descriptor
+    raise AssertionError("the second round returns or raises")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

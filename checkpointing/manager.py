@@ -58,7 +58,7 @@ class CheckpointManager:
         save_in_background: bool = True,
         max_failed_saves: int = 10,
         before_commit: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Adds Savers to the graph.
 
@@ -70,7 +70,7 @@ class CheckpointManager:
           retention: which checkpoints to keep.
           sharded: a data file for each core, also where the state is small; a large one has them anyway.
           save_relative_paths: whether the state file holds names or absolute paths, as Saver's option.
-          save_every_steps: a save is due at each multiple; 0 for never.
+          save_every_steps: a save is due whenever a multiple is reached or passed; 0 for never.
           save_every_seconds: and when so long has passed since the last one; 0 for never, "auto" for the interval of
             Young and Daly.
           mean_seconds_between_failures: what that interval is computed from, besides the measured cost of a save.
@@ -78,7 +78,7 @@ class CheckpointManager:
           max_failed_saves: so many saves in a row may fail before the run does.
           before_commit: called before a checkpoint is committed, to sync whatever it must not be ahead of; from the
             thread that writes.
-          clock: seconds since 1970.
+          clock: seconds, which only ever grow.
         """
         self.start = start
         self.seconds_saving = 0.0
@@ -88,11 +88,12 @@ class CheckpointManager:
         self._retention = retention
         self._save_relative_paths = save_relative_paths
         self._save_every_steps = save_every_steps
-        self._save_every_seconds = save_every_seconds
+        self._save_every_seconds = save_every_seconds if save_every_seconds == "auto" else float(save_every_seconds)
         self._mean_seconds_between_failures = mean_seconds_between_failures
         self._in_background = save_in_background
         self._max_failed_saves = max_failed_saves
         self._failed_saves = 0
+        self._last_step = 0
         self._before_commit = before_commit
         self._clock = clock
         self._opened_at = self._last_saved_at = clock()
@@ -121,13 +122,25 @@ class CheckpointManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes."""
-        self.close()
+        """Closes; what became of the last save is told, but does not hide the error that is under way."""
+        try:
+            self.close()
+        except (CheckpointError, OSError, tf.errors.OpError) as failed:
+            if error is None:
+                raise
+            _log.warning("%s", failed)
 
     def close(self) -> None:
-        """Waits for what is being written, and lets another run have the train_dir."""
-        self._writer.close()
-        self.start.close()
+        """Waits for what is being written, and lets another run have the train_dir.
+
+        Raises:
+          CheckpointError: what that save ended with, as `save_if_due` would.
+        """
+        try:
+            self._settle()
+        finally:
+            self._writer.close()
+            self.start.close()
 
     def restore(self, session: tf.compat.v1.Session) -> None:
         """Puts every variable at its value in the checkpoint where the run goes on; does nothing in a new train_dir.
@@ -146,6 +159,7 @@ class CheckpointManager:
             # A crash may have come between a commit and what follows it, and fewer may be wanted now. Not before the
             # one that stays in any case has proved to be good.
             self._tidy_up()
+            self._last_step = int(session.run(self._step))
             return
 
     def _restore(self, session: tf.compat.v1.Session, prefix: Path, wanted: Manifest | None) -> None:
@@ -156,6 +170,8 @@ class CheckpointManager:
                 if wanted is None:
                     _read_everything(reader)
                 self._snapshot.restore(session, plain)
+        except tf.errors.ResourceExhaustedError as error:
+            raise CheckpointError(f"{prefix}: no memory to restore it ({reason(error)}).") from error
         # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
         except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
@@ -179,20 +195,30 @@ class CheckpointManager:
                 raise CheckpointError(message)
 
     def roll_back(self, session: tf.compat.v1.Session, before: int) -> Path:
-        """Restores the newest complete checkpoint of a step smaller than `before`; the newer ones stay.
+        """Restores the newest complete checkpoint of a step smaller than `before`; newer ones go to quarantine.
 
         Raises:
           CheckpointError: there is none.
         """
-        self._writer.wait()
-        for step in reversed(layout.steps_with(self._directory, "manifest.json")):
+        with suppress(NonFiniteError, NotSavedError):
+            self._settle()
+        steps = layout.steps_with(self._directory, "manifest.json")
+        for step in reversed([step for step in steps if step < before]):
             prefix = layout.prefix(self._directory, step)
-            if step < before:
-                with suppress(DamagedError):
-                    found = Manifest.read(layout.manifest_path(prefix))
-                    manifest.check_files(prefix, found)
-                    self._restore(session, prefix, found)
-                    return prefix
+            try:
+                found = Manifest.read(layout.manifest_path(prefix))
+                manifest.check_files(prefix, found)
+                self._restore(session, prefix, found)
+            except DamagedError as error:
+                _log.warning("%s", error)
+                continue
+            # Their steps are made again, and saved anew; and nobody goes on from what may be spoilt.
+            for newer in steps[steps.index(step) + 1 :]:
+                newer_prefix = layout.prefix(self._directory, newer)
+                set_aside(newer_prefix, f"{newer_prefix.name}: the run went back from it to step {step}")
+            self._tidy_up()
+            self._last_step = step
+            return prefix
         raise CheckpointError(f"{self._directory}: no checkpoint from before step {before} to go back to.")
 
     def save_if_due(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
@@ -207,8 +233,10 @@ class CheckpointManager:
         """
         if self._writer.done():
             self._settle()
-        step = int(session.run(self._step))
-        steps_due = self._save_every_steps > 0 and step % self._save_every_steps == 0
+        step, last = int(session.run(self._step)), self._last_step
+        self._last_step = step
+        every = self._save_every_steps
+        steps_due = every > 0 and step // every > last // every
         if steps_due or 0 < self._seconds_between_saves() <= self._clock() - self._last_saved_at:
             self._settle()
             self._begin(session, step, score)
@@ -244,17 +272,24 @@ class CheckpointManager:
         if isinstance(error, NotSavedError):
             message = f"{error}; {self.last_good()}. Mend that, and run the same command again."
             raise NotSavedError(message) from error
-        self._heed(error)
+        if error is not None:
+            self._heed(error)
         return prefix
 
     def _begin(self, session: tf.compat.v1.Session, step: int, score: float | None) -> None:
         """Takes the snapshot and leaves it to the writer."""
         self._last_saved_at = self._clock()
-        if layout.manifest_path(layout.prefix(self._directory, step)).exists():
+        if self._is_saved(layout.prefix(self._directory, step)):
             return
         self._snapshot.take(session)
         training_seconds = self._training_seconds()
         self._writer.start(lambda: self._write(session, step, score, training_seconds))
+
+    def _is_saved(self, prefix: Path) -> bool:
+        """Whether the state is on the disk already: committed, or adopted from a plain Saver under this very name."""
+        with suppress(OSError):  # the disk's troubles are the writer's
+            return prefix == self.start.prefix or layout.manifest_path(prefix).exists()
+        return False
 
     def _settle(self) -> None:
         """Waits for the save that is under way, if one is, and draws the consequences of how it ends."""
@@ -273,10 +308,8 @@ class CheckpointManager:
             raise error
         self._failed_saves += 1
         if self._failed_saves > self._max_failed_saves:
-            message = (
-                f"{error}, as did the {self._failed_saves - 1} saves before it; {self.last_good()}. "
-                f"Mend that, and run the same command again."
-            )
+            as_before = f", as did the {self._failed_saves - 1} saves before it" if self._failed_saves > 1 else ""
+            message = f"{error}{as_before}; {self.last_good()}. Mend that, and run the same command again."
             raise NotSavedError(message) from error
         if self._failed_saves == 1:
             _log.warning(
@@ -285,8 +318,12 @@ class CheckpointManager:
             )
 
     def last_good(self) -> str:
-        """Says which checkpoint a run would go on from."""
-        steps = layout.steps_with(self._directory, "manifest.json") if self._directory.is_dir() else []
+        """Says which checkpoint a run would go on from, once the save that is under way has ended."""
+        self._writer.join()
+        try:
+            steps = layout.steps_with(self._directory, "manifest.json") if self._directory.is_dir() else []
+        except OSError as error:
+            return f"the train_dir cannot be read ({reason(error)})"
         if not steps:
             return "there is no complete checkpoint yet"
         return f"the last complete checkpoint is {layout.prefix(self._directory, steps[-1])}"
@@ -304,8 +341,8 @@ class CheckpointManager:
             raise NotSavedError(f"{prefix}: could not be saved ({reason(error)})") from error
         finally:
             self._snapshot.release(session)
-            self._last_save_seconds = time.perf_counter() - began
-            self.seconds_saving += self._last_save_seconds
+            self.seconds_saving += time.perf_counter() - began
+        self._last_save_seconds = time.perf_counter() - began
         _log.info("saved %s", prefix)
         self._tidy_up()
 
@@ -337,7 +374,7 @@ class CheckpointManager:
             settings=self.start.settings,
             code=self.start.code,
             started_from=self.start.started_from,
-            saved_at=self._clock(),
+            saved_at=time.time(),
             training_seconds=training_seconds,
             versions=manifest.versions(),
         )
@@ -386,7 +423,8 @@ def _check_space(directory: Path, wanted: int) -> None:
 def _remove_what_was_written(prefix: Path) -> None:
     """After a failed save gives back the disk's space; what cannot be deleted now, the next start sweeps."""
     with suppress(OSError):
-        retirement.retire(prefix)
+        if layout.incomplete_path(prefix).exists():  # without our mark, what lies there is not ours
+            retirement.delete(prefix)
 
 
 def _read_everything(reader: tf.compat.v1.train.NewCheckpointReader) -> None:

@@ -1,5 +1,6 @@
 """The commit record of a checkpoint: which files make it up, and which run made it."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -68,8 +69,9 @@ class Manifest:
             if record["step"] != layout.step_of(path.name):
                 raise DamagedError(f"{path.name}: step {record['step']} found in it")
             return cls(**record)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         except (
-            OSError,
             ValueError,
             LookupError,
             TypeError,
@@ -77,6 +79,13 @@ class Manifest:
             RecursionError,
         ) as error:  # no JSON, or not of this shape
             raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    """What a disk that fails takes is damaged; what may not be read just now is not."""
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        return CheckpointError(f"{path}: cannot be read ({reason(error)}); see to it, and run the same command again.")
+    return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
 
 
 def _sha256(record: Mapping[str, Any]) -> str:
@@ -118,11 +127,11 @@ def check_files(prefix: Path, manifest: Manifest, *, large_ones_too: bool = True
     try:
         found = describe_files(paths, HASHING_THREADS)
     except OSError as error:
-        raise DamagedError(f"{prefix.name}: cannot be read ({reason(error)})") from error
+        raise _unreadable(prefix, error) from error
     for path in paths:
         if found[path.name] != manifest.files[path.name]:
             raise DamagedError(
-                f"{path.name}: some of its bytes have changed: its sha256 is not the one in the manifest"
+                f"{path.name}: some of its bytes have changed, its sha256 is not the one in the manifest"
             )
 
 
@@ -134,6 +143,8 @@ def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:
             manifests.append(Manifest.read(layout.manifest_path(layout.prefix(directory, step))))
         except DamagedError as error:
             damaged[step] = error
+        except CheckpointError:  # another version's: left alone
+            continue
     return manifests, damaged
 
 

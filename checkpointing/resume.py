@@ -92,7 +92,7 @@ def find_start(
     Raises:
       CheckpointError: another run holds it, other settings, only damaged checkpoints, none where restore_from points.
     """
-    if restore_from is not None:
+    if restore_from is not None and not (directory.is_dir() and layout.steps_with(directory, "manifest.json")):
         _check_is_checkpoint(restore_from)
     try:
         durable.make_directory(directory)
@@ -162,7 +162,7 @@ def _search(
     if damaged:
         listed = "; ".join(str(error) for _, error in sorted(damaged.items()))
         raise CheckpointError(
-            f"{directory}: only damaged checkpoints found ({listed}): nothing was changed; put a good copy back, "
+            f"{directory}: only damaged checkpoints found ({listed}): they stay where they are; put a good copy back, "
             f"or give a new --train_dir to start from the beginning."
         )
     return None, {}
@@ -172,7 +172,7 @@ def _quarantine(directory: Path, newest: Manifest, damaged: Mapping[int, Damaged
     """Sets aside what is damaged, for there is a complete one to go on from."""
     for step, problem in sorted(damaged.items()):
         steps = "1 step is" if step == newest.step + 1 else f"{step - newest.step} steps are"
-        set_aside(layout.prefix(directory, step), f"{problem}: {steps} to be made again, from step {newest.step}")
+        set_aside(layout.prefix(directory, step), f"{problem}; {steps} to be made again, from step {newest.step}")
 
 
 def step_back(directory: Path, why: str) -> int | None:
@@ -183,11 +183,14 @@ def step_back(directory: Path, why: str) -> int | None:
     """
     lock = Lock(directory)
     try:
-        steps = layout.steps_with(directory, "manifest.json")
-        if len(steps) < 2:  # noqa: PLR2004 - the one set aside, and the one before
-            return None
-        set_aside(layout.prefix(directory, steps[-1]), f"{layout.prefix(directory, steps[-1]).name}: {why}")
-        return steps[-2]
+        newest = layout.steps_with(directory, "manifest.json")[-1]
+        before, _ = _search(directory, {newest: DamagedError(why)})
+        assert before is not None, "it raises where nothing is left"
+        set_aside(layout.prefix(directory, newest), f"{layout.prefix(directory, newest).name}: {why}")
+    except (CheckpointError, IndexError):  # none before it that is complete, or none at all
+        return None
+    else:
+        return before.step
     finally:
         lock.release()
 
@@ -221,17 +224,23 @@ def _go_on(start: Start, newest: Manifest, restore_from: Path | None, may_grow: 
     directory = start.directory
     _check_settings(start, newest, may_grow)
     prefix = layout.prefix(directory, newest.step)
-    if (
-        restore_from is not None
-        and restore_from.resolve() != prefix.resolve()
-        and file_sha256(layout.index_path(restore_from)) != newest.started_from
-    ):
+    if restore_from is not None and restore_from.resolve() != prefix.resolve():
+        _check_started_from(restore_from, directory, newest)
+    return replace(start, prefix=prefix, newest=newest, started_from=newest.started_from)
+
+
+def _check_started_from(restore_from: Path, directory: Path, newest: Manifest) -> None:
+    """Whether this run began at that checkpoint; if its owner has deleted it meanwhile, that is taken to be so."""
+    if newest.started_from is not None and not layout.index_path(restore_from).is_file():
+        _log.warning("%s: is gone; going on from the run's own step %d", restore_from, newest.step)
+        return
+    _check_is_checkpoint(restore_from)
+    if file_sha256(layout.index_path(restore_from)) != newest.started_from:
         message = (
             f"{directory}: checkpoints up to step {newest.step} found, which did not start from {restore_from}: "
             f"give a new --train_dir to start from there, or leave out --restore_from to go on from step {newest.step}."
         )
         raise CheckpointError(message)
-    return replace(start, prefix=prefix, newest=newest, started_from=newest.started_from)
 
 
 def _start_elsewhere(start: Start, restore_from: Path) -> Start:
@@ -253,7 +262,20 @@ def _adopt_or_begin(start: Start) -> Start:
         _log.info("%s: adopted: made by a plain Saver, so its settings are taken to be those of now", foreign[-1])
         *older, prefix = foreign
         return replace(start, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
+    unreadable = [path.name for path in start.directory.iterdir() if _hints_at_a_checkpoint(path)]
+    if unreadable:
+        message = (
+            f"{start.directory}: {min(unreadable)} found, but no .index file that goes with it: a checkpoint was "
+            f"damaged, or made in TensorFlow's format V1, which is not adopted; give a new --train_dir to start from "
+            f"the beginning."
+        )
+        raise CheckpointError(message)
     return start
+
+
+def _hints_at_a_checkpoint(path: Path) -> bool:
+    """Whether somebody's work may lie here although no checkpoint is found."""
+    return path.is_file() and (path.name == layout.STATE_FILE or path.suffix == ".meta" or ".data-" in path.name)
 
 
 def _check_quarantine_is_not_all(directory: Path) -> None:

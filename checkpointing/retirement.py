@@ -39,13 +39,22 @@ def kept(directory: Path, manifests: list[Manifest], retention: Retention) -> di
 
 def retire(prefix: Path) -> None:
     """Deletes a checkpoint, its manifest first: from then on it does not exist."""
-    directory, mark = prefix.parent, layout.incomplete_path(prefix)
+    mark = layout.incomplete_path(prefix)
     durable.write(mark, b"")
-    durable.sync(directory)
+    if layout.pinned_path(prefix).exists():  # meanwhile; whoever pins looks for the mark in turn
+        durable.delete([mark])
+        return
+    durable.sync(prefix.parent)
+    delete(prefix)
+
+
+def delete(prefix: Path) -> None:
+    """Deletes what carries the mark, and the mark last."""
+    mark = layout.incomplete_path(prefix)
     durable.delete([layout.manifest_path(prefix)])
-    durable.sync(directory)
+    durable.sync(prefix.parent)
     durable.delete(path for path in layout.files_of(prefix) if path != mark)
-    durable.sync(directory)  # or the mark could be gone after a power cut, and the files not
+    durable.sync(prefix.parent)  # or the mark could be gone after a power cut, and the files not
     durable.delete([mark])
 
 

@@ -50,6 +50,9 @@ class Snapshot:
           variables: the state; their shapes must be known.
           shards: how many data files to write; never more than there are variables.
         """
+        for variable in variables:
+            if getattr(variable, "_save_slice_info", None) is not None:
+                raise ValueError(f"{variable.op.name}: part of a partitioned variable found, whole ones wanted.")
         groups = _balanced({variable.op.name: variable for variable in variables}, shards)
         with tf.name_scope("snapshot"):
             shadows = {variable.op.name: _shadow(variable) for variable in variables}

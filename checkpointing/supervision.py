@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -109,8 +109,9 @@ def supervise_run(train_dir: Path, max_restarts: int) -> int:
     command = [sys.executable, *sys.orig_argv[1:], "--max_restarts=0"]
 
     def newest_step() -> int | None:
-        steps = layout.steps_with(train_dir, "manifest.json") if train_dir.is_dir() else []
-        return steps[-1] if steps else None
+        with suppress(OSError):  # a disk in trouble shows no checkpoint
+            return max(layout.steps_with(train_dir, "manifest.json"), default=None)
+        return None
 
     return supervise(
         command,

@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 # As Unix counts: a third of the share of a thread that trains, where both want a core. The lowest, 19, would leave the
 # writer next to nothing on a busy machine, and training waiting for it at the next save.
@@ -31,12 +32,13 @@ class Writer:
         if self._thread is not None:
             self._job = self._thread.submit(job)
             return
-        self._job = Future()
+        done: Future[None] = Future()
         try:
             job()
-            self._job.set_result(None)
+            done.set_result(None)
         except Exception as error:  # noqa: BLE001 - given to whoever waits, as from the thread
-            self._job.set_exception(error)
+            done.set_exception(error)
+        self._job = done  # not before: whoever was interrupted in the job must not wait for it
 
     @property
     def has_job(self) -> bool:
@@ -49,8 +51,14 @@ class Writer:
 
     def wait(self) -> BaseException | None:
         """Waits for the job, if there is one; gives what it raised."""
-        job, self._job = self._job, None
-        return job.exception() if job else None
+        error = self._job.exception() if self._job else None
+        self._job = None  # not before: whoever was interrupted in waiting must wait again
+        return error
+
+    def join(self) -> None:
+        """Waits until the job, if there is one, is over; it is still to be waited for."""
+        if self._job is not None:
+            wait([self._job])
 
     def close(self) -> None:
         """Waits for what is being written, and ends the thread."""
@@ -61,4 +69,5 @@ class Writer:
 def _yield_to_training() -> None:
     """Lets the threads that train go first; to Linux each thread has a priority of its own."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        with suppress(OSError):  # some sandboxes forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -68,7 +68,11 @@ class Settings:
         "newest checkpoints to keep; 0 for all", 5, at_least=0, at_most=10**6, changes_weights=False
     )
     keep_best: int = setting(
-        "and so many with the best validation accuracy", 1, at_least=0, at_most=10**6, changes_weights=False
+        "and so many with the best validation accuracy, of those saved where it was validated",
+        1,
+        at_least=0,
+        at_most=10**6,
+        changes_weights=False,
     )
     keep_checkpoint_every_n_hours: float = setting(
         "keep one for good every so many hours of training", 10_000.0, at_least=0.001, changes_weights=False

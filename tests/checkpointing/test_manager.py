@@ -390,13 +390,18 @@ def test_the_best_and_the_pinned_are_kept(tmp_path):
 
 
 def test_rolling_back_restores_an_older_state(tmp_path):
-    """The newest from before a step; what is newer stays."""
+    """The newest from before a step; what is newer is nothing to go on from."""
     counter = Counter(tmp_path).count(3, save=True)
     wanted = Counter(tmp_path).state()
     counter = OPEN[tmp_path].count(2, save=True)
     assert counter.manager.roll_back(counter.session, before=4).name == "model.ckpt-3"
     assert counter.state() == wanted
-    assert kept(tmp_path) == [1, 2, 3, 4, 5]
+    assert kept(tmp_path) == [1, 2, 3]
+    assert (
+        (tmp_path / "quarantine" / "model.ckpt-5" / "reason.txt").read_text().endswith("went back from it to step 3\n")
+    )
+    counter.count(1, save=True)
+    assert kept(tmp_path) == [1, 2, 3, 4]
     with pytest.raises(CheckpointError, match="no checkpoint from before step 1"):
         counter.manager.roll_back(counter.session, before=1)
 
@@ -500,3 +505,81 @@ def test_arrays_come_back_to_the_last_bit(tmp_path):
     """What is restored is what was saved, not merely close to it."""
     saved = Counter(tmp_path).count(7).count(1, save=True).state()
     assert np.array_equal(Counter(tmp_path).state()[1], saved[1])
+
+
+def test_a_failed_save_deletes_nothing_of_somebody_elses(tmp_path, monkeypatch):
+    """Not even where the adopted checkpoint has the very name of the one that could not be saved."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        step = tf.compat.v1.get_variable("global_step", initializer=tf.constant(3, tf.int64))
+        value = tf.compat.v1.get_variable("value", initializer=[1.0, 2.0, 3.0])
+        session.run([step.initializer, value.initializer])
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"), global_step=3)
+    counter = Counter(tmp_path)
+    theirs = {path: path.read_bytes() for path in tmp_path.glob("model.ckpt-3.*")}
+    monkeypatch.setattr(durable, "free_bytes", lambda _: 0)
+    counter.manager.save(counter.session)  # it is there already, in somebody's name
+    with pytest.raises(NotSavedError):
+        counter.count(1, save=True)
+    monkeypatch.undo()
+    assert theirs == {path: path.read_bytes() for path in tmp_path.glob("model.ckpt-3.*")}
+    assert Counter(tmp_path).state()[0] == 3
+
+
+def test_what_is_left_of_a_checkpoint_is_no_fresh_start(tmp_path):
+    """A plain Saver's files without their index, or in TensorFlow's old format: one sentence, and nothing is lost."""
+    plain_saver(tmp_path / "index lost", 5).with_suffix(".index").unlink()
+    plain_saver(tmp_path / "old format", 5, tf.compat.v1.train.SaverDef.V1)
+    for name in ("index lost", "old format"):
+        before = sorted((tmp_path / name).glob("[!l]*"))
+        with pytest.raises(CheckpointError, match=r"found, but no \.index file that goes with it"):
+            Counter(tmp_path / name)
+        assert sorted((tmp_path / name).glob("[!l]*")) == before
+
+
+def test_a_save_under_way_outlives_an_error_in_training(tmp_path):
+    """Whoever leaves the block by an exception finds the checkpoint that was being written."""
+    counter = Counter(tmp_path, size=2**22, save_every_steps=1)
+
+    def fail():
+        with counter.session, counter.manager:
+            count_and_offer(counter, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert layout.steps_with(tmp_path, "manifest.json") == [1]
+
+
+def test_closing_tells_what_became_of_the_last_save(tmp_path, caplog):
+    """That it failed is said, also where nobody asks again."""
+    counter = Counter(tmp_path, save_every_steps=1)
+    in_the_way(tmp_path, 1)
+    count_and_offer(counter, 1)
+    counter.manager.close()
+    assert "model.ckpt-1: could not be saved" in caplog.text
+    other = Counter(tmp_path / "other", save_every_steps=1)
+    other.spoil()
+    with pytest.raises(NonFiniteError), other.manager:
+        count_and_offer(other, 1)
+
+
+def test_a_multiple_that_is_passed_over_is_saved_after(tmp_path):
+    """Also a program that makes several updates between two looks saves as often as it asked to."""
+    counter = Counter(tmp_path, save_every_steps=10)
+    for _ in range(7):
+        counter.count(7).manager.save_if_due(counter.session)
+    counter.manager.close()
+    assert kept(tmp_path) == [14, 21, 35, 42]
+
+
+def test_a_partitioned_variable_is_refused(tmp_path):
+    """In one sentence, rather than saved under a name that no graph knows."""
+    with tf.Graph().as_default() as graph:
+        step = tf.compat.v1.train.get_or_create_global_step()
+        parts = tf.compat.v1.get_variable(
+            "value", [8, 2], partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=True
+        )
+        start = resume.find_start(tmp_path, SETTINGS)
+        with pytest.raises(ValueError, match="part of a partitioned variable found, whole ones wanted"):
+            CheckpointManager(graph, start, variables=[step, *parts], step=step)
+        start.close()

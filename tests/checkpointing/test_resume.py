@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, cap
     told = set_aside(tmp_path)
     assert list(told) == ["model.ckpt-100"]
     assert told["model.ckpt-100"].startswith("model.ckpt-100.meta: ")
-    assert told["model.ckpt-100"].endswith(": 50 steps are to be made again, from step 50\n")
+    assert told["model.ckpt-100"].endswith("; 50 steps are to be made again, from step 50\n")
     moved = {f"quarantine/model.ckpt-100/{name}": content for name, content in damaged.items()}
     reason = {"quarantine/model.ckpt-100/reason.txt": told["model.ckpt-100"].encode()}
     assert tree(tmp_path) == whole | moved | reason
@@ -278,7 +278,7 @@ def test_whatever_is_damaged_the_one_before_is_taken(tmp_path, kind, damage):
         assert layout.files_of(layout.prefix(tmp_path, 51)) == []
         (told,) = set_aside(tmp_path).values()
         assert f"model.ckpt-51.{kind}" in told or told.startswith("model.ckpt-51: its manifest is missing")
-        assert told.endswith(": 1 step is to be made again, from step 50\n")
+        assert told.endswith("; 1 step is to be made again, from step 50\n")
 
 
 def test_all_damaged_ones_are_set_aside_down_to_the_first_that_is_whole(tmp_path):
@@ -290,10 +290,10 @@ def test_all_damaged_ones_are_set_aside_down_to_the_first_that_is_whole(tmp_path
     checkpoints.zero(layout.manifest_path(layout.prefix(tmp_path, 20)))
     assert find_start(tmp_path).newest.step == 10
     told = set_aside(tmp_path)
-    assert told["model.ckpt-20"].endswith(": 10 steps are to be made again, from step 10\n")
-    assert told["model.ckpt-30"].endswith(": 20 steps are to be made again, from step 10\n")
+    assert told["model.ckpt-20"].endswith("; 10 steps are to be made again, from step 10\n")
+    assert told["model.ckpt-30"].endswith("; 20 steps are to be made again, from step 10\n")
     assert told["model.ckpt-40"] == (
-        "model.ckpt-40: its manifest is missing: 30 steps are to be made again, from step 10\n"
+        "model.ckpt-40: its manifest is missing; 30 steps are to be made again, from step 10\n"
     )
     assert layout.steps_with(tmp_path, "index") == [10]
 
@@ -313,7 +313,7 @@ def test_what_is_newer_and_lacks_but_its_manifest_is_set_aside(tmp_path):
     make_files(tmp_path, 100)
     assert find_start(tmp_path).newest.step == 50
     assert set_aside(tmp_path) == {
-        "model.ckpt-100": "model.ckpt-100: its manifest is missing: 50 steps are to be made again, from step 50\n"
+        "model.ckpt-100": "model.ckpt-100: its manifest is missing; 50 steps are to be made again, from step 50\n"
     }
 
 
@@ -483,7 +483,7 @@ def test_one_that_cannot_be_restored_is_set_aside(tmp_path):
         make_checkpoint(tmp_path, step, started_from="abc")
     start = open_start(tmp_path).fall_back(CAUSE)
     assert (start.prefix, start.newest.step, start.started_from) == (layout.prefix(tmp_path, 50), 50, "abc")
-    assert set_aside(tmp_path) == {"model.ckpt-100": f"{CAUSE}: 50 steps are to be made again, from step 50\n"}
+    assert set_aside(tmp_path) == {"model.ckpt-100": f"{CAUSE}; 50 steps are to be made again, from step 50\n"}
     start = start.fall_back(DamagedError("model.ckpt-50: no"))
     assert start.newest.step == 20
     assert list(set_aside(tmp_path)) == ["model.ckpt-100", "model.ckpt-50"]

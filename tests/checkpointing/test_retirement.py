@@ -259,13 +259,21 @@ def test_a_kill_while_tidying_leaves_what_a_run_can_go_on_from(tmp_path):
         assert aside == [b"this run's index at step 10"]
 
 
+def test_a_checkpoint_that_is_pinned_at_the_last_moment_stays(tmp_path):
+    """Whole, and without a mark."""
+    prefix = make_checkpoint(tmp_path, 100)
+    layout.pinned_path(prefix).touch()
+    whole = tree(tmp_path)
+    retire(prefix)
+    assert tree(tmp_path) == whole
+
+
 def test_a_retired_checkpoint_is_gone(tmp_path):
     """With all that is named after it, and nothing of another."""
     make_checkpoint(tmp_path, 1)
     make_checkpoint(tmp_path, 10)
     whole = tree(tmp_path)
     prefix = make_checkpoint(tmp_path, 100)
-    layout.pinned_path(prefix).touch()
     layout.shards_directory(prefix).mkdir()
     prefix.with_name(f"{prefix.name}.index.tempstate12").touch()
     retire(prefix)

@@ -72,3 +72,16 @@ def test_one_job_at_a_time(writer):
     writer.start(lambda: None)
     with pytest.raises(AssertionError, match="one job at a time"):
         writer.start(lambda: None)
+
+
+def test_whoever_was_interrupted_in_the_job_need_not_wait_for_it():
+    """A job that was done at once and never ended is no job any more."""
+    writer = Writer(in_background=False)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writer.start(interrupt)
+    assert not writer.has_job
+    assert writer.wait() is None
