@@ -1,9 +1,12 @@
 """Killed anywhere, run again: the weights are those of the undisturbed run, bit for bit."""
 
 import collections
+import contextlib
 import itertools
+import json
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -74,13 +77,24 @@ def test_twenty_kills_change_no_bit(program, tmp_path):
     check(program, tmp_path, kills=20, seed=20)
 
 
+def wait_for_attempt(process: subprocess.Popen[str], train_dir: Path) -> None:
+    """Waits until a run has restored its state, and trains."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((train_dir / "attempt.json").read_bytes())["pid"] == process.pid:
+                return
+        time.sleep(0.01)
+
+
 def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[int]:
     """Kills a run, or asks it to stop, so often, each time at a random moment; gives each attempt's exit status."""
     chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
     statuses = []
     for _ in range(times):
         process = programs.start("softmax", f"--train_dir={train_dir}", *flags)
-        time.sleep(chance.uniform(1.0, 4.5))
+        if chance.random() < 0.8:  # the others come while it starts up
+            wait_for_attempt(process, train_dir)
+        time.sleep(chance.uniform(0.0, 1.0))
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
         process.communicate()
         statuses.append(process.returncode)
