@@ -27,7 +27,7 @@ import tensorflow as tf
 from checkpointing import durable, layout
 
 # In the calling thread: a writer does not wait in line behind the training's operations, nor they behind its.
-_HERE = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
+_CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 
 
 class Examination(NamedTuple):
@@ -79,21 +79,21 @@ class Snapshot:
 
     def take(self, session: tf.compat.v1.Session) -> None:
         """Holds the variables' values of this moment; no update may run meanwhile."""
-        session.run(self._take, options=_HERE)
+        session.run(self._take, options=_CALLING_THREAD)
 
     def release(self, session: tf.compat.v1.Session) -> None:
         """Lets go of the memory."""
-        session.run(self._release, options=_HERE)
+        session.run(self._release, options=_CALLING_THREAD)
 
     def examine(self, session: tf.compat.v1.Session) -> Examination:
         """Looks at the snapshot."""
-        finite, fingerprints = session.run([self._finite, self._of_shadows], options=_HERE)
+        finite, fingerprints = session.run([self._finite, self._of_shadows], options=_CALLING_THREAD)
         return Examination(_digest(fingerprints), sorted(name for name in finite if not finite[name]))
 
     def digest_of_variables(self, session: tf.compat.v1.Session) -> str:
         """The digest of the variables as they are now."""
         with ThreadPoolExecutor(len(self._of_variables)) as pool:
-            found = pool.map(lambda group: session.run(group, options=_HERE), self._of_variables)
+            found = pool.map(lambda group: session.run(group, options=_CALLING_THREAD), self._of_variables)
             return _digest({label: fingerprint for group in found for label, fingerprint in group.items()})
 
     def write(self, session: tf.compat.v1.Session, prefix: Path, *, side_by_side: bool) -> None:
@@ -111,7 +111,11 @@ class Snapshot:
         with ThreadPoolExecutor(len(parts)) as pool:
             save_all = pool.map if side_by_side else map
             list(save_all(lambda saver, part: _save(session, saver, part), self._savers, parts))
-        session.run(self._merge, {self._parts: [str(part) for part in parts], self._prefix: str(prefix)}, options=_HERE)
+        session.run(
+            self._merge,
+            {self._parts: [str(part) for part in parts], self._prefix: str(prefix)},
+            options=_CALLING_THREAD,
+        )
 
     def restore(self, session: tf.compat.v1.Session, prefix: Path) -> None:
         """Puts the variables at their values in a checkpoint, as many at the same time as there are shards.
@@ -122,7 +126,7 @@ class Snapshot:
 
         def restore(saver: tf.compat.v1.train.Saver) -> None:
             names = saver.saver_def
-            session.run(names.restore_op_name, {names.filename_tensor_name: str(prefix)}, options=_HERE)
+            session.run(names.restore_op_name, {names.filename_tensor_name: str(prefix)}, options=_CALLING_THREAD)
 
         with ThreadPoolExecutor(len(self._restorers)) as pool:
             list(pool.map(restore, self._restorers))
@@ -131,7 +135,7 @@ class Snapshot:
 def _save(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, prefix: Path) -> None:
     """What Saver.save does, without its state file, and in this thread."""
     names = saver.saver_def
-    session.run(names.save_tensor_name, {names.filename_tensor_name: str(prefix)}, options=_HERE)
+    session.run(names.save_tensor_name, {names.filename_tensor_name: str(prefix)}, options=_CALLING_THREAD)
 
 
 def _shadow(variable: tf.Variable) -> tf.Variable:

@@ -610,3 +610,16 @@ def test_a_share_is_a_share(tmp_path_factory, events):
             getattr(run, name)(number)
         share = summary(run.history.attempts)["useful_share"]
         assert share is None or 0 <= share <= 1
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "history.jsonl"])
+def test_a_line_that_a_flipped_bit_has_changed_stops_nobody(tmp_path, name):
+    """It is no record any more, and dropped as one that was cut short."""
+    history = attempt(tmp_path)
+    record(history, 50, 100)
+    history.progress(100, {})
+    history.end_attempt("stopped by SIGTERM")
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content.replace(b"step", b"stfp"))
+    attempt(tmp_path, step=100)
+    assert "stfp" not in (tmp_path / name).read_text()

@@ -146,3 +146,12 @@ def test_making_records_safe_waits_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="the disk refuses"):
         journal.sync()
+
+
+def test_an_object_that_is_no_record_is_dropped(tmp_path):
+    """Whoever keeps the journal says what a record is."""
+    (tmp_path / "file").write_text('{"step": 1}\n{"stfp": 2}\n{"step": 3}\n')
+    journal = Journal(tmp_path / "file", lambda record: "step" in record)
+    assert [record["step"] for record in journal.records()] == [1, 3]
+    journal.rewind()
+    assert (tmp_path / "file").read_text() == '{"step": 1}\n{"step": 3}\n'

@@ -857,3 +857,32 @@ def test_any_name_of_a_checkpoint_elsewhere_will_do(tmp_path):
     prefix.parent.mkdir()
     layout.index_path(prefix).write_text("index")
     assert find_start(tmp_path / "ours", restore_from=prefix).prefix == prefix
+
+
+def test_a_run_outlives_the_checkpoint_that_it_started_from(tmp_path, caplog):
+    """Its owner has deleted it meanwhile: the same command goes on from the run's own, and says so."""
+    theirs = make_checkpoint(tmp_path / "theirs", 50)
+    started_from = file_sha256(layout.index_path(theirs))
+    make_checkpoint(tmp_path / "ours", 60, started_from=started_from)
+    for path in layout.files_of(theirs):
+        path.unlink()
+    assert find_start(tmp_path / "ours", restore_from=theirs).newest.step == 60
+    assert f"{theirs}: is gone" in caplog.text
+
+
+def test_stepping_back_wants_a_complete_checkpoint_to_step_to(tmp_path):
+    """Where the one before is damaged, the newest stays: it may be the last one that is good."""
+    checkpoints.cut_short(layout.index_path(make_checkpoint(tmp_path, 50)))
+    make_checkpoint(tmp_path, 100)
+    assert resume.step_back(tmp_path, "died twice") is None
+    assert layout.steps_with(tmp_path, "manifest.json") == [50, 100]
+    make_checkpoint(tmp_path, 20)
+    assert resume.step_back(tmp_path, "died twice") == 20
+    assert find_start(tmp_path).newest.step == 20
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt-7.meta", "weights.data-00000-of-00001"])
+def test_what_hints_at_a_checkpoint_is_no_fresh_start(tmp_path, name):
+    """Somebody's work lies there, though it cannot be read."""
+    (tmp_path / name).write_text("somebody's")
+    assert f"{name} found, but no .index file that goes with it" in complaint(tmp_path)
