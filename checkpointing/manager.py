@@ -21,10 +21,10 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-from checkpointing import alias, durable, interval, layout, manifest, retirement
+from checkpointing import alias, durable, interval, layout, manifest, quarantine, retirement
 from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError, reason
 from checkpointing.manifest import Manifest
-from checkpointing.resume import Start, set_aside
+from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from checkpointing.snapshot import Snapshot, size
 from checkpointing.writer import Writer
@@ -215,7 +215,7 @@ class CheckpointManager:
             # Their steps are made again, and saved anew; and nobody goes on from what may be spoilt.
             for newer in steps[steps.index(step) + 1 :]:
                 newer_prefix = layout.prefix(self._directory, newer)
-                set_aside(newer_prefix, f"{newer_prefix.name}: the run went back from it to step {step}")
+                quarantine.set_aside(newer_prefix, f"{newer_prefix.name}: the run went back from it to step {step}")
             self._tidy_up()
             self._last_step = step
             return prefix
@@ -358,7 +358,7 @@ class CheckpointManager:
         _check_space(self._directory, self._bytes + len(self._meta_graph))
         mark = layout.incomplete_path(prefix)
         if layout.contents_of(prefix) and not mark.exists():
-            set_aside(prefix, f"{prefix.name}: somebody else's, and in the way of this run's")
+            quarantine.set_aside(prefix, f"{prefix.name}: somebody else's, and in the way of this run's")
         durable.write(mark, b"")
         durable.sync(self._directory)
         self._snapshot.write(session, prefix, side_by_side=not self._in_background)

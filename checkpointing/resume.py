@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from checkpointing import durable, layout, manifest
+from checkpointing import durable, layout, manifest, quarantine, retirement
 from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.lock import Lock
@@ -125,8 +125,7 @@ def sweep(directory: Path) -> None:
         mark = layout.incomplete_path(prefix)
         if step not in complete:
             _log.info("%s: deleting what an interrupted save or deletion left", prefix)
-            durable.delete(path for path in layout.files_of(prefix) if path != mark)
-            durable.sync(directory)  # or the mark could be gone after a power cut, and the files not
+            retirement.delete(prefix)
         durable.delete([mark])
 
 
@@ -172,7 +171,9 @@ def _quarantine(directory: Path, newest: Manifest, damaged: Mapping[int, Damaged
     """Sets aside what is damaged, for there is a complete one to go on from."""
     for step, problem in sorted(damaged.items()):
         steps = "1 step is" if step == newest.step + 1 else f"{step - newest.step} steps are"
-        set_aside(layout.prefix(directory, step), f"{problem}; {steps} to be made again, from step {newest.step}")
+        quarantine.set_aside(
+            layout.prefix(directory, step), f"{problem}; {steps} to be made again, from step {newest.step}"
+        )
 
 
 def step_back(directory: Path, why: str) -> int | None:
@@ -186,32 +187,13 @@ def step_back(directory: Path, why: str) -> int | None:
         newest = layout.steps_with(directory, "manifest.json")[-1]
         before, _ = _search(directory, {newest: DamagedError(why)})
         assert before is not None, "it raises where nothing is left"
-        set_aside(layout.prefix(directory, newest), f"{layout.prefix(directory, newest).name}: {why}")
+        quarantine.set_aside(layout.prefix(directory, newest), f"{layout.prefix(directory, newest).name}: {why}")
     except (CheckpointError, IndexError):  # none before it that is complete, or none at all
         return None
     else:
         return before.step
     finally:
         lock.release()
-
-
-def set_aside(prefix: Path, why: str) -> None:
-    """Moves a checkpoint's files to quarantine, with the reason beside them."""
-    place = place_in_quarantine(prefix.parent, prefix.name)
-    durable.make_directory(place)
-    durable.replace(place / layout.REASON, f"{why}\n".encode())
-    # The manifest goes last: moved in part, the checkpoint is still one that is known to be damaged.
-    manifest_path = layout.manifest_path(prefix)
-    durable.move(sorted(layout.files_of(prefix), key=lambda path: path == manifest_path), place)
-    _log.warning("%s; moved to %s", why, place)
-
-
-def place_in_quarantine(directory: Path, name: str) -> Path:
-    """A directory that is not there yet, for what was called so."""
-    place, number = layout.quarantine_path(directory) / name, 2
-    while place.exists():
-        place, number = place.with_name(f"{name}.{number}"), number + 1
-    return place
 
 
 def _without_manifest(directory: Path, after: int) -> list[int]:
@@ -280,10 +262,10 @@ def _hints_at_a_checkpoint(path: Path) -> bool:
 
 def _check_quarantine_is_not_all(directory: Path) -> None:
     """A run whose checkpoints were all damaged is not begun anew in silence."""
-    quarantine = layout.quarantine_path(directory)
-    if quarantine.exists() and not layout.prefixes_in(directory):
+    place = layout.quarantine_path(directory)
+    if place.exists() and not layout.prefixes_in(directory):
         message = (
-            f"{directory}: its checkpoints are all in {quarantine.name}/: put a good copy back, "
+            f"{directory}: its checkpoints are all in {place.name}/: put a good copy back, "
             f"or give a new --train_dir to start anew."
         )
         raise CheckpointError(message)

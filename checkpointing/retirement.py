@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from checkpointing import durable, layout, manifest, rotation
+from checkpointing import durable, layout, manifest, quarantine, rotation
 from checkpointing.manifest import Manifest
-from checkpointing.resume import place_in_quarantine, set_aside
 from checkpointing.rotation import Candidate, Retention
 
 
@@ -19,7 +18,7 @@ def tidy_up(directory: Path, retention: Retention, *, relative_paths: bool) -> N
     readable, damaged = manifest.read_all(directory)
     manifests = {each.step: each for each in readable}
     for step, error in damaged.items():
-        set_aside(layout.prefix(directory, step), f"{error}: a newer one is complete")
+        quarantine.set_aside(layout.prefix(directory, step), f"{error}: a newer one is complete")
     keep = kept(directory, readable, retention)
     if keep:
         # First the state file, so that it never names a checkpoint that is gone.
@@ -73,7 +72,7 @@ def _write_state_file(directory: Path, kept: list[Manifest], *, relative_paths: 
     content = "".join(f"{line}\n" for line in lines).encode()
     state_file = directory / layout.STATE_FILE
     if state_file.is_dir():
-        durable.move([state_file], place_in_quarantine(directory, state_file.name))
+        durable.move([state_file], quarantine.place_for(directory, state_file.name))
     if not state_file.exists() or state_file.read_bytes() != content:
         durable.replace(state_file, content)
 

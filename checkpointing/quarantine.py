@@ -1,0 +1,27 @@
+"""Where damaged checkpoints go: out of the way, not away. Nothing in it is ever read or deleted by this package."""
+
+import logging
+from pathlib import Path
+
+from checkpointing import durable, layout
+
+_log = logging.getLogger(__name__)
+
+
+def set_aside(prefix: Path, why: str) -> None:
+    """Moves a checkpoint's files to quarantine, with the reason beside them."""
+    place = place_for(prefix.parent, prefix.name)
+    durable.make_directory(place)
+    durable.replace(place / layout.REASON, f"{why}\n".encode())
+    # The manifest goes last: moved in part, the checkpoint is still one that is known to be damaged.
+    manifest_path = layout.manifest_path(prefix)
+    durable.move(sorted(layout.files_of(prefix), key=lambda path: path == manifest_path), place)
+    _log.warning("%s; moved to %s", why, place)
+
+
+def place_for(directory: Path, name: str) -> Path:
+    """A directory that is not there yet, for what was called so."""
+    place, number = layout.quarantine_path(directory) / name, 2
+    while place.exists():
+        place, number = place.with_name(f"{name}.{number}"), number + 1
+    return place
