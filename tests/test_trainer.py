@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import trainer
-from checkpointing import resume
+from checkpointing import history, resume
+from checkpointing.errors import CheckpointError
 from checkpointing.interruption import StopRequest
 from configs import command_line
 from mnist import dataset, models
@@ -29,23 +31,45 @@ def make_run(train_dir, data_dir, *flags):
     return trainer.Run(command, models.Softmax, data=data, start=start, stopwatch=Stopwatch(), stop=StopRequest())
 
 
+def spoil(run, monkeypatch, steps, times):
+    """Makes the weights no numbers at these steps, so often each; gives the list of the steps at which it happened."""
+    save_if_due, spoilt_at = run._checkpoints.save_if_due, []  # noqa: SLF001 - where memory would fail
+
+    def save_and_spoil(session, score):
+        save_if_due(session, score)
+        step = int(session.run(run._graph.step))  # noqa: SLF001
+        if step in steps and spoilt_at.count(step) < times:
+            spoilt_at.append(step)
+            weights = run._graph.trained[0]  # noqa: SLF001
+            weights.load(np.full(weights.shape, np.nan, np.float32), session)
+
+    monkeypatch.setattr(run._checkpoints, "save_if_due", save_and_spoil)  # noqa: SLF001
+    return spoilt_at
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop", "rollback"])
+def test_a_state_that_is_spoilt_each_time_ends_the_run(tmp_path, small_data, monkeypatch, on_nonfinite):
+    """In one sentence that names the step and the last good checkpoint; going back is tried three times at most."""
+    run = make_run(tmp_path, small_data, f"--on_nonfinite={on_nonfinite}", "--nosave_in_background")
+    spoilt_at = spoil(run, monkeypatch, {45}, times=100)
+    with pytest.raises(
+        CheckpointError, match=r"the loss is nan at step 50; the last .* is .*model\.ckpt-40: try"
+    ) as ended:
+        run.execute()
+    rolled_back = on_nonfinite == "rollback"
+    assert ("3 rollbacks notwithstanding" in str(ended.value)) == rolled_back
+    assert spoilt_at == [45] * (4 if rolled_back else 1)
+    [attempt] = history.read(tmp_path)
+    assert attempt["steps_redone"] == (10 + 20 + 30 if rolled_back else 0)
+
+
 def test_a_state_spoilt_by_chance_is_made_good(tmp_path, small_data, monkeypatch):
     """With --on_nonfinite=rollback a bit that flips in memory costs some steps, and changes nothing."""
     # Else the second graph of this process would be built of other operations than the first.
     tf.config.experimental.enable_op_determinism()
     assert make_run(tmp_path / "undisturbed", small_data).execute() == trainer.DONE
     run = make_run(tmp_path / "spoilt", small_data, "--on_nonfinite=rollback", "--nosave_in_background")
-    save_if_due, spoilt_at = run._checkpoints.save_if_due, []  # noqa: SLF001 - where memory would fail
-
-    def spoil(session, score):
-        save_if_due(session, score)
-        step = int(session.run(run._graph.step))  # noqa: SLF001
-        if step in {25, 45} and step not in spoilt_at:
-            spoilt_at.append(step)
-            weights = run._graph.trained[0]  # noqa: SLF001
-            weights.load(np.full(weights.shape, np.nan, np.float32), session)
-
-    monkeypatch.setattr(run._checkpoints, "save_if_due", spoil)  # noqa: SLF001
+    spoilt_at = spoil(run, monkeypatch, {25, 45}, times=1)
     assert run.execute() == trainer.DONE
     assert spoilt_at == [25, 45]
     one, other = programs.result(tmp_path / "undisturbed"), programs.result(tmp_path / "spoilt")

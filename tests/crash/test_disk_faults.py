@@ -184,12 +184,11 @@ def test_files_that_vanish_under_the_run_cost_no_more_than_steps(tmp_path, flags
 # standard error, which is no disk.)
 FAULTS = [
     ("fsync:error=EIO:when=20+7", []),
-    ("rename:error=EIO:when=20", []),
     ("write:error=EIO:when=3+5", ["metrics.jsonl", "attempt.json.tmp", "model.ckpt-5000.meta"]),
 ]
 SLOW_FAULTS = [
     *((f"fsync:error=EIO:when={number}", []) for number in (2, 5, 30)),
-    ("rename:error=EIO:when=3", []),
+    *((f"rename:error=EIO:when={number}", []) for number in (3, 20)),
     ("unlink:error=EIO:when=10+5", []),
     ("write:error=ENOSPC:when=1", [f"model.ckpt-{step}.manifest.json.tmp" for step in (500, 5000, 20000)]),
     ("write:error=ENOSPC:when=5..20", ["metrics.jsonl", "checkpoint.tmp"]),
