@@ -288,7 +288,8 @@ class CheckpointManager:
     def _is_saved(self, prefix: Path) -> bool:
         """Whether the state is on the disk already: committed, or adopted from a plain Saver under this very name."""
         with suppress(OSError):  # the disk's troubles are the writer's
-            return prefix == self.start.prefix or layout.manifest_path(prefix).exists()
+            adopted = self.start.newest is None and prefix == self.start.prefix
+            return (layout.index_path(prefix) if adopted else layout.manifest_path(prefix)).exists()
         return False
 
     def _settle(self) -> None:

@@ -1,9 +1,11 @@
 """A thread that writes while training goes on: one job at a time, with a smaller share of the processor.
 
-writer = Writer(in_background=True)
-writer.start(job)
-error = writer.wait()   # once for each job; None where it went well
-writer.close()
+    writer = Writer(in_background=True)
+    writer.start(job)
+    error = writer.wait()   # once for each job; None where it went well
+    writer.close()
+
+A job that fails raises nothing here: whoever waits is given the error.
 """
 
 import os

@@ -583,3 +583,17 @@ def test_a_partitioned_variable_is_refused(tmp_path):
         with pytest.raises(ValueError, match="part of a partitioned variable found, whole ones wanted"):
             CheckpointManager(graph, start, variables=[step, *parts], step=step)
         start.close()
+
+
+def test_where_a_run_started_is_saved_anew_once_it_is_gone(tmp_path):
+    """After going back beyond it, or with the train_dir deleted, its step has no checkpoint, and gets one again."""
+    Counter(tmp_path).count(3, save=True)
+    counter = Counter(tmp_path)
+    counter.manager.roll_back(counter.session, before=3)
+    counter.count(1, save=True)
+    assert kept(tmp_path) == [1, 2, 3]
+    counter = Counter(tmp_path)
+    for path in tmp_path.glob("model.ckpt-3.*"):
+        path.unlink()
+    counter.manager.save(counter.session)
+    assert kept(tmp_path) == [1, 2, 3]
