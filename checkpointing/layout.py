@@ -8,17 +8,20 @@ model.ckpt-100.manifest.json             the commit record: with it the checkpoi
 model.ckpt-100.incomplete                there while the checkpoint is being made or deleted
 model.ckpt-100.pinned                    there while somebody wants the checkpoint kept
 quarantine/model.ckpt-100/               a damaged checkpoint's files, and reason.txt
+graph.pbtxt                              the graph as text, for people
 metrics.jsonl, history.jsonl             one JSON object a logged step, an attempt
 attempt.json                             how far the attempt that is under way has come
 lock                                     held by the process that owns the train_dir
 result.json                              what programs read at the end
 saved_model/100                          the exported model
+saved_model/100/assets.extra/manifest.json  size and sha256 of each of its files
 """
 
 import re
 from pathlib import Path
 
 STATE_FILE = "checkpoint"
+GRAPH = "graph.pbtxt"
 METRICS = "metrics.jsonl"
 HISTORY = "history.jsonl"
 ATTEMPT = "attempt.json"
@@ -29,10 +32,14 @@ RESULT = "result.json"
 _PREFIX = "model.ckpt"
 _QUARANTINE = "quarantine"
 _STEP_AT_THE_END = re.compile(r"-(\d{1,18})$", re.ASCII)
-_OF_CHECKPOINT = re.compile(
-    r"model\.ckpt-(?P<step>0|[1-9]\d*)"
-    r"(?:_temp|\.(?P<kind>data-\d+-of-\d+|index|meta|manifest\.json|incomplete|pinned)(?P<temporary>\.tmp|\.tempstate\d+)?)",
-    re.ASCII,
+_KIND = r"\.(?P<kind>data-\d+-of-\d+|index|meta|manifest\.json|incomplete|pinned)"
+_TEMPORARY = r"(?P<temporary>\.tmp|\.tempstate\d+)?"
+_AFTER_PREFIX = re.compile(rf"_temp|{_KIND}{_TEMPORARY}", re.ASCII)
+_FILE = re.compile(rf"(?P<prefix>.+?){_KIND}", re.ASCII | re.DOTALL)
+_OF_CHECKPOINT = re.compile(rf"model\.ckpt-(?P<step>0|[1-9]\d*)(?:{_AFTER_PREFIX.pattern})", re.ASCII)
+# The parts of a checkpoint, a graph, a state file, and shards, as TensorFlow calls them until they are whole.
+_LEFTOVER = re.compile(
+    r"(?P<name>.+?)(\.(index|data-\d+-of-\d+)\.tempstate\d+|(\.meta)?\.tmp[0-9a-f]{6,}|_temp)", re.ASCII | re.DOTALL
 )
 
 
@@ -49,6 +56,11 @@ def meta_path(prefix: Path) -> Path:
 def index_path(prefix: Path) -> Path:
     """The file that says where each tensor lies."""
     return prefix.with_name(prefix.name + ".index")
+
+
+def data_path(prefix: Path, shard: int, shards: int) -> Path:
+    """The file of some of the tensors' bytes."""
+    return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
 
 
 def manifest_path(prefix: Path) -> Path:
@@ -86,20 +98,39 @@ def unfinished_export_path(target: Path) -> Path:
     return target.with_name(target.name + ".incomplete")
 
 
+def export_manifest_path(target: Path) -> Path:
+    """The record of an exported model's files; servers leave this folder alone."""
+    return target / "assets.extra" / "manifest.json"
+
+
+def prefix_of(path: Path) -> Path | None:
+    """The prefix of the checkpoint that a file belongs to, whoever made it; None for any other file."""
+    match = _FILE.fullmatch(path.name)
+    return path.with_name(match["prefix"]) if match else None
+
+
+def leftover_of(path: Path) -> str | None:
+    """The name of what TensorFlow was writing when it was killed, and left this; None for any other file."""
+    match = _LEFTOVER.fullmatch(path.name)
+    return match["name"] if match else None
+
+
 def files_of(prefix: Path) -> list[Path]:
     """All that lies on the disk of this checkpoint, TensorFlow's temporary files included, in sorted order.
 
     Only what TensorFlow and this package name: a file of the user's beside them is not theirs to delete.
     """
-    starts = (f"{prefix.name}.", f"{prefix.name}_")
+    name = prefix.name
     return sorted(
-        path for path in prefix.parent.iterdir() if path.name.startswith(starts) and step_of(path.name) is not None
+        path
+        for path in prefix.parent.iterdir()
+        if path.name.startswith(name) and _AFTER_PREFIX.fullmatch(path.name[len(name) :])
     )
 
 
 def contents_of(prefix: Path) -> list[Path]:
     """The files that TensorFlow reads: neither manifest nor marks, nothing temporary."""
-    matches = {path: _OF_CHECKPOINT.fullmatch(path.name) for path in files_of(prefix)}
+    matches = {path: _AFTER_PREFIX.fullmatch(path.name[len(prefix.name) :]) for path in files_of(prefix)}
     return [path for path, match in matches.items() if match and _is_content(match["kind"], match["temporary"])]
 
 
@@ -116,12 +147,19 @@ def step_of(name: str) -> int | None:
 def prefixes_in(directory: Path) -> list[Path]:
     """The prefixes of all that looks like a checkpoint, whoever made it; the newest step last."""
     prefixes = [path.with_suffix("") for path in directory.iterdir() if path.suffix == ".index" and path.is_file()]
-    return sorted(prefixes, key=lambda prefix: (_step_at_the_end(prefix.name), prefix.name))
+    return sorted(prefixes, key=by_step)
 
 
-def _step_at_the_end(name: str) -> int:
-    match = _STEP_AT_THE_END.search(name)
-    return int(match[1]) if match else -1
+def by_step(prefix: Path) -> tuple[int, str]:
+    """What to sort prefixes by; those without a step come first."""
+    step = step_at_the_end(prefix)
+    return -1 if step is None else step, prefix.name
+
+
+def step_at_the_end(prefix: Path) -> int | None:
+    """The step that a prefix ends with, whoever named it so; None where it ends with none."""
+    match = _STEP_AT_THE_END.search(prefix.name)
+    return int(match[1]) if match else None
 
 
 def steps_with(directory: Path, kind: str) -> list[int]:

@@ -117,10 +117,44 @@ def test_what_is_in_quarantine_belongs_to_no_checkpoint(tmp_path):
     assert layout.prefixes_in(tmp_path) == []
 
 
-def test_a_prefix_of_another_name_has_no_files(tmp_path):
-    """A prefix that is not ours owns nothing."""
-    make_files(tmp_path, "weights.index", "weights.meta", "model.ckpt-1.index")
-    assert layout.files_of(tmp_path / "weights") == []
+def test_a_prefix_of_any_name_has_its_own_files_only(tmp_path):
+    """Also a checkpoint that somebody else named; what merely begins alike belongs to none."""
+    own = ["weights.data-00000-of-00001", "weights.index", "weights.meta"]
+    make_files(tmp_path, *own, "weights.txt", "weights-1.index", "weights.index.bak", "weights", "model.ckpt-1.index")
+    assert [path.name for path in layout.files_of(tmp_path / "weights")] == own
+
+
+@pytest.mark.parametrize("name", ["model.ckpt-7", "ckpt", "my.model-3", "größe\n"])
+def test_a_file_tells_its_prefix(name):
+    """Whoever named it, if it ends as the files of checkpoints do."""
+    for kind in ("index", "meta", "data-00000-of-00002", "manifest.json", "pinned"):
+        assert layout.prefix_of(Path("runs") / f"{name}.{kind}") == Path("runs") / name
+    for other in (name, f"{name}.txt", f"{name}.index.bak", f"{name}.index.tempstate5", "checkpoint", ".index"):
+        assert layout.prefix_of(Path("runs") / other) is None
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        "m-3.index.tempstate12",
+        "m-3.data-00000-of-00001.tempstate99",
+        "m-3.meta.tmp0a1b2c3d",
+        "m-3.tmp0a1b2c",
+        "m-3_temp",
+    ],
+)
+def test_what_tensorflow_left_is_recognised(leftover):
+    """By its name alone; a user's own temporary file is not."""
+    assert layout.leftover_of(Path("runs") / leftover) == "m-3"
+    for other in ("m-3.index", "m-3.tmp", "notes.tmp1", "m-3.meta", "temp"):
+        assert layout.leftover_of(Path("runs") / other) is None
+
+
+def test_prefixes_are_in_the_order_of_their_steps():
+    """9 before 10; those without a step first."""
+    names = ["final", "m-9", "m-10", "other-10"]
+    assert sorted((Path(name) for name in reversed(names)), key=layout.by_step) == list(map(Path, names))
+    assert [layout.step_at_the_end(Path(name)) for name in names] == [None, 9, 10, 10]
 
 
 def test_steps_are_told_in_order_of_numbers(tmp_path):
