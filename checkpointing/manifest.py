@@ -15,7 +15,8 @@ from checkpointing import layout
 from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.fingerprint import file_sha256
 
-FORMAT = 2
+FORMAT = 3
+_FORMATS_READ = (2, 3)
 
 # From so many bytes on, a state is written, read and hashed in several files at the same time; and where a run goes on,
 # hashing the data files is left to the digest of the restored variables, which is taken at memory's speed.
@@ -39,12 +40,12 @@ class Manifest:
     saved_at: float  # seconds since 1970
     training_seconds: float  # how long the run had been training, all attempts together
     versions: dict[str, str]  # of Python and of the libraries that computed the weights
+    retention: dict[str, Any] | None = None  # what rotation was told to keep; None in format 2
     format: int = FORMAT
 
     def to_json(self) -> bytes:
         """The bytes of the file: the fields, and a hash that protects them."""
-        record = asdict(self)
-        return (json.dumps(record | {"sha256": _sha256(record)}, indent=2) + "\n").encode()
+        return (json.dumps(sealed(asdict(self)), indent=2) + "\n").encode()
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -59,7 +60,7 @@ class Manifest:
             sha256 = record.pop("sha256", None)
             if sha256 != _sha256(record) and not (sha256 is None and record["format"] == 1):
                 raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
-            if record["format"] != FORMAT:
+            if record["format"] not in _FORMATS_READ:
                 prefix = path.with_name(path.name.removesuffix(".manifest.json"))
                 message = (
                     f"{path}: format {record['format']} found, {FORMAT} wanted: another version wrote it; "
@@ -70,7 +71,7 @@ class Manifest:
                 raise DamagedError(f"{path.name}: step {record['step']} found in it")
             return cls(**record)
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         except (
             ValueError,
             LookupError,
@@ -81,24 +82,46 @@ class Manifest:
             raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
 
 
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
+def unreadable(path: Path, error: OSError) -> CheckpointError:
     """What a disk that fails takes is damaged; what may not be read just now is not."""
     if error.errno in {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
         return CheckpointError(f"{path}: cannot be read ({reason(error)}); see to it, and run the same command again.")
     return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
 
 
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with a hash that protects it."""
+    return {**record, "sha256": _sha256(record)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads a record that protects itself, and gives it without its hash.
+
+    Raises:
+      DamagedError: not a byte of it can be trusted.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        sha256 = record.pop("sha256")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
+    if sha256 != _sha256(record):
+        raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
+    assert isinstance(record, dict)
+    return record
+
+
 def _sha256(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def describe_files(paths: Sequence[Path], threads: int = 1) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of each file, by name."""
+def describe_files(paths: Sequence[Path], threads: int = 1, *, below: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each file, by name, or by its path below a directory."""
     with ThreadPoolExecutor(threads) as pool:
         hashes = list(map(file_sha256, paths) if threads == 1 else pool.map(file_sha256, paths))
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256} for path, sha256 in zip(paths, hashes, strict=True)
-    }
+    names = [path.relative_to(below).as_posix() if below else path.name for path in paths]
+    described = zip(names, paths, hashes, strict=True)
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256} for name, path, sha256 in described}
 
 
 def check_files(prefix: Path, manifest: Manifest, *, large_ones_too: bool = True) -> None:
@@ -113,26 +136,49 @@ def check_files(prefix: Path, manifest: Manifest, *, large_ones_too: bool = True
     Raises:
       DamagedError: names the first that is not.
     """
-    paths = [prefix.parent / name for name in manifest.files]
-    for path in paths:
-        wanted = manifest.files[path.name]["bytes"]
-        if not path.is_file():
-            raise DamagedError(
-                f"{path.name}: {'no file' if path.exists() else 'nothing'} found, {wanted:,} bytes wanted"
-            )
-        if path.stat().st_size != wanted:
-            raise DamagedError(f"{path.name}: {path.stat().st_size:,} bytes found, {wanted:,} wanted")
+    check_sizes(prefix, manifest)
+    to_hash = list(manifest.files)
     if not large_ones_too and sum(file["bytes"] for file in manifest.files.values()) >= LARGE:
-        paths = [path for path in paths if ".data-" not in path.name]
+        to_hash = [name for name in to_hash if ".data-" not in name]
+    _check_hashes(prefix.parent, {name: manifest.files[name] for name in to_hash})
+
+
+def check_sizes(prefix: Path, manifest: Manifest) -> None:
+    """Checks that each of the checkpoint's files is there, and as long as the manifest says; reads none of them.
+
+    Raises:
+      DamagedError: names the first that is not.
+    """
+    _check_sizes(prefix.parent, manifest.files)
+
+
+def check_described(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checks that the files below a directory are as `describe_files` found them.
+
+    Raises:
+      DamagedError: names the first that is not.
+    """
+    _check_sizes(directory, files)
+    _check_hashes(directory, files)
+
+
+def _check_sizes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, file in files.items():
+        path, wanted = directory / name, file["bytes"]
+        if not path.is_file():
+            raise DamagedError(f"{name}: {'no file' if path.exists() else 'nothing'} found, {wanted:,} bytes wanted")
+        if path.stat().st_size != wanted:
+            raise DamagedError(f"{name}: {path.stat().st_size:,} bytes found, {wanted:,} wanted")
+
+
+def _check_hashes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     try:
-        found = describe_files(paths, HASHING_THREADS)
+        found = describe_files([directory / name for name in files], HASHING_THREADS, below=directory)
     except OSError as error:
-        raise _unreadable(prefix, error) from error
-    for path in paths:
-        if found[path.name] != manifest.files[path.name]:
-            raise DamagedError(
-                f"{path.name}: some of its bytes have changed, its sha256 is not the one in the manifest"
-            )
+        raise unreadable(directory / next(iter(files)), error) from error
+    for name, file in files.items():
+        if found[name] != file:
+            raise DamagedError(f"{name}: some of its bytes have changed, its sha256 is not the one in the manifest")
 
 
 def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checkpointing import durable, layout, manifest, quarantine, rotation
+from checkpointing import durable, layout, manifest, quarantine, rotation, state_file
 from checkpointing.manifest import Manifest
 from checkpointing.rotation import Candidate, Retention
 
@@ -22,7 +22,8 @@ def tidy_up(directory: Path, retention: Retention, *, relative_paths: bool) -> N
     keep = kept(directory, readable, retention)
     if keep:
         # First the state file, so that it never names a checkpoint that is gone.
-        _write_state_file(directory, [manifests[step] for step in keep], relative_paths=relative_paths)
+        listed = [(layout.prefix(directory, step), manifests[step].saved_at) for step in keep]
+        state_file.write(directory, listed, relative_paths=relative_paths)
     for step in sorted(manifests.keys() - keep.keys()):
         retire(layout.prefix(directory, step))
 
@@ -55,29 +56,3 @@ def delete(prefix: Path) -> None:
     durable.delete(path for path in layout.files_of(prefix) if path != mark)
     durable.sync(prefix.parent)  # or the mark could be gone after a power cut, and the files not
     durable.delete([mark])
-
-
-def _write_state_file(directory: Path, kept: list[Manifest], *, relative_paths: bool) -> None:
-    """Writes TensorFlow's `checkpoint`, which tf.train.latest_checkpoint and others read.
-
-    It is a CheckpointState protocol buffer in text form.
-    """
-    prefixes = [layout.prefix(directory.absolute(), each.step) for each in kept]
-    paths = [_quoted(prefix.name if relative_paths else str(prefix)) for prefix in prefixes]
-    lines = [
-        f"model_checkpoint_path: {paths[-1]}",
-        *(f"all_model_checkpoint_paths: {path}" for path in paths),
-        *(f"all_model_checkpoint_timestamps: {each.saved_at!r}" for each in kept),
-    ]
-    content = "".join(f"{line}\n" for line in lines).encode()
-    state_file = directory / layout.STATE_FILE
-    if state_file.is_dir():
-        durable.move([state_file], quarantine.place_for(directory, state_file.name))
-    if not state_file.exists() or state_file.read_bytes() != content:
-        durable.replace(state_file, content)
-
-
-def _quoted(text: str) -> str:
-    """A string as protocol buffers write it: whatever is not plain ASCII as octal bytes."""
-    plain = set(range(32, 127)) - set(b'"\\')
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'

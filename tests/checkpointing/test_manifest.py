@@ -58,7 +58,7 @@ def test_a_manifest_is_json_for_everybody(tmp_path):
     """Any program can read it: no letter but ASCII, an object whose format is told."""
     record = json.loads(write(tmp_path, MANIFEST.to_json()).read_text(encoding="ascii"))
     assert record["step"] == 100
-    assert record["format"] == manifest.FORMAT == 2
+    assert record["format"] == manifest.FORMAT == 3
 
 
 @pytest.mark.parametrize("rewrite", [json.dumps, lambda record: json.dumps(record, indent=7, sort_keys=True)])
@@ -127,7 +127,16 @@ def test_a_manifest_cut_anywhere_is_refused(tmp_path):
         complaint(write(tmp_path, content[:length]))
 
 
-@pytest.mark.parametrize("found", [1, 3])
+def test_the_format_before_is_read(tmp_path):
+    """It did not say what rotation kept; all else is as now."""
+    record = json.loads(resealed(format=2))
+    del record["retention"], record["sha256"]
+    sealed = record | {"sha256": manifest._sha256(record)}  # noqa: SLF001
+    found = Manifest.read(write(tmp_path, json.dumps(sealed).encode()))
+    assert (found.format, found.retention, found.settings) == (2, None, MANIFEST.settings)
+
+
+@pytest.mark.parametrize("found", [1, 4])
 def test_a_manifest_of_another_version_is_no_damage(tmp_path, found):
     """The one of format 1, which had no hash, and one of a later format are told as such, with what to do."""
     record = json.loads(resealed(format=found))
@@ -138,13 +147,13 @@ def test_a_manifest_of_another_version_is_no_damage(tmp_path, found):
         Manifest.read(path)
     assert not isinstance(refused.value, DamagedError)
     sentence = str(refused.value)
-    assert sentence.startswith(f"{path}: format {found} found, 2 wanted")
+    assert sentence.startswith(f"{path}: format {found} found, 3 wanted")
     assert sentence.endswith(f"--restore_from={layout.prefix(tmp_path, 100)}.")
 
 
 def test_a_later_format_is_believed_only_with_its_hash(tmp_path):
     """A number that has changed is damage."""
-    record = json.loads(MANIFEST.to_json()) | {"format": 3}
+    record = json.loads(MANIFEST.to_json()) | {"format": 4}
     assert "its own sha256" in complaint(write(tmp_path, json.dumps(record).encode()))
 
 

@@ -421,7 +421,7 @@ def test_what_another_version_made_is_told_and_kept(tmp_path):
     path = layout.manifest_path(make_checkpoint(tmp_path, 100))
     path.write_text('{"format": 1, "step": 100}')
     sentence = complaint(tmp_path)
-    assert "format 1 found, 2 wanted" in sentence
+    assert "format 1 found, 3 wanted" in sentence
     assert f"--restore_from={tmp_path / 'model.ckpt-100'}" in sentence
 
 

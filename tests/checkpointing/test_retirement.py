@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
 
-from checkpointing import layout, resume, retirement
+from checkpointing import layout, resume
 from checkpointing.manifest import Manifest
 from checkpointing.retirement import kept, retire, tidy_up
 from checkpointing.rotation import Retention
@@ -319,11 +318,3 @@ def test_the_state_file_is_plain_text(tmp_path):
         "all_model_checkpoint_timestamps",
     ]
     assert json.loads(lines[2].partition(": ")[2]) == 1.5
-
-
-def test_every_byte_can_be_quoted():
-    """In a name any character may stand, and comes back."""
-    text = "".join(map(chr, range(1, 0x180))) + "\u2028\U0001f642"
-    found = tf.compat.v1.train.generate_checkpoint_state_proto("/", "another")
-    text_format.Merge(f"model_checkpoint_path: {retirement._quoted(text)}\n", found)  # noqa: SLF001
-    assert found.model_checkpoint_path == text
