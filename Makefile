@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+READERS := .venv-readers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all check benchmark benchmark-checkpointing clean
+.PHONY: help train test test-all readers check benchmark benchmark-checkpointing guides clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -12,11 +13,16 @@ help:  ## list the commands
 train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, export the model
 	$(RUN) train_cnn.py
 
-test: $(VENV)/ready-to-test check  ## install, check and test: all that CI runs
+test: $(VENV)/ready-to-test check readers  ## install, check and test: all that CI runs
 	$(RUN) -m pytest
 
-test-all: $(VENV)/ready-to-test check  ## the same with the tests that take minutes
+test-all: $(VENV)/ready-to-test check readers  ## the same with the tests that take minutes
 	$(RUN) -m pytest -m ''
+
+# Other people's readers are worth having, and no condition: what they need is not to be had for every machine.
+readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx and onnxruntime, where that can be done
+	@$(MAKE) --silent $(READERS)/ready 2>/dev/null || \
+	  echo "$(READERS) could not be installed, so tests/readers will be skipped; 'make $(READERS)/ready' says why"
 
 check: $(VENV)/ready-to-test  ## lint, formatting and types
 	$(RUN) -m ruff check
@@ -30,8 +36,11 @@ benchmark: $(VENV)/ready-to-test  ## images a second against the tutorial's feed
 benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
 	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
 
+guides: $(VENV)/ready-to-test  ## run the guides in docs/, and write their output anew
+	$(RUN) -m tests.guide docs/saving-and-restoring.md
+
 clean:  ## delete the environments; runs stay
-	rm -rf $(VENV) $(PEERS)
+	rm -rf $(VENV) $(PEERS) $(READERS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -49,4 +58,13 @@ $(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready-to-train
 $(PEERS)/ready: requirements-peers.txt $(VENV)/bin/python
 	$(RUN) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet -r requirements-peers.txt
+	touch $@
+
+# Emptied first, so that `ready` is never left over from an earlier one while a new one is only half there.
+# Without openvino-telemetry: with it, `import openvino` alone writes to ~/intel and reports itself over the network.
+$(READERS)/ready: requirements-readers.txt $(VENV)/bin/python
+	@echo "installing what reads our models into $(READERS)"
+	$(RUN) -m venv --clear $(READERS)
+	$(READERS)/bin/python -m pip install --quiet -r requirements-readers.txt
+	$(READERS)/bin/python -m pip uninstall --quiet --yes openvino-telemetry
 	touch $@

@@ -1,0 +1,89 @@
+"""What we write, read by readers that we have no part in: in processes and an environment of their own."""
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mnist import dataset
+from tests import programs
+
+ENVIRONMENT = programs.ROOT / ".venv-readers"
+SCRIPTS = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(
+    not (ENVIRONMENT / "ready").is_file(),
+    reason=f"{ENVIRONMENT.name}/ready is missing: OpenVINO, tf2onnx and onnxruntime are installed by `make readers`",
+)
+
+
+class Trained(NamedTuple):
+    """What a run has left, and what TensorFlow answers for 300 images by its exported model."""
+
+    saved_model: Path
+    meta: Path
+    images: Path
+    signatures: set[str]
+    classes: np.ndarray
+    probabilities: np.ndarray
+
+
+@pytest.fixture(scope="module", params=["softmax", "cnn"])
+def trained(request, tmp_path_factory, small_data):
+    """A short run of a program; tests only read it."""
+    directory = tmp_path_factory.mktemp(request.param)
+    steps = {"softmax": 60, "cnn": 30}[request.param]
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_steps={steps}", "--batch_size=20"]
+    result = programs.train(request.param, directory / "run", *flags)
+    images = dataset.load(small_data, 200).test.images
+    np.save(directory / "images.npy", images)
+    signatures = tf.saved_model.load(result["export_dir"]).signatures
+    answers = signatures["serving_default"](images=tf.constant(images))
+    return Trained(
+        saved_model=Path(result["export_dir"]),
+        meta=Path(result["checkpoint"] + ".meta"),
+        images=directory / "images.npy",
+        signatures=set(signatures),
+        classes=answers["classes"].numpy(),
+        probabilities=answers["probabilities"].numpy(),
+    )
+
+
+def run(directory, *arguments):
+    """Runs the environment's own python, away from this project; it must succeed."""
+    command = [str(ENVIRONMENT / "bin" / "python"), *map(str, arguments)]
+    ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def assert_answers_of_tensorflow(path, trained):
+    """The same class for each image, and each probability within 1e-5."""
+    found = np.load(path)
+    assert len(trained.classes) == 300
+    assert found["probabilities"].dtype == np.float32
+    assert np.array_equal(found["classes"], trained.classes)
+    np.testing.assert_allclose(found["probabilities"], trained.probabilities, rtol=0, atol=1e-5)
+
+
+def test_openvino_reads_the_exported_model(tmp_path, trained):
+    """OpenVINO gives TensorFlow's answers; signatures that it could not run stand beside the one it reads."""
+    assert "png" in trained.signatures
+    run(tmp_path, SCRIPTS / "ask_openvino.py", trained.saved_model, trained.images, "answers.npz")
+    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
+
+
+def test_openvino_reads_the_meta_file(tmp_path, trained):
+    """Told nothing, OpenVINO finds the model in the training graph by its signature, and the weights beside it."""
+    run(tmp_path, SCRIPTS / "ask_openvino.py", trained.meta, trained.images, "answers.npz")
+    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
+
+
+def test_onnxruntime_runs_the_exported_model(tmp_path, trained):
+    """Converted by tf2onnx as its manual says, the model gives TensorFlow's answers."""
+    asked_for = ["--tag", "serve", "--signature_def", "serving_default"]
+    run(tmp_path, "-m", "tf2onnx.convert", "--saved-model", trained.saved_model, *asked_for, "--output", "model.onnx")
+    run(tmp_path, SCRIPTS / "ask_onnx.py", "model.onnx", trained.images, "answers.npz")
+    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
