@@ -37,9 +37,10 @@ def main(command: Command) -> int:
                 data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
             start = resume.find_start(
                 command.train_dir,
-                {"model": MODEL, "data": data.fingerprint, **settings.changing_weights()},
+                {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
                 code=code_sha256([Path(__file__), *Path(dataset.__file__).parent.glob("*.py")]),
                 restore_from=command.restore_from,
+                warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),
             )
             with stopwatch("import"), silenced(debug=command.debug):

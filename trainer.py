@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing import durable, export, history, layout, manifest
+from checkpointing import durable, graphs, history, inspection, layout, manifest, matching, saved_model
 from checkpointing.errors import CheckpointError, NonFiniteError, reason
 from checkpointing.fingerprint import weights_sha256
 from checkpointing.history import History
@@ -80,6 +80,7 @@ class Run:
             start,
             variables=self._graph.saved,
             step=self._graph.step,
+            signatures=serving.training_signatures(self._graph),
             retention=Retention(settings.max_to_keep, settings.keep_checkpoint_every_n_hours, settings.keep_best),
             sharded=settings.sharded,
             save_relative_paths=settings.save_relative_paths,
@@ -131,7 +132,10 @@ class Run:
         with self._stopwatch("restore"):
             graph.start(session, self._graph, self._data.train)
             self._checkpoints.restore(session)
-        start = self._checkpoints.start
+            start = self._checkpoints.start
+            if start.prefix is None:
+                self._warm_start(session)
+        self._write_graph()
         step = int(session.run(self._graph.step))
         train_steps = self._settings.train_steps
         if step > train_steps:
@@ -140,7 +144,7 @@ class Run:
         finished = step == train_steps
         ours = start.newest is not None and self._command.export_dir is None
         if not (finished or ours):
-            export.check_target(self._target)
+            saved_model.check_target(self._target)
         if finished:
             _log.info("finished already: step %d of %d; only evaluating", step, train_steps)
         elif start.prefix:
@@ -150,6 +154,28 @@ class Run:
             step=step, resumed_from=start.prefix.name if start.prefix else None, seconds=self._seconds()
         )
         return step, unfinished
+
+    def _warm_start(self, session: tf.compat.v1.Session) -> None:
+        """Takes weights over from another run, if asked to; step and optimizer begin anew."""
+        wanted = self._command.warm_start
+        if wanted is None:
+            return
+        prefix = inspection.find_prefix(wanted.prefix)
+        found = matching.match(prefix, self._graph.trained, wanted.pattern, renames=wanted.renames)
+        with self._graph.graph.as_default():
+            matching.restore(session, prefix, found)
+        for line in found.told().splitlines():
+            _log.info("warm start from %s: %s", prefix, line)
+
+    def _write_graph(self) -> None:
+        """Leaves the graph as text, once, for people and for TensorBoard."""
+        path = self._command.train_dir / layout.GRAPH
+        if path.exists():
+            return
+        try:
+            graphs.write_graph(self._checkpoints.meta_graph.graph_def, path)
+        except OSError as error:
+            _log.warning("%s: could not be written (%s); training goes on without it", path, reason(error))
 
     def _train_and_export(self, session: tf.compat.v1.Session, first_step: int, unfinished: Record | None) -> int:
         """All that comes after the start; gives the exit status."""
@@ -282,12 +308,12 @@ class Run:
             inference = self._graph.inference
             images = self._data.train.images[:_EXAMPLES]
             outputs = {"classes": inference.classes, "probabilities": inference.probabilities}
-            example = export.Example({"images": images}, session.run(outputs, {inference.images: images}))
+            example = saved_model.Example({"images": images}, session.run(outputs, {inference.images: images}))
             if self._target.exists():
-                export.check_saved_model(self._target, example)
+                saved_model.check_saved_model(self._target, example)
                 return
             prefix = layout.prefix(self._command.train_dir, self._settings.train_steps)
-            export.export_saved_model(
+            saved_model.export_saved_model(
                 self._target, prefix, lambda: serving.build_signatures(self._make_model()), example
             )
 

@@ -1,110 +1,161 @@
-"""What a train_dir tells, and what can be done with its checkpoints, from the command line.
+"""What lies in a directory of checkpoints, and what can be done with it, from the command line.
 
-    python -m checkpointing history DIR          the attempts of a run, and how much of their time was useful
-    python -m checkpointing pin PREFIX...        keep these checkpoints, whatever rotation says
-    python -m checkpointing unpin PREFIX...      leave them to rotation again
-
-Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage. TensorFlow is not needed.
+Exit status: 0 done; 1 an error, in one sentence, or no for an answer: damaged, different; 2 wrong usage.
+TensorFlow is imported by the commands that need it, and by no other. A graph's code is needed by none.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
+import importlib
+import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
-from checkpointing import durable, history, layout
+from checkpointing.commands import quietly
 from checkpointing.errors import CheckpointError, reason
+
+if TYPE_CHECKING:
+    from checkpointing.commands.answer import Answer
+
+_PREFIX = "a checkpoint's prefix, as in DIR/model.ckpt-100; of a directory, its newest checkpoint"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
-    parser = argparse.ArgumentParser("python -m checkpointing", description=(__doc__ or "").split("\n", 1)[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    tell = commands.add_parser("history", help="the attempts of a run, and how much of their time was useful")
-    tell.add_argument("directory", type=Path, metavar="DIR", help="a train_dir")
-    tell.add_argument("--json", action="store_true", help="one object, for programs")
-    tell.set_defaults(do=lambda given: show_history(given.directory, as_json=given.json))
-    for name, action, meaning in (
-        ("pin", pin, "keep these checkpoints, whatever rotation says"),
-        ("unpin", unpin, "leave them to rotation again"),
-    ):
-        command = commands.add_parser(name, help=meaning)
-        command.add_argument("prefixes", type=Path, nargs="+", metavar="PREFIX", help="as in DIR/model.ckpt-100")
-        command.set_defaults(do=lambda given, action=action: [action(prefix) for prefix in given.prefixes])
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        given.do(given)
+        from checkpointing.commands.answer import as_json  # noqa: PLC0415 - --help waits for nobody
+
+        answer = _command(given.room, given.command)(given)
+        text = as_json(answer.record) if given.json else answer.text
     except (CheckpointError, OSError) as error:
-        print(f"error: {error if isinstance(error, CheckpointError) else reason(error)}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, CheckpointError) else _about(error)}", file=sys.stderr)
         return 1
-    return 0
+    if text:
+        _tell(text)
+    return answer.status
 
 
-def pin(prefix: Path) -> None:
-    """Marks a checkpoint as one to keep.
-
-    Raises:
-      CheckpointError: there is no such checkpoint, or rotation was faster.
-    """
-    _check_is_ours(prefix)
-    durable.write(layout.pinned_path(prefix), b"")
-    durable.sync(prefix.parent)
+def _tell(text: str) -> None:
     try:
-        _check_is_ours(prefix)
-    except CheckpointError:
-        durable.delete([layout.pinned_path(prefix)])
-        raise
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def unpin(prefix: Path) -> None:
-    """Takes the mark away; the run that owns the train_dir rotates the checkpoint when it saves the next one.
-
-    Raises:
-      CheckpointError: there is no such checkpoint.
-    """
-    _check_is_ours(prefix)
-    durable.delete([layout.pinned_path(prefix)])
+def _about(error: OSError) -> str:
+    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
 
 
-def _check_is_ours(prefix: Path) -> None:
-    going = layout.incomplete_path(prefix).exists()  # being deleted by the run
-    if layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists() and not going:
-        return
-    there = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
-    listed = ", ".join(layout.prefix(prefix.parent, step).name for step in there) or "none"
-    message = f"{prefix}: no checkpoint of this program's found; in {prefix.parent} there are {listed}."
-    raise CheckpointError(message)
+def _command(room: str, name: str) -> Callable[[argparse.Namespace], Answer]:
+    if room == "make":
+        quietly.import_tensorflow()
+    function: Callable[[argparse.Namespace], Answer] = getattr(
+        importlib.import_module(f"checkpointing.commands.{room}"), name
+    )
+    return function
 
 
-def show_history(directory: Path, *, as_json: bool) -> None:
-    """Prints a run's attempts, one a line, and what they add up to."""
-    attempts = history.read(directory)
-    if not attempts:
-        raise CheckpointError(f"{directory}: no {layout.HISTORY} found; give the train_dir of a run.")
-    summary = history.summary(attempts)
-    if as_json:
-        print(json.dumps({"attempts": attempts, **summary}, indent=2))
-        return
-    rows = [
-        {
-            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt["started_at"])),
-            "resumed from": attempt["resumed_from"] or "-",
-            "to step": attempt["to_step"],
-            "done": attempt["steps_done"],
-            "redone": attempt["steps_redone"],
-            **{name: attempt["seconds"].get(name, 0.0) for name in ("train", "saving", "stalled", "restoring")},
-            "ended": attempt["ended"] or "under way",
-        }
-        for attempt in attempts
-    ]
-    print(tabulate(rows, headers="keys", floatfmt=",.2f"))
-    share = summary["useful_share"]
-    useful = "" if share is None else f": {share:.1%} of {summary['seconds']:,.1f} s was useful work"
-    print(f"{len(attempts)} attempts, {summary['steps_redone']} steps made twice{useful}")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m checkpointing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def add(name: str, room: str, function: str, meaning: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=meaning, description=meaning, allow_abbrev=False)
+        command.add_argument("--json", action="store_true", help="the answer for programs")
+        command.set_defaults(room=room, command=function)
+        return command
+
+    _add_looking(add)
+    _add_tending(add)
+    _add_making(add)
+    return parser
+
+
+Add = Callable[[str, str, str, str], argparse.ArgumentParser]
+
+
+def _add_looking(add: Add) -> None:
+    command = add("list", "look", "list_checkpoints", "the checkpoints: how old, how large, complete or not, why kept")
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command = add("show", "look", "show", "what a checkpoint or a SavedModel holds")
+    command.add_argument("path", type=Path, metavar="PREFIX", help=f"{_PREFIX}; or a SavedModel's directory")
+    command.add_argument("--tensor", metavar="NAME", help="this one alone, with a histogram and its values")
+    command.add_argument("--stats", action="store_true", help="smallest, mean and largest value, zeros, NaNs")
+    command = add("verify", "look", "verify", "reads every byte; exit status 1 and the file's name where one is wrong")
+    command.add_argument("path", type=Path, metavar="DIR_OR_PREFIX", help="of a directory, its newest checkpoint")
+    command.add_argument("--all", action="store_true", help="each checkpoint of the directory")
+    command = add("diff", "look", "diff", "what changed between two checkpoints; exit status 1 where anything did")
+    command.add_argument("one", type=Path, metavar="A", help=_PREFIX)
+    command.add_argument("other", type=Path, metavar="B")
+    command = add("history", "look", "show_history", "the attempts of a run, and how much of their time was useful")
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command = add("watch", "look", "watch", "a table of a running train_dir, until Ctrl-C; once where nobody looks")
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command.add_argument("--seconds", type=float, default=1.0, help="between two looks")
+
+
+def _add_tending(add: Add) -> None:
+    command = add("repair", "tend", "repair", "sweep leftovers, set damaged ones aside, rebuild the state file")
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command.add_argument("--dry_run", action="store_true", help="only say what would be done")
+    command = add("prune", "tend", "prune", "delete the checkpoints that are not worth keeping")
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command.add_argument("--max_to_keep", type=int, metavar="N", help="the newest; unset: as the run was told")
+    command.add_argument("--keep_best", type=int, metavar="N", help="and those with the best score")
+    command.add_argument("--keep_checkpoint_every_n_hours", type=float, metavar="N", help="and one for so many hours")
+    command.add_argument("--dry_run", action="store_true", help="only say what would go")
+    for name, meaning in (
+        ("pin", "keep these checkpoints, whatever rotation says"),
+        ("unpin", "leave them to rotation again"),
+    ):
+        command = add(name, "tend", name, meaning)
+        command.add_argument("prefixes", type=Path, nargs="+", metavar="PREFIX", help="as in DIR/model.ckpt-100")
+
+
+def _add_making(add: Add) -> None:
+    command = add("export", "make", "export", "a SavedModel of a checkpoint and the graph beside it")
+    command.add_argument("prefix", type=Path, metavar="PREFIX", help=_PREFIX)
+    command.add_argument("directory", type=Path, metavar="DIR", help="must not exist")
+    command.add_argument("--tags", action="append", metavar="TAG", help="serve: what answers; train: the whole graph")
+    command.add_argument("--as_text", action="store_true", help="saved_model.pbtxt, for people")
+    _add_signature(command)
+    command = add("freeze", "make", "freeze", "one file of a checkpoint and its graph, variables turned into constants")
+    command.add_argument("prefix", type=Path, metavar="PREFIX", help=_PREFIX)
+    command.add_argument("file", type=Path, metavar="FILE.pb", help="or .pbtxt, for people")
+    _add_signature(command)
+    command = add("convert", "make", "convert", "a checkpoint to .npz or .safetensors, or back")
+    command.add_argument("source", type=Path, metavar="FROM")
+    command.add_argument("target", type=Path, metavar="TO")
+    command = add("average", "make", "average", "the mean of several checkpoints' weights, as a new checkpoint")
+    command.add_argument("prefixes", type=Path, nargs="+", metavar="PREFIX")
+    command.add_argument("--output", type=Path, required=True, metavar="PREFIX", help="of the new one")
+    command = add("rename", "make", "rename", "the same tensors under other names, as a new checkpoint")
+    command.add_argument("prefix", type=Path, metavar="PREFIX", help=_PREFIX)
+    command.add_argument("names", type=_pair, nargs="+", metavar="OLD=NEW", help="tensors or scopes")
+    command.add_argument("--output", type=Path, required=True, metavar="PREFIX", help="of the new one")
+
+
+def _add_signature(command: argparse.ArgumentParser) -> None:
+    """For graphs that do not say what to feed and to fetch: ours do."""
+    for name in ("input", "output"):
+        meaning = "for graphs that do not say so themselves"
+        command.add_argument(f"--{name}", type=_pair, action="append", default=[], metavar="NAME=TENSOR", help=meaning)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    before, sign, after = text.partition("=")
+    if not (before and sign and after):
+        raise argparse.ArgumentTypeError(f"{text!r} found, two names with = between them wanted")
+    return before, after
 
 
 if __name__ == "__main__":

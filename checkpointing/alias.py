@@ -11,16 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from checkpointing import layout
+
 _PATTERN = frozenset("*?[\\")
 
 
 @contextmanager
 def without_pattern(path: Path) -> Iterator[Path]:
-    """Another name for the same place, as long as the block lasts, if the path's directories could be a pattern."""
-    if not _PATTERN & set(str(path.parent)):
+    """Another name for the same checkpoint or file, as long as the block lasts, if its own could be a pattern."""
+    if not _PATTERN & set(str(path)):
         yield path
         return
     with tempfile.TemporaryDirectory() as directory:
         link = Path(directory) / "directory"
         link.symlink_to(path.parent.absolute(), target_is_directory=True)
-        yield link / path.name
+        if not _PATTERN & set(path.name):
+            yield link / path.name
+            return
+        plain = Path(directory) / "checkpoint"
+        for file in layout.contents_of(path):
+            plain.with_name(plain.name + file.name.removeprefix(path.name)).symlink_to(link / file.name)
+        yield plain

@@ -7,7 +7,7 @@ directory) is that of the POSIX manual pages and of "All File Systems Are Not Cr
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,18 @@ def replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + _TEMPORARY)
     write(temporary, content)
     temporary.rename(path)
+    sync(path.parent)
+
+
+def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
+    """As `replace`, for content that a library writes: `write_to` is given a temporary path with the same ending."""
+    temporary = path.with_name(f"{path.stem}{_TEMPORARY}{path.suffix}")
+    try:
+        write_to(temporary)
+        sync(temporary)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 

@@ -39,7 +39,7 @@ _FILE = re.compile(rf"(?P<prefix>.+?){_KIND}", re.ASCII | re.DOTALL)
 _OF_CHECKPOINT = re.compile(rf"model\.ckpt-(?P<step>0|[1-9]\d*)(?:{_AFTER_PREFIX.pattern})", re.ASCII)
 # The parts of a checkpoint, a graph, a state file, and shards, as TensorFlow calls them until they are whole.
 _LEFTOVER = re.compile(
-    r"(?P<name>.+?)(\.(index|data-\d+-of-\d+)\.tempstate\d+|(\.meta)?\.tmp[0-9a-f]{6,}|_temp)", re.ASCII | re.DOTALL
+    r"(?P<name>.+?)(\.(index|data-\d+-of-\d+)\.tempstate\d+|(\.meta)?\.tmp[0-9a-f]{32}|_temp)", re.ASCII | re.DOTALL
 )
 
 

@@ -12,7 +12,7 @@ How a checkpoint comes to be and goes, step by step, is in README.md beside this
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +21,10 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-from checkpointing import alias, durable, interval, layout, manifest, quarantine, retirement
+from checkpointing import alias, durable, graphs, interval, layout, manifest, matching, quarantine, retirement
+from checkpointing.bundle import Bundle
 from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError, reason
+from checkpointing.graphs import Signature
 from checkpointing.manifest import Manifest
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
@@ -40,6 +42,7 @@ class CheckpointManager:
 
     start: where the run goes on; restoring and falling back may change it.
     seconds_saving: what making checkpoints took so far, whether training waited for it or not.
+    meta_graph: the graph as each `.meta` file holds it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class CheckpointManager:
         *,
         variables: Sequence[tf.Variable],
         step: tf.Variable,
+        signatures: Mapping[str, Signature] | None = None,
         retention: Retention = KEEP_FIVE,
         sharded: bool = False,
         save_relative_paths: bool = True,
@@ -67,6 +71,7 @@ class CheckpointManager:
           start: what resume.find_start said; closing the manager closes it.
           variables: the state to keep, the step among them. Their shapes must be known.
           step: the variable that counts the updates.
+          signatures: what to feed and to fetch, recorded in the `.meta` for whoever opens it without this code.
           retention: which checkpoints to keep.
           sharded: a data file for each core, also where the state is small; a large one has them anyway.
           save_relative_paths: whether the state file holds names or absolute paths, as Saver's option.
@@ -112,7 +117,10 @@ class CheckpointManager:
                 save_relative_paths=save_relative_paths,
             )
             # Made once, for the graph does not change any more, and before the shadows, which are nobody's business.
-            self._meta_graph = saver.export_meta_graph().SerializeToString(deterministic=True)
+            self.meta_graph = saver.export_meta_graph()
+            for name, signature in graphs.signature_defs(signatures or {}).items():
+                self.meta_graph.signature_def[name].CopyFrom(signature)
+            self._meta_graph = self.meta_graph.SerializeToString(deterministic=True)
             self._snapshot = Snapshot(self._variables, shards)
 
     def __enter__(self) -> Self:
@@ -164,35 +172,22 @@ class CheckpointManager:
 
     def _restore(self, session: tf.compat.v1.Session, prefix: Path, wanted: Manifest | None) -> None:
         try:
-            with alias.without_pattern(prefix) as plain, session.graph.as_default():
-                reader = tf.train.load_checkpoint(str(plain))
-                self._check_variables(prefix, reader)
-                if wanted is None:
-                    _read_everything(reader)
+            bundle = Bundle(prefix)
+            matching.check_variables(prefix, bundle.entries, {each.op.name: each for each in self._variables})
+            if wanted is None:
+                bundle.check()  # TensorFlow never looks at the sums of what it does not restore
+            with alias.without_pattern(prefix) as plain:
                 self._snapshot.restore(session, plain)
         except tf.errors.ResourceExhaustedError as error:
             raise CheckpointError(f"{prefix}: no memory to restore it ({reason(error)}).") from error
         # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
-        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        except (OSError, tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
         if wanted is not None:
             found = self._snapshot.digest_of_variables(session)
             if found != wanted.state_digest:
                 raise DamagedError(f"{prefix.name}: the restored state is not the one that was saved")
             _log.info("restored %s: state matches, digest %s", prefix, found[:12])
-
-    def _check_variables(self, prefix: Path, reader: tf.compat.v1.train.NewCheckpointReader) -> None:
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        for variable in self._variables:
-            name = variable.op.name
-            wanted = f"{variable.dtype.base_dtype.name} {variable.shape.as_list()}"
-            found = f"{dtypes[name].name} {shapes[name]}" if name in shapes else "no such variable"
-            if found != wanted:
-                message = (
-                    f"{prefix}: variable {name}: {found} found, {wanted} wanted: "
-                    f"it is a checkpoint of another model or optimizer; it holds {', '.join(sorted(shapes))}."
-                )
-                raise CheckpointError(message)
 
     def roll_back(self, session: tf.compat.v1.Session, before: int) -> Path:
         """Restores the newest complete checkpoint of a step smaller than `before`; newer ones go to quarantine.
@@ -378,6 +373,7 @@ class CheckpointManager:
             saved_at=time.time(),
             training_seconds=training_seconds,
             versions=manifest.versions(),
+            retention=self._retention._asdict(),
         )
         # The commit: with this one rename the checkpoint exists.
         durable.replace(layout.manifest_path(prefix), record.to_json())
@@ -426,9 +422,3 @@ def _remove_what_was_written(prefix: Path) -> None:
     with suppress(OSError):
         if layout.incomplete_path(prefix).exists():  # without our mark, what lies there is not ours
             retirement.delete(prefix)
-
-
-def _read_everything(reader: tf.compat.v1.train.NewCheckpointReader) -> None:
-    """Has TensorFlow check the sums of all tensors; it never looks at those that are not restored."""
-    for name in reader.get_variable_to_shape_map():
-        reader.get_tensor(name)

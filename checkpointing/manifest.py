@@ -22,8 +22,9 @@ _FORMATS_READ = (2, 3)
 # hashing the data files is left to the digest of the restored variables, which is taken at memory's speed.
 LARGE = 128 * 2**20
 
-# Large files are hashed side by side; a core hashes 1.5 GB/s.
+# Large files are hashed side by side; a core hashes 1.5 GB/s, and to start a thread takes up to a millisecond.
 HASHING_THREADS = 4
+_WORTH_THREADS = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +118,15 @@ def _sha256(record: Mapping[str, Any]) -> str:
 
 def describe_files(paths: Sequence[Path], threads: int = 1, *, below: Path | None = None) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file, by name, or by its path below a directory."""
-    with ThreadPoolExecutor(threads) as pool:
-        hashes = list(map(file_sha256, paths) if threads == 1 else pool.map(file_sha256, paths))
+    sizes = [path.stat().st_size for path in paths]
+    if threads == 1 or sum(sizes) < _WORTH_THREADS:
+        hashes = list(map(file_sha256, paths))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            hashes = list(pool.map(file_sha256, paths))
     names = [path.relative_to(below).as_posix() if below else path.name for path in paths]
-    described = zip(names, paths, hashes, strict=True)
-    return {name: {"bytes": path.stat().st_size, "sha256": sha256} for name, path, sha256 in described}
+    described = zip(names, sizes, hashes, strict=True)
+    return {name: {"bytes": size, "sha256": sha256} for name, size, sha256 in described}
 
 
 def check_files(prefix: Path, manifest: Manifest, *, large_ones_too: bool = True) -> None:

@@ -13,9 +13,9 @@ def set_aside(prefix: Path, why: str) -> None:
     place = place_for(prefix.parent, prefix.name)
     durable.make_directory(place)
     durable.replace(place / layout.REASON, f"{why}\n".encode())
-    # The manifest goes last: moved in part, the checkpoint is still one that is known to be damaged.
-    manifest_path = layout.manifest_path(prefix)
-    durable.move(sorted(layout.files_of(prefix), key=lambda path: path == manifest_path), place)
+    # The manifest goes last, and an index after the data: moved in part, it is still one that is known to be damaged.
+    last = [layout.index_path(prefix), layout.manifest_path(prefix)]
+    durable.move(sorted(layout.files_of(prefix), key=lambda path: last.index(path) if path in last else -1), place)
     _log.warning("%s; moved to %s", why, place)
 
 

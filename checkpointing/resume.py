@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from checkpointing import durable, layout, manifest, quarantine, retirement
+from checkpointing import durable, inspection, layout, manifest, quarantine, retirement
 from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.lock import Lock
@@ -74,6 +74,7 @@ def find_start(
     *,
     code: str | None = None,
     restore_from: Path | None = None,
+    warm_start_from: Path | None = None,
     may_grow: tuple[str, ...] = (),
 ) -> Start:
     """Takes the train_dir, makes it ready to go on, and says from where: the newest complete checkpoint.
@@ -87,13 +88,17 @@ def find_start(
       settings: all that the weights are a function of, JSON-ready; they must be those that the train_dir was made with.
       code: hash of the code that computes the weights; another one than before is worth a warning.
       restore_from: the prefix of a checkpoint, or None.
+      warm_start_from: one from which a new run takes weights over; only looked for here.
       may_grow: the settings that may be larger than they were.
 
     Raises:
       CheckpointError: another run holds it, other settings, only damaged checkpoints, none where restore_from points.
     """
-    if restore_from is not None and not (directory.is_dir() and layout.steps_with(directory, "manifest.json")):
-        _check_is_checkpoint(restore_from)
+    if not (directory.is_dir() and layout.steps_with(directory, "manifest.json")):
+        if restore_from is not None:
+            _check_is_checkpoint(restore_from)
+        if warm_start_from is not None:
+            inspection.find_prefix(warm_start_from)
     try:
         durable.make_directory(directory)
         lock = Lock(directory)

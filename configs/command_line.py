@@ -12,6 +12,7 @@ import dataclasses
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,18 @@ from configs.settings import Settings
 
 ERROR = 1
 USAGE_ERROR = 2
+
+
+class WarmStart(NamedTuple):
+    """Weights to take over from another run or model.
+
+    prefix: the checkpoint. pattern: what a variable's name must match from its beginning on. renames: names in the
+    checkpoint, of tensors or scopes, to those here.
+    """
+
+    prefix: Path
+    pattern: str
+    renames: dict[str, str]
 
 
 class Command(NamedTuple):
@@ -40,8 +53,21 @@ class Command(NamedTuple):
     train_dir: Path
     export_dir: Path | None
     restore_from: Path | None
+    warm_start: WarmStart | None
     max_restarts: int
     debug: bool
+
+    @property
+    def warm_start_from(self) -> Path | None:
+        """The checkpoint to take weights from."""
+        return self.warm_start.prefix if self.warm_start else None
+
+    def changing_weights(self) -> dict[str, Any]:
+        """What of it the weights are a function of: with another one, a run cannot go on."""
+        settings = self.settings.changing_weights()
+        if self.warm_start is None:
+            return settings
+        return {**settings, "warm_start": {**self.warm_start._asdict(), "prefix": str(self.warm_start.prefix)}}
 
 
 class UsageError(Exception):
@@ -58,6 +84,9 @@ def define_flags(program: str) -> flags.FlagValues:
     flags.DEFINE_string("train_dir", None, "all that a run writes; unset: runs/<config>", **place)
     flags.DEFINE_string("export_dir", None, "the SavedModel; unset: <train_dir>/saved_model/<step>", **place)
     flags.DEFINE_string("restore_from", None, "prefix of the checkpoint to start from", **place)
+    flags.DEFINE_string("warm_start_from", None, "prefix of a checkpoint to take weights from, to train anew", **place)
+    flags.DEFINE_string("warm_start_vars", "", "of those whose name matches this regular expression", **place)
+    flags.DEFINE_list("warm_start_renames", [], "OLD=NEW, ...: what is called otherwise there", **place)
     flags.DEFINE_integer("max_restarts", 0, "restart a crashed run so often", lower_bound=0, **place)
     flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
     flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
@@ -134,9 +163,39 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
         train_dir=_path("train_dir", values) or Path("runs") / values.config,
         export_dir=_path("export_dir", values),
         restore_from=_path("restore_from", values),
+        warm_start=_warm_start(values),
         max_restarts=values.max_restarts,
         debug=values.debug,
     )
+
+
+def _warm_start(values: flags.FlagValues) -> WarmStart | None:
+    prefix = _path("warm_start_from", values)
+    if prefix is None:
+        for name in ("warm_start_vars", "warm_start_renames"):
+            if values[name].present:
+                raise UsageError(f"--{name} found without --warm_start_from: say which checkpoint.")
+        return None
+    if values.restore_from is not None:
+        raise UsageError("--restore_from and --warm_start_from found, one of them wanted: all of a state, or weights.")
+    try:
+        re.compile(values.warm_start_vars)
+    except re.error as error:
+        message = f"--warm_start_vars={values.warm_start_vars}: a regular expression wanted ({error})."
+        raise UsageError(message) from error
+    renames: dict[str, str] = {}
+    for old, new in map(_pair, values.warm_start_renames):
+        if old in renames:
+            raise UsageError(f"--warm_start_renames: {old} found twice, one new name wanted.")
+        renames[old] = new
+    return WarmStart(prefix, values.warm_start_vars, renames)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, sign, new = text.partition("=")
+    if not (old and sign and new):
+        raise UsageError(f"--warm_start_renames={text}: OLD=NEW wanted.")
+    return old, new
 
 
 def _path(name: str, values: flags.FlagValues) -> Path | None:

@@ -113,10 +113,12 @@ def build(
             # One update after the other: each reads the weights that the one before wrote.
             parallel_iterations=1,
         )
-        run_steps = Update(step.assign(done.step, name="run_steps"), done.loss, done.learning_rate)
+        step_made = step.assign(done.step, name="run_steps", read_value=False)
+        with tf.control_dependencies([step_made]):
+            run_steps = Update(tf.identity(done.step), done.loss, done.learning_rate)
         # The optimizer left an operation of the loop's body here, which no .meta file could be imported with.
         graph.clear_collection(tf.compat.v1.GraphKeys.TRAIN_OP)
-        graph.add_to_collection(tf.compat.v1.GraphKeys.TRAIN_OP, run_steps.step.op)
+        graph.add_to_collection(tf.compat.v1.GraphKeys.TRAIN_OP, step_made)
         return TrainingGraph(
             graph=graph,
             steps_to_run=steps_to_run,

@@ -68,6 +68,53 @@ def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_library_writes_replaces_a_file(tmp_path):
+    """It is given another name with the same ending, which it may go by; nothing lies beside the file then."""
+    path, endings = tmp_path / "größe.1.npz", []
+    for content in (b"first, and rather long", b"second", b""):
+
+        def write(temporary, content=content):
+            assert temporary != path
+            endings.append(temporary.suffix)
+            temporary.write_bytes(content)
+
+        durable.replace_by(path, write)
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
+    assert set(endings) == {".npz"}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_library_cannot_write_leaves_the_old_file(tmp_path, begun):
+    """Whether it has begun or not, and whatever it raises; nothing half-made stays."""
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"old")
+
+    def fail(temporary):
+        if begun:
+            temporary.write_bytes(b"half")
+        raise KeyError("no such dtype")
+
+    with pytest.raises(KeyError):
+        durable.replace_by(path, fail)
+    assert tree(tmp_path) == {"x.npz": b"old"}
+
+
+def test_what_a_library_writes_is_safe_before_it_has_its_name(tmp_path, monkeypatch):
+    """Where the disk cannot make it safe, the old file stays; the directory is made safe after that."""
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"old")
+    with monkeypatch.context() as patched:
+        refuse_to_sync(patched, tmp_path / "x.tmp.npz")
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            durable.replace_by(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert tree(tmp_path) == {"x.npz": b"old"}
+    refuse_to_sync(monkeypatch, tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.replace_by(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert tree(tmp_path) == {"x.npz": b"new"}
+
+
 def test_replacing_without_waiting_does_not_wait(tmp_path, monkeypatch):
     """What is worth no wait asks nothing of the disk; whoever looks finds it whole all the same."""
     path = tmp_path / "attempt.json"

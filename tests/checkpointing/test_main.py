@@ -1,12 +1,16 @@
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from checkpointing import __main__, layout
-from checkpointing.history import History
 from tests import programs
+from tests.checkpoints import flip_a_bit, make_checkpoint
+
+COMMANDS = ["list", "show", "verify", "diff", "history", "watch", "repair", "prune", "pin", "unpin"]
+COMMANDS += ["export", "freeze", "convert", "average", "rename"]
 
 
 def run(*arguments):
@@ -15,66 +19,80 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=programs.ROOT)
 
 
-def checkpoint(directory, step):
-    """Something with a manifest."""
-    directory.mkdir(exist_ok=True)
-    prefix = layout.prefix(directory, step)
-    layout.manifest_path(prefix).write_text("{}")
-    return prefix
+def usage(capsys, *arguments):
+    """What is said to wrong usage, which has status 2."""
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
 
 
-@pytest.fixture
-def train_dir(tmp_path):
-    """A run that was killed, went on, and is done."""
-    for step, resumed_from, to_step in ((0, None, 150), (100, "model.ckpt-100", 400)):
-        history = History(tmp_path)
-        history.begin_attempt(step=step, resumed_from=resumed_from)
-        history.progress(to_step, {"train": 3.0, "total": 4.0})
-    history.end_attempt("done")
-    return tmp_path
-
-
-def test_history_is_a_table_and_a_sum(train_dir):
-    """Each attempt on a line; of the first, a third was lost."""
-    ended = run("history", train_dir)
+def test_help_lists_the_commands_and_waits_for_nobody():
+    """Neither TensorFlow nor NumPy is imported for it."""
+    command = [sys.executable, "-X", "importtime", "-m", "checkpointing", "--help"]
+    ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
-    lines = ended.stdout.splitlines()
-    assert "model.ckpt-100" in lines[3]
-    assert lines[2].endswith("killed")
-    assert lines[3].endswith("done")
-    assert lines[4] == "2 attempts, 50 steps made twice: 62.5% of 8.0 s was useful work"
+    for name in COMMANDS:
+        assert re.search(rf"^    {name} +\S", ended.stdout, re.MULTILINE), name
+    assert not re.search(r"\| +(tensorflow|numpy)\b", ended.stderr)
 
 
-def test_history_for_programs(train_dir):
-    """One object, with the same."""
-    told = json.loads(run("history", train_dir, "--json").stdout)
-    assert [attempt["ended"] for attempt in told["attempts"]] == ["killed", "done"]
-    assert (told["steps"], told["steps_redone"], told["useful_share"]) == (400, 50, 0.625)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(capsys, command):
+    """With what it takes, `--json` among it."""
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out
 
 
-def test_a_directory_without_a_history_is_told(tmp_path):
-    """In one sentence, with status 1; wrong usage has status 2."""
-    ended = run("history", tmp_path)
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        f"error: {tmp_path}: no history.jsonl found; give the train_dir of a run.\n",
-    )
-    assert run("no_such_command").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["no_such_command"], "no_such_command"),
+        (["list"], "DIR"),
+        (["list", "a", "b"], "b"),
+        (["prune", "a", "--max_to_keep=many"], "--max_to_keep"),
+        (["prune", "a", "--dry"], "--dry"),
+        (["rename", "a", "b", "--output=c"], "two names with = between them wanted"),
+    ],
+)
+def test_wrong_usage_has_a_status_of_its_own(capsys, arguments, said):
+    """What is wrong is named; a flag that is cut short is none, lest it be another one some day."""
+    assert said in usage(capsys, *arguments)
 
 
-def test_pins_come_and_go(tmp_path):
-    """As a mark beside the checkpoint."""
-    prefixes = [checkpoint(tmp_path, step) for step in (50, 100)]
-    assert __main__.main(["pin", *map(str, prefixes)]) == 0
-    assert layout.steps_with(tmp_path, "pinned") == [50, 100]
-    assert __main__.main(["unpin", str(prefixes[0])]) == 0
-    assert layout.steps_with(tmp_path, "pinned") == [100]
+def test_a_directory_goes_through_its_life(tmp_path):
+    """As a user meets it: whole, damaged, put in order; the exit status is the answer."""
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step)
+    assert run("verify", tmp_path, "--all").returncode == 0
+    flip_a_bit(layout.index_path(layout.prefix(tmp_path, 10)))
+    damaged = run("verify", tmp_path, "--all")
+    assert (damaged.returncode, damaged.stderr) == (1, "")
+    assert "model.ckpt-10.index" in damaged.stdout
+    assert run("repair", tmp_path).returncode == 0
+    listed = run("list", tmp_path, "--json")
+    assert [each["step"] for each in json.loads(listed.stdout)] == [20]
+    refused = run("show", layout.prefix(tmp_path, 10))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"error: {tmp_path}/model.ckpt-10: no checkpoint found; in {tmp_path} there are ")
 
 
-@pytest.mark.parametrize("name", ["model.ckpt-7", "other", "model.ckpt-50.index"])
-def test_what_is_no_checkpoint_cannot_be_pinned(tmp_path, capsys, name):
-    """The sentence lists those that are there."""
-    checkpoint(tmp_path, 50)
-    assert __main__.main(["pin", str(tmp_path / name)]) == 1
-    assert capsys.readouterr().err.endswith("there are model.ckpt-50.\n")
-    assert layout.steps_with(tmp_path, "pinned") == []
+def test_an_error_of_the_disk_is_a_sentence(tmp_path, capsys):
+    """That begins with the file."""
+    name = "long" * 100
+    assert __main__.main(["list", str(tmp_path / name)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / name}")
+
+
+def test_a_pipe_that_is_closed_is_no_error(tmp_path):
+    """`| head` has seen enough."""
+    for step in range(300):
+        make_checkpoint(tmp_path, step)
+    command = [sys.executable, "-m", "checkpointing", "list", str(tmp_path)]
+    with subprocess.Popen(command, cwd=programs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

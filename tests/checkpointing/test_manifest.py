@@ -180,7 +180,7 @@ def test_files_hashed_side_by_side_are_described_the_same(tmp_path, threads):
     """How many threads hash them shows nowhere, not even in their order."""
     paths = [tmp_path / f"{number}" for number in range(5)]
     for path in paths:
-        path.write_bytes(path.name.encode() * 100_000)
+        path.write_bytes(path.name.encode() * 1_000_000)
     described = manifest.describe_files(paths, threads)
     assert list(described) == [path.name for path in paths]
     assert described == {name: each for path in paths for name, each in manifest.describe_files([path]).items()}

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -11,11 +12,14 @@ import configs
 from checkpointing.errors import CheckpointError
 from checkpointing.interruption import Interrupted
 from configs import command_line
-from configs.command_line import UsageError
+from configs.command_line import UsageError, WarmStart
 from mnist.errors import DataError, NonFiniteLossError
 
 ROOT = Path(__file__).parent.parent.parent
-PLACES = ["config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts", "debug"]
+PLACES = [
+    *("config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts", "debug"),
+    *("warm_start_from", "warm_start_vars", "warm_start_renames"),
+]
 OTHER_VALUES = {
     "train_steps": 7,
     "batch_size": 8,
@@ -120,6 +124,45 @@ def test_a_word_in_a_recipe_is_its_default(another_recipe, tmp_path):
     sys.modules.pop("configs.cnn_auto")
 
 
+def test_a_warm_start_says_from_where_what_and_under_which_names():
+    """Without it there is none; all variables under their own names unless something else is said."""
+    assert parse().warm_start is None
+    assert parse("--warm_start_from=a/model.ckpt-7").warm_start == WarmStart(Path("a/model.ckpt-7"), "", {})
+    command = parse("--warm_start_from=a", "--warm_start_vars=layer[12]/", "--warm_start_renames=old=new,a/b=c=d")
+    assert command.warm_start == WarmStart(Path("a"), "layer[12]/", {"old": "new", "a/b": "c=d"})
+
+
+def test_the_weights_are_a_function_of_a_warm_start():
+    """So a run goes on with the same one only; without one, it is none of their settings."""
+    assert parse().changing_weights() == parse().settings.changing_weights()
+    settings = parse("--warm_start_from=a", "--warm_start_renames=x=y").changing_weights()
+    assert settings.pop("warm_start") == {"prefix": "a", "pattern": "", "renames": {"x": "y"}}
+    assert settings == parse().settings.changing_weights()
+    assert json.loads(json.dumps(parse("--warm_start_from=a").changing_weights())) == {
+        **settings,
+        "warm_start": {"prefix": "a", "pattern": "", "renames": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--warm_start_from=a", "--restore_from=b"], "--restore_from and --warm_start_from found, one of them wanted"),
+        (["--warm_start_vars=a"], "--warm_start_vars found without --warm_start_from"),
+        (["--warm_start_renames=a=b"], "--warm_start_renames found without --warm_start_from"),
+        (["--warm_start_from=a", "--warm_start_vars=layer("], "--warm_start_vars=layer(: a regular expression wanted"),
+        (["--warm_start_from=a", "--warm_start_renames=layer"], "--warm_start_renames=layer: OLD=NEW wanted"),
+        (["--warm_start_from=a", "--warm_start_renames=a=b,=c"], "--warm_start_renames==c: OLD=NEW wanted"),
+        (["--warm_start_from="], "--warm_start_from= found, a path wanted"),
+    ],
+)
+def test_a_warm_start_that_makes_no_sense_is_refused(monkeypatch, capsys, flags, told):
+    """As wrong usage, with status 2, before anything is run."""
+    assert told in complaint(*flags)
+    assert run(monkeypatch, fail_with(AssertionError("main was run")), *flags) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_restarts_are_no_setting():
     """Who watches over a run is not what is run."""
     command = parse("--max_restarts=5")
@@ -151,6 +194,12 @@ def test_places_are_paths():
     assert command.train_dir == Path("with spaces")
     assert command.export_dir == Path("größe")
     assert command.restore_from == Path("a/model.ckpt-7")
+
+
+def test_a_tilde_is_the_home_directory_of_a_warm_start(monkeypatch):
+    """As of any other path."""
+    monkeypatch.setenv("HOME", "/somewhere/home")
+    assert parse("--warm_start_from=~/run").warm_start.prefix == Path("/somewhere/home/run")
 
 
 @pytest.mark.parametrize("flag", ["data_dir", "train_dir", "export_dir", "restore_from"])

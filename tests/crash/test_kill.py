@@ -101,9 +101,9 @@ def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[in
     return statuses
 
 
-def check_accounts(tmp_path: Path, small_data: Path, times: int) -> str:
+def check_accounts(tmp_path: Path, small_data: Path, times: int, steps: int) -> str:
     """Compares a run that was disturbed so often, saving every 5 steps, with one left alone; tells what was done."""
-    flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=100000", "--log_every_steps=100"]
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_steps={steps}", "--log_every_steps=100"]
     flags += ["--evaluate_every_steps=20000"]
     undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags, "--save_every_steps=50000")
     statuses = disturb(tmp_path / "disturbed", [*flags, "--save_every_steps=5"], times, seed=times)
@@ -116,7 +116,7 @@ def check_accounts(tmp_path: Path, small_data: Path, times: int) -> str:
 
     attempts = history.read(tmp_path / "disturbed")
     told = history.summary(attempts)
-    assert sum(each["steps_done"] for each in attempts) - told["steps_redone"] == told["steps"] == 100_000
+    assert sum(each["steps_done"] for each in attempts) - told["steps_redone"] == told["steps"] == steps
     for before, after in itertools.pairwise(attempts):
         assert after["from_step"] == before["to_step"] - after["steps_redone"]
     ended = collections.Counter(each["ended"] for each in attempts)
@@ -130,12 +130,12 @@ def check_accounts(tmp_path: Path, small_data: Path, times: int) -> str:
 
 def test_disturbed_five_times_the_accounts_add_up(tmp_path, small_data):
     """By SIGKILL and SIGTERM at random, saving every five steps: the same bits, and each step accounted for."""
-    check_accounts(tmp_path, small_data, times=5)
+    check_accounts(tmp_path, small_data, times=5, steps=30_000)
 
 
 @pytest.mark.slow
 def test_disturbed_two_hundred_times_the_accounts_add_up(tmp_path, small_data, capsys):
     """So with two hundred."""
-    told = check_accounts(tmp_path, small_data, times=200)
+    told = check_accounts(tmp_path, small_data, times=200, steps=100_000)
     with capsys.disabled():
         print(f"\n{told}")  # noqa: T201 - the count is to be seen

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import export, layout
+from checkpointing import layout, saved_model
 from checkpointing.errors import CheckpointError, NonFiniteError
 from checkpointing.rotation import Retention
 from tests import programs
@@ -324,5 +324,5 @@ def test_17_an_export_that_was_killed(tmp_path):
         (tmp_path / name / "saved_model.pb").write_bytes(b"half")
     with pytest.raises(AssertionError, match="already exists"):
         tf.compat.v1.saved_model.Builder(str(tmp_path / "plain"))
-    export.check_target(tmp_path / "ours")
+    saved_model.check_target(tmp_path / "ours")
     assert not (tmp_path / "ours.incomplete").exists()

@@ -1,0 +1,127 @@
+"""The commands that make something new of a checkpoint: export, freeze, convert, average, rename.
+
+They need TensorFlow, which `python -m checkpointing` imports before this.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import tensorflow as tf
+
+from checkpointing import durable, graphs, inspection, layout, saved_model, tensors
+from checkpointing.commands.answer import Answer, size
+from checkpointing.errors import CheckpointError
+from checkpointing.graphs import Signature
+from checkpointing.saved_model import TaggedGraph
+from checkpointing.tensors import State
+
+_SERVE = tf.saved_model.SERVING
+
+
+def export(given: argparse.Namespace) -> Answer:
+    """Makes a SavedModel of a checkpoint and the graph beside it."""
+    prefix = inspection.find_prefix(given.prefix)
+    meta_graph = _graph_of(given, prefix)
+    # The whole graph first: the others' variables are among its own.
+    tags = sorted(set(given.tags or [_SERVE]), key=lambda tag: (tag == _SERVE, tag))
+    tagged = [TaggedGraph([tag], partial(_import, _asked_of(meta_graph, tag))) for tag in tags]
+    saved_model.check_target(given.directory, "DIR")
+    unfinished = layout.unfinished_export_path(given.directory)
+    saved_model.write(unfinished, prefix, tagged, as_text=given.as_text)
+    for tag in tags:
+        saved_model.check_loads(unfinished, [tag])
+    saved_model.put_in_place(unfinished, given.directory, prefix)
+    told = saved_model.described(saved_model.read(given.directory))
+    record = {"checkpoint": str(prefix), "directory": str(given.directory), "tags": tags}
+    return Answer(record, f"exported {prefix} to {given.directory}: {told}")
+
+
+def _graph_of(given: argparse.Namespace, prefix: Path) -> tf.compat.v1.MetaGraphDef:
+    """The graph beside a checkpoint, with the signature that the command line gives it, if it does."""
+    meta_path = layout.meta_path(prefix)
+    meta_graph = graphs.read_meta_graph(meta_path)
+    if given.input or given.output:
+        graphs.add_signature(meta_graph, dict(given.input), dict(given.output), meta_path)
+    if tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY not in meta_graph.signature_def:
+        message = (
+            f"{meta_path}: no signature says what to feed and to fetch: "
+            f"give --input=NAME=TENSOR and --output=NAME=TENSOR, as in --input=images=x:0."
+        )
+        raise CheckpointError(message)
+    return meta_graph
+
+
+def _asked_of(meta_graph: tf.compat.v1.MetaGraphDef, tag: str) -> tf.compat.v1.MetaGraphDef:
+    """What a graph with this tag has to answer: a served one its default question, another one all."""
+    default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    return graphs.pruned(meta_graph, [default] if tag == _SERVE else sorted(meta_graph.signature_def))
+
+
+def _import(meta_graph: tf.compat.v1.MetaGraphDef) -> dict[str, Signature]:
+    tf.compat.v1.train.import_meta_graph(meta_graph)
+    return graphs.signatures_of(meta_graph)
+
+
+def freeze(given: argparse.Namespace) -> Answer:
+    """Makes one file of a checkpoint and its graph, the variables turned into constants."""
+    prefix = inspection.find_prefix(given.prefix)
+    _check_is_free(given.file)
+    graph_def = graphs.frozen(_graph_of(given, prefix), prefix)
+    durable.make_directory(given.file.parent)
+    graphs.write_graph(graph_def, given.file)
+    written = given.file.stat().st_size
+    record = {"checkpoint": str(prefix), "file": str(given.file), "bytes": written}
+    return Answer(record, f"froze {prefix} into {given.file}, {size(written)}")
+
+
+def _check_is_free(path: Path) -> None:
+    if path.exists():
+        raise CheckpointError(f"{path}: exists already, and is not overwritten: give another name.")
+
+
+def convert(given: argparse.Namespace) -> Answer:
+    """Turns a checkpoint into a .npz or .safetensors file, or such a file into a checkpoint."""
+    archives = [path for path in (given.source, given.target) if path.suffix in tensors.ARCHIVES]
+    if len(archives) != 1:
+        message = (
+            f"{given.source} to {given.target}: one of the two must be a file that ends with "
+            f"{' or '.join(tensors.ARCHIVES)}, the other a checkpoint's prefix."
+        )
+        raise CheckpointError(message)
+    if given.source in archives:
+        state = tensors.read_archive(given.source)
+        tensors.write(given.target, state)
+        return _written(given.target, state, f"{given.source}")
+    prefix = inspection.find_prefix(given.source)
+    state = tensors.read(prefix)
+    left_out = [name for name, array in state.items() if array.dtype == object]
+    kept = {name: array for name, array in state.items() if name not in left_out}
+    tensors.write_archive(given.target, kept)
+    answer = _written(given.target, kept, f"{prefix}")
+    if not left_out:
+        return answer
+    told = f"{answer.text}; left out, for {given.target.suffix} has no strings: {', '.join(left_out)}"
+    return Answer(answer.record | {"left_out": left_out}, told)
+
+
+def _written(target: Path, state: State, source: str) -> Answer:
+    record = {"source": source, "target": str(target), "tensors": list(state), "left_out": []}
+    return Answer(record, f"wrote {len(state)} tensors of {source} to {target}")
+
+
+def average(given: argparse.Namespace) -> Answer:
+    """Averages checkpoints of the same variables into a new one; with the graph of the last, if it has one."""
+    prefixes = [inspection.find_prefix(path) for path in given.prefixes]
+    state = tensors.averaged([tensors.read(prefix) for prefix in prefixes])
+    meta_path = layout.meta_path(prefixes[-1])
+    tensors.write(given.output, state, meta_path if meta_path.is_file() else None)
+    return _written(given.output, state, ", ".join(prefix.name for prefix in prefixes))
+
+
+def rename(given: argparse.Namespace) -> Answer:
+    """Gives tensors other names, in a new checkpoint; without a graph, for its variables have other names."""
+    prefix = inspection.find_prefix(given.prefix)
+    state = tensors.renamed(tensors.read(prefix), dict(given.names))
+    tensors.write(given.output, state)
+    return _written(given.output, state, f"{prefix}")
