@@ -7,3 +7,7 @@ class DataError(Exception):
 
 class NonFiniteLossError(Exception):
     """Training cannot go on, for the loss is no finite number. The message names the step."""
+
+
+class QuestionError(Exception):
+    """A graph cannot be asked what it sees. The message says what was found in it, and what was wanted."""

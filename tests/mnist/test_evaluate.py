@@ -1,0 +1,489 @@
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpointing import graphs, layout
+from checkpointing.manifest import Manifest
+from mnist import dataset, models
+from mnist.evaluate import main
+from tests import programs
+
+FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
+
+
+@pytest.fixture(scope="module")
+def softmax(tmp_path_factory, small_data):
+    """The train_dir of a run that has ended, each of its checkpoints validated; tests only read it, or copy it."""
+    train_dir = tmp_path_factory.mktemp("softmax") / "run"
+    programs.train("softmax", train_dir, f"--data_dir={small_data}", "--train_steps=40", *FLAGS)
+    return train_dir
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory, small_data):
+    """The same of the convolutional network."""
+    train_dir = tmp_path_factory.mktemp("cnn") / "run"
+    programs.train("cnn", train_dir, f"--data_dir={small_data}", "--train_steps=20", *FLAGS)
+    return train_dir
+
+
+@pytest.fixture(params=["softmax", "cnn"])
+def run(request):
+    """Each of the two train_dirs, and its result.json."""
+    train_dir = request.getfixturevalue(request.param)
+    return train_dir, programs.result(train_dir)
+
+
+@pytest.fixture
+def copy(softmax, tmp_path):
+    """A copy of the softmax's train_dir, to be spoilt."""
+    return shutil.copytree(softmax, tmp_path / "run")
+
+
+@pytest.fixture
+def evaluate(small_data, capsys):
+    """Calls the program on the small data; gives what it told as JSON, or its errors if `fails`."""
+
+    def call(*arguments, fails=False):
+        status = main([*map(str, arguments), f"--data_dir={small_data}", "--json"])
+        said = capsys.readouterr()
+        assert status == int(fails), said.err
+        if not fails:
+            return json.loads(said.out)
+        assert re.fullmatch(r"(warning: .*\n)*error: .*\.\n", said.err), said.err
+        return said.err
+
+    return call
+
+
+def spoil(path):
+    """Changes one byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def steps_of(told):
+    """The steps in a table's JSON."""
+    return [each["step"] for each in told["checkpoints"]]
+
+
+# Runs of this project.
+
+
+def test_the_runs_own_numbers_come_back(run, evaluate):
+    """The newest checkpoint has exactly the accuracies that result.json tells, on both splits."""
+    train_dir, result = run
+    told = evaluate(f"--train_dir={train_dir}")
+    assert (told["step"], told["split"], told["images"]) == (result["step"], "test", 300)
+    assert told["accuracy"] == result["test_accuracy"]
+    assert told["accuracy"] == (300 - told["wrong"]) / 300
+    assert evaluate(f"--train_dir={train_dir}", "--split=validation")["accuracy"] == result["validation_accuracy"]
+
+
+def test_each_checkpoint_has_the_accuracy_that_training_logged(run, evaluate):
+    """For all of them, in the order of their steps, the numbers are those in metrics.jsonl and in the manifests."""
+    train_dir, result = run
+    told = evaluate(f"--train_dir={train_dir}", "--checkpoint=all", "--split=validation")
+    logged = {each["step"]: each["validation_accuracy"] for each in programs.metrics(train_dir)}
+    assert steps_of(told) == list(range(10, result["step"] + 1, 10))
+    assert {each["step"]: each["accuracy"] for each in told["checkpoints"]} == logged
+    best = max(logged, key=lambda step: (logged[step], -step))
+    assert [each["step"] for each in told["checkpoints"] if "best" in each["notes"]] == [best]
+    assert "latest" in told["checkpoints"][-1]["notes"]
+
+
+def test_no_model_is_built(softmax, evaluate, monkeypatch):
+    """The graph comes from the .meta: the code that built it is not asked, and may be gone."""
+    monkeypatch.delattr(models, "Softmax")
+    monkeypatch.delattr(models, "Cnn")
+    assert evaluate(f"--train_dir={softmax}")["accuracy"] == programs.result(softmax)["test_accuracy"]
+
+
+def test_a_graph_that_is_the_same_is_imported_once(softmax, tutorial, evaluate, monkeypatch):
+    """Four checkpoints of one run take one import, and so do two of a plain Saver."""
+    imports, restored = [], graphs.restored
+    monkeypatch.setattr(graphs, "restored", lambda *given: (imports.append(given), restored(*given))[1])
+    assert len(evaluate(f"--train_dir={softmax}", "--checkpoint=all")["checkpoints"]) == 4
+    assert len(imports) == 1
+    evaluate(f"--train_dir={tutorial.parent}", "--checkpoint=all", *TENSORS, "--feed=keep_prob=1")
+    assert len(imports) == 2
+
+
+def test_two_graphs_are_told_apart(copy, evaluate, small_data):
+    """Where a run was prolonged, its later checkpoints have another graph; all of them are judged."""
+    flags = [f"--data_dir={small_data}", *FLAGS, "--train_steps=60"]
+    result = programs.train("softmax", copy, *flags)
+    told = evaluate(f"--train_dir={copy}", "--checkpoint=all")
+    assert steps_of(told) == [20, 30, 40, 50, 60]
+    assert told["checkpoints"][-1]["accuracy"] == result["test_accuracy"]
+    before = evaluate(f"--train_dir={copy}", "--checkpoint=40")
+    assert told["checkpoints"][2]["accuracy"] == before["accuracy"]
+
+
+def test_best_is_the_highest_score_and_of_equals_the_earlier(copy, evaluate):
+    """As rotation keeps it; the newest is not best for being new."""
+    for step, score in ((10, 0.5), (20, 0.9), (30, 0.9), (40, 0.8)):
+        path = layout.manifest_path(layout.prefix(copy, step))
+        path.write_bytes(dataclasses.replace(Manifest.read(path), score=score).to_json())
+    assert evaluate(f"--train_dir={copy}", "--checkpoint=best")["step"] == 20
+
+
+def test_checkpoints_without_a_score_cannot_be_best(copy, capsys):
+    """Where some were saved without a validation a warning says so; where all were, an error does."""
+    for left, step in ((3, 10), (2, 20), (1, 30), (0, 40)):
+        path = layout.manifest_path(layout.prefix(copy, step))
+        path.write_bytes(dataclasses.replace(Manifest.read(path), score=None).to_json())
+        assert main([f"--train_dir={copy}", "--checkpoint=best", "--data_dir=/nowhere"]) == 1
+        said = capsys.readouterr().err
+        assert f"best is of {left}, for {4 - left} were saved without a validation" in said
+    assert "no checkpoint found that was validated when it was saved" in said
+    assert said.endswith("there are 10, 20, 30, 40.\n")
+
+
+def test_a_step_that_is_not_there_is_told_with_those_that_are(softmax, evaluate):
+    """The sentence lists them; one that is there is judged."""
+    assert evaluate(f"--train_dir={softmax}", "--checkpoint", 20)["step"] == 20
+    assert "step 25 wanted; there are 10, 20, 30, 40." in evaluate(
+        f"--train_dir={softmax}", "--checkpoint=25", fails=True
+    )
+
+
+def test_nothing_to_judge_is_told(tmp_path, softmax, evaluate):
+    """A train_dir without checkpoints, a prefix of none, a prefix that is being made."""
+    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path}", fails=True)
+    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path / 'none'}", fails=True)
+    missing = evaluate(f"--checkpoint={softmax / 'model'}", fails=True)
+    assert "there are model.ckpt-10, model.ckpt-20, model.ckpt-30, model.ckpt-40." in missing
+    for kind in ("index", "incomplete"):
+        (tmp_path / f"model.ckpt-5.{kind}").touch()
+    assert "is being made or deleted" in evaluate(f"--checkpoint={tmp_path / 'model.ckpt-5'}", fails=True)
+    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path}", fails=True)
+
+
+@pytest.mark.parametrize("kind", ["data-00000-of-00001", "index", "meta", "manifest.json"])
+def test_a_damaged_checkpoint_is_not_judged(copy, evaluate, kind):
+    """Asked for alone, it is an error that names the file; among all, the others are judged, and the status is 1."""
+    spoil(copy / f"model.ckpt-30.{kind}")
+    assert f"model.ckpt-30.{kind}: " in evaluate(f"--train_dir={copy}", "--checkpoint=30", fails=True)
+    said = evaluate(f"--train_dir={copy}", "--checkpoint=all", fails=True)
+    assert "error: 1 of 4 checkpoints could not be judged: " in said
+    assert evaluate(f"--train_dir={copy}")["step"] == 40
+
+
+def test_all_tells_of_a_damaged_one_among_the_others(copy, small_data, capsys):
+    """In the JSON by its problem, without an accuracy; in the table by a note."""
+    spoil(copy / "model.ckpt-20.index")
+    arguments = [f"--train_dir={copy}", "--checkpoint=all", f"--data_dir={small_data}"]
+    assert main([*arguments, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert [each["accuracy"] is None for each in told] == [False, True, False, False]
+    assert "some of its bytes have changed" in told[1]["problem"]
+    assert main(arguments) == 1
+    row = capsys.readouterr().out.splitlines()[3]
+    assert row.split() == ["20", "damaged"]
+
+
+def test_what_rotation_takes_meanwhile_is_no_error(copy, evaluate, monkeypatch):
+    """A run under way may delete a checkpoint between the look at it and its turn."""
+    read = graphs.read_meta_graph
+
+    def rotate(path):
+        if path.name == "model.ckpt-20.meta":
+            for each in copy.glob("model.ckpt-20.*"):
+                each.unlink()
+        return read(path)
+
+    monkeypatch.setattr(graphs, "read_meta_graph", rotate)
+    assert steps_of(evaluate(f"--train_dir={copy}", "--checkpoint=all")) == [10, 30, 40]
+
+
+def test_other_data_than_the_runs_are_worth_a_warning(softmax, capsys):
+    """The numbers are told all the same: to judge by other images is what evaluating is for."""
+    assert main([f"--train_dir={softmax}", "--checkpoint=10"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("warning: the bundled MNIST: data ")
+    assert "images          10000\n" in said.out
+
+
+def test_the_validation_images_are_those_of_the_run(softmax, evaluate, capsys, small_data):
+    """Their number is in the manifest; whoever asks for more is told that the run has trained on some."""
+    assert evaluate(f"--train_dir={softmax}", "--split=validation")["images"] == 200
+    arguments = [f"--train_dir={softmax}", "--split=validation", f"--data_dir={small_data}", "--validation_size=300"]
+    assert main(arguments) == 0
+    assert "it was trained on some of these images" in capsys.readouterr().err
+
+
+def test_a_graph_and_its_checkpoint_are_enough(softmax, tmp_path, evaluate):
+    """Moved and renamed, without manifest, state file or run: the same accuracy, by the prefix or by the graph."""
+    prefix = tmp_path / "my [model] 数" / "weights"
+    prefix.parent.mkdir()
+    for kind in ("meta", "index", "data-00000-of-00001"):
+        shutil.copy(softmax / f"model.ckpt-40.{kind}", f"{prefix}.{kind}")
+    for source in (f"--checkpoint={prefix}", f"--checkpoint={prefix}.index", f"--meta_graph={prefix}.meta"):
+        told = evaluate(source)
+        assert (told["accuracy"], told["step"]) == (programs.result(softmax)["test_accuracy"], None)
+
+
+def test_the_graph_of_one_checkpoint_takes_the_weights_of_another(softmax, tmp_path, evaluate):
+    """Also under a name of its own, and where the checkpoint has no graph, as in a SavedModel."""
+    shutil.copy(softmax / "model.ckpt-10.meta", tmp_path / "graph.bin")
+    graph = f"--meta_graph={tmp_path / 'graph.bin'}"
+    for prefix in (softmax / "model.ckpt-40", softmax / "saved_model" / "40" / "variables" / "variables"):
+        assert evaluate(graph, f"--checkpoint={prefix}")["accuracy"] == programs.result(softmax)["test_accuracy"]
+
+
+def test_a_damaged_graph_of_another_checkpoint_is_noticed(copy, evaluate):
+    """Its hash is in its own manifest."""
+    spoil(copy / "model.ckpt-10.meta")
+    said = evaluate(f"--meta_graph={copy / 'model.ckpt-10.meta'}", f"--checkpoint={copy / 'model.ckpt-40'}", fails=True)
+    assert "model.ckpt-10.meta: some of its bytes have changed" in said
+
+
+def test_the_graph_of_another_model_is_told(cnn, softmax, evaluate):
+    """Weights that are not in the checkpoint are one sentence."""
+    graph, prefix = cnn / "model.ckpt-20.meta", softmax / "model.ckpt-40"
+    assert "cannot be restored" in evaluate(f"--meta_graph={graph}", f"--checkpoint={prefix}", fails=True)
+
+
+# SavedModels.
+
+
+def test_the_exported_model_has_the_runs_accuracy(run, evaluate):
+    """To the last image, and it knows its step."""
+    _, result = run
+    told = evaluate(f"--saved_model={result['export_dir']}")
+    assert (told["step"], told["accuracy"]) == (result["step"], result["test_accuracy"])
+
+
+def test_what_a_saved_model_lacks_is_told_with_what_it_has(softmax, evaluate):
+    """Tags, signatures, answers that are classes; and where the models are."""
+    model = f"--saved_model={softmax / 'saved_model' / '40'}"
+    assert "tags train wanted; there are: tags serve with" in evaluate(model, "--tags=train", fails=True)
+    assert "signature x wanted; there are: tags serve with" in evaluate(model, "--signature=x", fails=True)
+    assert "png:0 (string [None]) found, uint8 or floats" in evaluate(model, "--signature=png", fails=True)
+    assert "one output that is integers [N]" in evaluate(model, "--signature=labels", fails=True)
+    assert "saved_model/40" in evaluate(f"--saved_model={softmax}", fails=True)
+
+
+def test_a_damaged_export_is_not_judged(copy, evaluate):
+    """What a run exported has its hashes with it."""
+    spoil(copy / "saved_model" / "40" / "variables" / "variables.data-00000-of-00001")
+    said = evaluate(f"--saved_model={copy / 'saved_model' / '40'}", fails=True)
+    assert "variables.data-00000-of-00001: some of its bytes have changed" in said
+
+
+@pytest.fixture(scope="module")
+def weights(small_data):
+    """A linear classifier by the classes' mean images, float32 [784, 10] and [10], and its accuracy on the test set."""
+    data = dataset.load(small_data, 0)
+    pixels = data.train.images.reshape(-1, 784).astype(np.float32) / 255
+    means = np.stack([pixels[data.train.labels == digit].mean(axis=0) for digit in range(10)], axis=1)
+    bias = -(means**2).sum(axis=0) / 2
+    logits = data.test.images.reshape(-1, 784).astype(np.float32) / 255 @ means + bias
+    accuracy = float(np.mean(logits.argmax(axis=1) == data.test.labels))
+    assert 0.6 < accuracy < 0.9
+    return means, bias, accuracy
+
+
+@pytest.mark.parametrize("answer", ["classes", "digits", "logits"])
+def test_a_model_of_plain_tensorflow_2(tmp_path, evaluate, weights, answer):
+    """A tf.Module with a signature of its own: one input, and the classes or a number for each."""
+    means, bias, accuracy = weights
+
+    class Linear(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.means, self.bias = tf.Variable(means), tf.Variable(bias)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.float32, name="x")])
+        def __call__(self, x):
+            logits = tf.reshape(x, [-1, 784]) @ self.means + self.bias
+            return {answer: logits if answer == "logits" else tf.argmax(logits, axis=1), "names": tf.as_string(logits)}
+
+    model = Linear()
+    tf.saved_model.save(model, str(tmp_path / "1"), signatures=model.__call__)
+    told = evaluate(f"--saved_model={tmp_path / '1'}")
+    assert told["accuracy"] == accuracy
+    assert (told["scaled"], told["step"]) == (True, None)
+
+
+def test_a_model_that_keras_exported(tmp_path, evaluate, weights):
+    """model.export() of a Keras model is asked by its signature."""
+    means, bias, accuracy = weights
+    layers = [tf.keras.layers.Input((28, 28)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)]
+    model = tf.keras.Sequential(layers)
+    model.layers[-1].set_weights([means, bias])
+    model.export(tmp_path / "1", verbose=False)
+    assert evaluate(f"--saved_model={tmp_path / '1'}")["accuracy"] == accuracy
+
+
+# Graphs of others.
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory, weights):
+    """The newer of two checkpoints as the tutorial's program leaves them: float pixels, dropout, a plain Saver."""
+    prefix = tmp_path_factory.mktemp("tutorial") / "model.ckpt"
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 784], name="x")
+        v1.placeholder(tf.float32, [None, 10], name="y_")
+        keep_prob = v1.placeholder(tf.float32, [], name="keep_prob")
+        means, bias = (
+            v1.Variable(array, name=name, use_resource=False) for name, array in zip("Wb", weights, strict=False)
+        )
+        logits = tf.add(tf.nn.dropout(x, rate=1 - keep_prob, seed=1) @ means, bias, name="y")
+        tf.argmax(logits, axis=1, name="digit")
+        tf.reduce_max(logits, axis=1, name="largest")
+        tf.constant([5], name="always")
+        always_7 = means.assign(weights[0] * 0), bias.assign(np.eye(10)[7])
+        session.run(v1.global_variables_initializer())
+        # Under names that are not the variables' own: only this Saver knows them.
+        saver = v1.train.Saver({"weights": means, "biases": bias})
+        saver.save(session, str(prefix), global_step=7)
+        session.run(always_7)
+        saver.save(session, str(prefix), global_step=5)
+    return prefix.with_name("model.ckpt-7")
+
+
+TENSORS = ["--images_tensor=x:0", "--answers_tensor=y:0"]
+
+
+@pytest.mark.parametrize("answers", ["y:0", "digit"])
+def test_the_tutorials_own_graph(tutorial, evaluate, weights, answers):
+    """Asked by its tensors, with nothing dropped out, it is as good as its weights."""
+    asked = ["--images_tensor=x:0", f"--answers_tensor={answers}", "--feed=keep_prob:0=1.0"]
+    for source in (f"--checkpoint={tutorial}", f"--train_dir={tutorial.parent}", f"--meta_graph={tutorial}.meta"):
+        told = evaluate(source, *asked)
+        assert (told["accuracy"], told["step"], told["scaled"]) == (weights[2], 7, True)
+
+
+def test_all_that_a_plain_saver_left(tutorial, evaluate, small_data, weights):
+    """Each checkpoint has its own accuracy: one that always says 7, and the good one; neither has a score."""
+    source, asked = f"--train_dir={tutorial.parent}", [*TENSORS, "--feed=keep_prob=1"]
+    told = evaluate(source, "--checkpoint=all", *asked)
+    sevens = np.mean(dataset.load(small_data, 0).test.labels == 7)
+    assert {each["step"]: each["accuracy"] for each in told["checkpoints"]} == {5: sevens, 7: weights[2]}
+    assert "no checkpoint found that was validated" in evaluate(source, "--checkpoint=best", *asked, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no signature found, and no tensors named: give --images_tensor"),
+        (["--images_tensor=z", "--answers_tensor=y:0"], "no tensor z found"),
+        (["--images_tensor=x:0", "--answers_tensor=z:0"], "no tensor z:0 found"),
+        ([*TENSORS], "You must feed a value for placeholder tensor 'keep_prob'"),
+        ([*TENSORS, "--feed=keep=1"], "no tensor keep found"),
+        ([*TENSORS, "--feed=keep_prob=[1, 2]"], "--feed=keep_prob=[1, 2] found, a value of float32 [] wanted."),
+        ([*TENSORS, "--feed=keep_prob=half"], "--feed=keep_prob=half found, a value of float32 [] wanted."),
+        (["--images_tensor=y_", "--answers_tensor=y"], "images y_:0 (float32 [None, 10]) found, uint8 or floats of"),
+        (["--images_tensor=x", "--answers_tensor=largest"], "answers largest:0 (float32 [None]) found, integers [N]"),
+        (["--images_tensor=x", "--answers_tensor=always"], "answers [1] found, one for each of 300 images wanted"),
+    ],
+)
+def test_what_a_foreign_graph_needs_is_told(tutorial, evaluate, arguments, sentence):
+    """One sentence says what was found, what was wanted, and which tensors there are."""
+    said = evaluate(f"--checkpoint={tutorial}", *arguments, fails=True)
+    assert sentence in said
+    if "of float32 [] wanted" not in said:
+        assert (
+            "its placeholders are x:0 (float32 [None, 784]), y_:0 (float32 [None, 10]), keep_prob:0 (float32 [])"
+            in said
+        )
+        assert "y:0 (float32 [None, 10]), digit:0 (int64 [None])" in said
+
+
+def test_a_checkpoint_without_a_graph_is_told(tutorial, tmp_path, evaluate):
+    """It is of no use alone; the sentence names the file that is missing."""
+    shutil.copy(f"{tutorial}.index", tmp_path / "model.index")
+    assert f"{tmp_path / 'model.meta'}: no graph can be read there" in evaluate(
+        f"--checkpoint={tmp_path / 'model'}", fails=True
+    )
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--split=train", "--train_dir=x"],
+        ["--checkpoint=best"],
+        ["--checkpoint=100"],
+        ["--checkpoint="],
+        ["--train_dir="],
+        ["--train_dir=x", "--checkpoint=some/prefix"],
+        ["--train_dir=x", "--saved_model=y"],
+        ["--train_dir=x", "--meta_graph=y.meta"],
+        ["--saved_model=x", "--checkpoint=y"],
+        ["--meta_graph=graph.pb"],
+        ["--meta_graph=x.meta", "--checkpoint=all"],
+        ["--train_dir=x", "--tags=serve"],
+        ["--train_dir=x", "--images_tensor=x:0"],
+        ["--saved_model=x", "--signature=s", *TENSORS],
+        ["--train_dir=x", "--feed=keep_prob"],
+        ["--train_dir=x", "--validation_size=10"],
+        ["--train_dir=x", "--split=validation", "--validation_size=0"],
+        ["--train=x"],
+    ],
+)
+def test_what_makes_no_sense_is_wrong_usage(arguments, capsys):
+    """Status 2, before anything is looked for; what was found is told."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "python -m mnist.evaluate: error: " in capsys.readouterr().err
+
+
+def test_help_waits_for_nobody():
+    """Neither TensorFlow nor NumPy is imported for it."""
+    command = [sys.executable, "-X", "importtime", "-m", "mnist.evaluate", "--help"]
+    ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "--images_tensor" in ended.stdout
+    assert not re.search(r"\| +(tensorflow|numpy)\b", ended.stderr)
+
+
+def test_errors_in_what_is_asked_for_wait_for_no_tensorflow(copy, monkeypatch, capsys):
+    """A damaged checkpoint is told before the data are read and TensorFlow is imported."""
+    spoil(copy / "model.ckpt-40.index")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "mnist.dataset", None)
+    assert main([f"--train_dir={copy}"]) == 1
+    assert "model.ckpt-40.index" in capsys.readouterr().err
+
+
+def test_people_read_a_few_lines_and_nothing_else(softmax, small_data):
+    """As a process of its own: the figures on standard output, and not a word on standard error."""
+    command = [sys.executable, "-m", "mnist.evaluate", "--train_dir", softmax, "--data_dir", small_data]
+    ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    accuracy = programs.result(softmax)["test_accuracy"]
+    wrong = round(300 * (1 - accuracy))
+    assert ended.stdout.splitlines() == [
+        f"checkpoint      {softmax / 'model.ckpt-40'}",
+        "step            40",
+        "split           test",
+        "images          300",
+        f"accuracy        {accuracy:.4f}",
+        f"errors          {wrong} of 300 wrong",
+        f"standard error  {(accuracy * (1 - accuracy) / 300) ** 0.5:.4f}",
+    ]
+    ended = subprocess.run(
+        [*command, "--checkpoint", "all"], cwd=programs.ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    header, _, *rows = ended.stdout.splitlines()
+    assert header.split() == ["step", "test", "accuracy", "wrong", "note"]
+    assert [row.split()[0] for row in rows] == ["10", "20", "30", "40"]
+    assert rows[-1].split()[1:5] == [f"{accuracy:.4f}", str(wrong), "of", "300"]
