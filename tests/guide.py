@@ -1,0 +1,177 @@
+"""A guide whose commands are run and whose output is compared: no page may say what is not so.
+
+    python -m tests.guide docs/saving-and-restoring.md    # runs it, and writes the output that it got into it
+
+In blocks of ```console, a line that begins with `$ ` is a command, those below are what it writes, errors included, and
+`[exit status N]` if that is not 0. Blocks of ```pycon are a session of Python. All blocks of a guide, in their order,
+work in one new directory, from which the programs and packages of this project can be run as from its own.
+"""
+
+import contextlib
+import doctest
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(r"(?P<open>^```(?P<kind>console|pycon)\n)(?P<text>.*?)(?P<close>^```$)", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n?(?P<output>(?:(?!\$ )[^\n]*\n?)*)", re.MULTILINE)
+
+# What is another one each time, or on each machine.
+_CHANGING = [
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\b\d\d:\d\d(:\d\d)?\b"), "TIME"),
+    (re.compile(r"\b\d+ (s|min|h|d) ago\b"), "AGO"),
+    (re.compile(r"\b[0-9a-f]{12,64}\b"), "HASH"),
+    (re.compile(r"images/s +[\d,]+|images_per_second +\S+"), "SPEED"),
+    (re.compile(r"[\d,.]+ s of training"), "TRAINED"),
+    (re.compile(r"[^\s'\"]*/(?=runs/)"), ""),
+    (re.compile(r"[-=]{2,}"), ""),
+]
+_NUMBER = re.compile(r"-?[\d,]*\d(\.\d+)?(e[-+]?\d+)?")
+
+
+class Step(NamedTuple):
+    """One command or one block of Python, what it is said to write, and where in the guide that stands."""
+
+    kind: str
+    source: str
+    wanted: str
+    begin: int
+    end: int
+
+
+def steps(guide: str) -> Iterator[Step]:
+    """All that is to be run, in order."""
+    for block in _BLOCK.finditer(guide):
+        if block["kind"] == "pycon":
+            yield Step("pycon", block["text"], block["text"], *block.span("text"))
+            continue
+        for match in _COMMAND.finditer(block["text"]):
+            begin, end = (block.start("text") + place for place in match.span("output"))
+            yield Step("console", match["command"], match["output"], begin, end)
+
+
+class Session:
+    """Runs steps in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the project's programs callable from there."""
+        self._directory = directory
+        self._names: dict[str, object] = {"__name__": "__main__"}
+        for program in ROOT.glob("train_*.py"):
+            (directory / program.name).symlink_to(program)
+
+    def run(self, step: Step) -> str:
+        """Gives what the step writes; of Python, the whole session with its prompts."""
+        with contextlib.chdir(self._directory):
+            return self._python(step.source) if step.kind == "pycon" else self._command(step.source)
+
+    def _command(self, command: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+        ended = subprocess.run(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        status = f"[exit status {ended.returncode}]\n" if ended.returncode else ""
+        return ended.stdout + status
+
+    def _python(self, text: str) -> str:
+        parser, runner = doctest.DocTestParser(), _Runner()
+        test = parser.get_doctest(text, self._names, "guide", "guide", 0)
+        runner.run(test, out=io.StringIO().write, clear_globs=False)
+        self._names = test.globs
+        written = []
+        for piece in parser.parse(text):
+            if isinstance(piece, str):
+                written.append(piece)
+                continue
+            first, *more = piece.source.rstrip("\n").split("\n")
+            written += [f">>> {first}\n", *(f"... {line}\n" for line in more), runner.got.pop(0)]
+        return "".join(written)
+
+
+class _Runner(doctest.DocTestRunner):
+    """Keeps what each example writes, whatever it was expected to."""
+
+    def __init__(self) -> None:
+        super().__init__(verbose=False)
+        self.got: list[str] = []
+
+    def report_success(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        del out, test, example
+        self.got.append(_without_calls(got))
+
+    def report_failure(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        self.report_success(out, test, example, got)
+
+    def report_unexpected_exception(
+        self, out: Any, test: doctest.DocTest, example: doctest.Example, exc_info: Any
+    ) -> None:
+        self.report_success(out, test, example, "".join(traceback.format_exception(*exc_info)))
+
+
+def _without_calls(got: str) -> str:
+    """What was raised, but not where, nor because of what."""
+    got = got[got.rfind("Traceback (most recent call last):\n") :] if "Traceback (most" in got else got
+    return re.sub(
+        r"(?<=^Traceback \(most recent call last\):\n).*?^(?=\S)", "    ...\n", got, flags=re.DOTALL | re.MULTILINE
+    )
+
+
+def same(wanted: str, got: str) -> bool:
+    """Whether two outputs say the same: but for times, speeds, hashes, spaces, and the last digits of numbers."""
+    ours, theirs = _words(wanted), _words(got)
+    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
+
+
+def _words(text: str) -> list[str]:
+    for pattern, word in _CHANGING:
+        text = pattern.sub(word, text)
+    return text.split()
+
+
+def _same_word(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    numbers = [[found[0] for found in _NUMBER.finditer(word)] for word in (one, other)]
+    if _NUMBER.sub("#", one) != _NUMBER.sub("#", other) or len(numbers[0]) != len(numbers[1]):
+        return False
+    return all(map(_close, *numbers))
+
+
+def _close(one: str, other: str) -> bool:
+    """Whole numbers must be equal, unless they are large enough to be written with commas."""
+    if not set(".,e") & set(one + other):
+        return one == other
+    a, b = (float(number.replace(",", "")) for number in (one, other))
+    return math.isclose(a, b, rel_tol=0.02, abs_tol=1e-6)
+
+
+def rewritten(guide: str, directory: Path) -> str:
+    """The guide with the output that it has now."""
+    session, pieces, end = Session(directory), [], 0
+    for step in steps(guide):
+        print(f"{step.source.strip().splitlines()[0]}", flush=True)  # noqa: T201 - it takes minutes
+        got = session.run(step).replace(f"{directory}/", ".../")
+        pieces += [guide[end : step.begin], step.wanted if same(step.wanted, got) else got]
+        end = step.end
+    return "".join([*pieces, guide[end:]])
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as place:
+        path.write_text(rewritten(path.read_text(), Path(place)))
