@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ["train_softmax", "train_cnn"]
 PRODUCT = [
-    path for pattern in ("*.py", "configs/*.py", "mnist/*.py", "checkpointing/*.py") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.py", "configs/*.py", "mnist/*.py", "checkpointing/*.py", "checkpointing/commands/*.py")
+    for path in ROOT.glob(pattern)
 ]
 
 
@@ -32,7 +34,7 @@ def roots(path):
 
 def rooms(package):
     """The files of a package."""
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -47,13 +49,15 @@ def test_packages_keep_to_their_arrows(package, forbidden):
     """The task, the checkpoints and the settings know nothing of each other; flags stay at the command line."""
     assert rooms(package)
     for path in rooms(package):
-        assert not roots(path) & forbidden, path
+        allowed = {"checkpointing"} if path == ROOT / "mnist" / "evaluate.py" else set()
+        assert not roots(path) & (forbidden - allowed), path
 
 
 def test_nothing_imports_a_script():
     """The programs are ends, not means."""
     for path in PRODUCT:
         assert not roots(path) & set(SCRIPTS), path
+        assert "mnist.evaluate" not in set(imported(path)), path
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,14 @@ def test_nothing_imports_a_script():
         "checkpointing.retirement",
         "checkpointing.history",
         "checkpointing.supervision",
+        "checkpointing.bundle",
+        "checkpointing.inspection",
+        "checkpointing.tensors",
+        "checkpointing.upkeep",
+        "checkpointing.commands.look",
+        "checkpointing.commands.tend",
         "checkpointing.__main__",
+        "mnist.evaluate",
         "configs.command_line",
         "train_softmax",
         "train_cnn",
@@ -114,7 +125,8 @@ def test_only_durable_changes_the_disk():
         r"\.(write_text|write_bytes|unlink|rename|replace_file|mkdir|rmdir|touch)\(|rmtree|\"[wax]b?\""
     )
     writers = {path.relative_to(ROOT).as_posix() for path in PRODUCT if changing.search(path.read_text())}
-    assert writers == {"checkpointing/durable.py"}
+    # tensors.py fills an archive at the temporary path that durable.replace_by gives it.
+    assert writers == {"checkpointing/durable.py", "checkpointing/tensors.py"}
 
 
 def test_every_module_says_what_it_is_for():
