@@ -205,7 +205,7 @@ def restored(meta_graph: tf.compat.v1.MetaGraphDef, prefix: Path) -> Iterator[tf
             if saver is not None:  # a graph without variables has nothing to restore
                 with alias.without_pattern(prefix) as plain:
                     saver.restore(session, str(plain))
-        except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        except (ValueError, KeyError, TypeError, DecodeError, tf.errors.OpError) as error:
             raise CheckpointError(f"{prefix}: its graph cannot be restored ({reason(error)}).") from error
         yield session
 

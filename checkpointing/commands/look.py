@@ -1,6 +1,7 @@
 """The commands that look and change nothing: list, show, verify, diff, history, watch."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -278,6 +279,7 @@ def watch(given: argparse.Namespace) -> Answer:
     """Shows how a run goes on, again and again until Ctrl-C; once where nobody is at a terminal."""
     if given.json or not sys.stdout.isatty():
         return _status(given.directory)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a script are started deaf to it
     try:
         while True:
             text = _status(given.directory).text

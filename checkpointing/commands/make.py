@@ -21,7 +21,7 @@ _SERVE = tf.saved_model.SERVING
 
 def export(given: argparse.Namespace) -> Answer:
     """Makes a SavedModel of a checkpoint and the graph beside it."""
-    prefix = inspection.find_prefix(given.prefix)
+    prefix = _source(given.prefix)
     meta_graph = _graph_of(given, prefix)
     # The whole graph first: the others' variables are among its own.
     tags = sorted(set(given.tags or [_SERVE]), key=lambda tag: (tag == _SERVE, tag))
@@ -35,6 +35,13 @@ def export(given: argparse.Namespace) -> Answer:
     told = saved_model.described(saved_model.read(given.directory))
     record = {"checkpoint": str(prefix), "directory": str(given.directory), "tags": tags}
     return Answer(record, f"exported {prefix} to {given.directory}: {told}")
+
+
+def _source(path: Path) -> Path:
+    """The checkpoint that is meant, every byte of it as it should be: what is made of it outlives it."""
+    prefix = inspection.find_prefix(path)
+    inspection.verify(prefix)
+    return prefix
 
 
 def _graph_of(given: argparse.Namespace, prefix: Path) -> tf.compat.v1.MetaGraphDef:
@@ -65,7 +72,7 @@ def _import(meta_graph: tf.compat.v1.MetaGraphDef) -> dict[str, Signature]:
 
 def freeze(given: argparse.Namespace) -> Answer:
     """Makes one file of a checkpoint and its graph, the variables turned into constants."""
-    prefix = inspection.find_prefix(given.prefix)
+    prefix = _source(given.prefix)
     _check_is_free(given.file)
     graph_def = graphs.frozen(_graph_of(given, prefix), prefix)
     durable.make_directory(given.file.parent)
@@ -93,7 +100,7 @@ def convert(given: argparse.Namespace) -> Answer:
         state = tensors.read_archive(given.source)
         tensors.write(given.target, state)
         return _written(given.target, state, f"{given.source}")
-    prefix = inspection.find_prefix(given.source)
+    prefix = _source(given.source)
     state = tensors.read(prefix)
     left_out = [name for name, array in state.items() if array.dtype == object]
     kept = {name: array for name, array in state.items() if name not in left_out}
@@ -112,7 +119,7 @@ def _written(target: Path, state: State, source: str) -> Answer:
 
 def average(given: argparse.Namespace) -> Answer:
     """Averages checkpoints of the same variables into a new one; with the graph of the last, if it has one."""
-    prefixes = [inspection.find_prefix(path) for path in given.prefixes]
+    prefixes = [_source(path) for path in given.prefixes]
     state = tensors.averaged([tensors.read(prefix) for prefix in prefixes])
     meta_path = layout.meta_path(prefixes[-1])
     tensors.write(given.output, state, meta_path if meta_path.is_file() else None)
@@ -121,7 +128,7 @@ def average(given: argparse.Namespace) -> Answer:
 
 def rename(given: argparse.Namespace) -> Answer:
     """Gives tensors other names, in a new checkpoint; without a graph, for its variables have other names."""
-    prefix = inspection.find_prefix(given.prefix)
+    prefix = _source(given.prefix)
     state = tensors.renamed(tensors.read(prefix), dict(given.names))
     tensors.write(given.output, state)
     return _written(given.output, state, f"{prefix}")

@@ -23,7 +23,8 @@ def repair(given: argparse.Namespace) -> Answer:
 def prune(given: argparse.Namespace) -> Answer:
     """Deletes the checkpoints that are not worth keeping."""
     with upkeep.held(given.directory):
-        return _carried_out(upkeep.prunings(given.directory, _said(given)), dry_run=given.dry_run)
+        actions = upkeep.prunings(given.directory, _said(given))
+        return _carried_out(actions, dry_run=given.dry_run, otherwise="nothing to do: each is worth keeping")
 
 
 def _said(given: argparse.Namespace) -> dict[str, float]:
@@ -36,10 +37,10 @@ def _said(given: argparse.Namespace) -> dict[str, float]:
     return said
 
 
-def _carried_out(actions: list[Action], *, dry_run: bool) -> Answer:
+def _carried_out(actions: list[Action], *, dry_run: bool, otherwise: str = "nothing to do") -> Answer:
     record = [{"verb": each.verb, "files": each.names, "why": each.why} for each in actions]
     if not actions:
-        return Answer({"done": False, "actions": record}, "nothing to do")
+        return Answer({"done": False, "actions": record}, otherwise)
     if not dry_run:
         _do(actions)
     rows = [

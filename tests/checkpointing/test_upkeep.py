@@ -1,6 +1,6 @@
 import os
-import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -135,12 +135,13 @@ DIRECTORIES = st.dictionaries(st.integers(0, 12), st.tuples(st.sampled_from(MAKE
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@contextmanager
 def made(content):
     """A directory of these."""
-    directory = Path(tempfile.mkdtemp())
-    for number, (maker, damage) in content.items():
-        maker(directory, number, damage)
-    return directory
+    with tempfile.TemporaryDirectory() as directory:
+        for number, (maker, damage) in content.items():
+            maker(Path(directory), number, damage)
+        yield Path(directory)
 
 
 def check_that_the_plan_was_all(before, actions, directory):
@@ -165,43 +166,43 @@ def check_that_the_plan_was_all(before, actions, directory):
 @given(DIRECTORIES)
 def test_a_repair_does_what_it_names_and_no_more(content):
     """Whatever lies there: only what carries our mark is deleted, what is damaged is moved, the rest stays."""
-    directory = made(content)
-    before, complete = tree(directory), set(whole(directory))
-    try:
-        actions = repair(directory)
-    except CheckpointError:
-        assert tree(directory) == before
-        return
-    check_that_the_plan_was_all(before, actions, directory)
-    for name in names(actions, "delete"):
-        assert layout.incomplete_path(layout.prefix(directory, layout.step_of(name))).name in before
-    assert whole(directory) == [each.prefix.name for each in inspection.listing(directory)]
-    assert set(whole(directory)) <= complete
-    if whole(directory):
-        assert {path.name for path in state_file.read(directory)} <= set(whole(directory)) != set()
-    assert repair(directory) == [] if whole(directory) else True
-    shutil.rmtree(directory)
+    with made(content) as directory:
+        before, complete = tree(directory), set(whole(directory))
+        try:
+            actions = repair(directory)
+        except CheckpointError:
+            assert tree(directory) == before
+            return
+        check_that_the_plan_was_all(before, actions, directory)
+        for name in names(actions, "delete"):
+            assert layout.incomplete_path(layout.prefix(directory, layout.step_of(name))).name in before
+        left = whole(directory)
+        assert left == [each.prefix.name for each in inspection.listing(directory)]
+        assert set(left) <= complete
+        if left:
+            assert set() != {path.name for path in state_file.read(directory)} <= set(left)
+            assert repair(directory) == []
 
 
 @MANY
 @given(DIRECTORIES, st.integers(0, 4))
 def test_a_pruning_does_what_it_names_and_no_more(content, max_to_keep):
     """Whatever lies there: the newest of each name stays, and each that is not named has every byte."""
-    directory = made(content)
-    before, complete = tree(directory), whole(directory)
-    try:
-        actions = prune(directory, max_to_keep=max_to_keep)
-    except CheckpointError:
-        assert tree(directory) == before
-        return
-    check_that_the_plan_was_all(before, actions, directory)
-    assert names(actions, "move to quarantine") == []
-    for family in ("best", "model.ckpt"):
-        steps = [int(name.split("-")[1]) for name in complete if name.startswith(family)]
-        stay = {f"{family}-{step}" for step in sorted(steps)[-max_to_keep:]}
-        assert stay <= set(whole(directory))
-    assert prune(directory, max_to_keep=max_to_keep) == [] if whole(directory) else True
-    shutil.rmtree(directory)
+    with made(content) as directory:
+        before, complete = tree(directory), whole(directory)
+        try:
+            actions = prune(directory, max_to_keep=max_to_keep)
+        except CheckpointError:
+            assert tree(directory) == before
+            return
+        check_that_the_plan_was_all(before, actions, directory)
+        assert names(actions, "move to quarantine") == []
+        left = whole(directory)
+        for family in ("best", "model.ckpt"):
+            steps = [int(name.split("-")[1]) for name in complete if name.startswith(family)]
+            assert {f"{family}-{step}" for step in sorted(steps)[-max_to_keep:]} <= set(left)
+        if left:
+            assert prune(directory, max_to_keep=max_to_keep) == []
 
 
 def test_only_damaged_ones_stay_where_they_are(tmp_path):

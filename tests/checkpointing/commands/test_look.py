@@ -430,7 +430,10 @@ def test_watch_is_live_until_ctrl_c(tmp_path, seconds):
             assert "model.ckpt-200" in again
             assert "\x1b[H\x1b[J" in again
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
         assert "Traceback" not in seen(ours_side, "Traceback", 0.3)
     os.close(theirs)
     os.close(ours_side)

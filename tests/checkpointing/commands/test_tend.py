@@ -92,7 +92,7 @@ def test_a_pruning_is_what_its_dry_run_says(tmp_path, ask):
     planned = ask("prune", tmp_path, "--dry_run", "--json")[1]["actions"]
     assert ask("prune", tmp_path, "--json") == (0, {"done": True, "actions": planned})
     assert layout.steps_with(tmp_path, "manifest.json") == [20, 30]
-    assert ask("prune", tmp_path) == (0, "nothing to do\n")
+    assert ask("prune", tmp_path) == (0, "nothing to do: each is worth keeping\n")
 
 
 def test_what_is_said_goes_before_what_the_run_was_told(tmp_path, ask):
@@ -133,7 +133,7 @@ def test_what_anybody_wrote_can_be_put_in_order(tmp_path, ask, writer):
     (tmp_path / "run" / "checkpoint").unlink(missing_ok=True)
     before = tree(tmp_path / "run")
     assert ask("repair", tmp_path / "run")[0] == 0
-    assert ask("prune", tmp_path / "run", "--max_to_keep=1") == (0, "nothing to do\n")
+    assert ask("prune", tmp_path / "run", "--max_to_keep=1")[1].startswith("nothing to do")
     after = tree(tmp_path / "run")
     assert after.keys() - before.keys() == {"checkpoint"}
     assert before.items() <= after.items()
