@@ -148,6 +148,11 @@ def is_committed(prefix: Path) -> bool:
     return (layout.manifest_path if named_as_ours else layout.index_path)(prefix).exists()
 
 
+def is_unfinished(prefix: Path) -> bool:
+    """Whether it is being made or deleted, or either was interrupted: then it does not exist for its readers."""
+    return layout.incomplete_path(prefix).exists() and not is_committed(prefix)
+
+
 def verify(prefix: Path) -> str:
     """Reads every byte of a checkpoint.
 
@@ -162,7 +167,7 @@ def verify(prefix: Path) -> str:
         found = Manifest.read(layout.manifest_path(prefix))
         manifest.check_files(prefix, found)
         return f"sha256 of {len(found.files)} files"
-    if layout.incomplete_path(prefix).exists() and not is_committed(prefix):
+    if is_unfinished(prefix):
         raise DamagedError(_about_unfinished(prefix))
     try:
         bundle = _opened(prefix)

@@ -32,6 +32,8 @@ _CHANGING = [
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "HASH"),
     (re.compile(r"images/s +[\d,]+|images_per_second +\S+"), "SPEED"),
     (re.compile(r"[\d,.]+ s of training"), "TRAINED"),
+    (re.compile(r"[\d.]+% of [\d,.]+ s was useful"), "USEFUL"),
+    (re.compile(r"( +\d+\.\d\d){4} +"), " SECONDS "),  # the columns of history
     (re.compile(r"[^\s'\"]*/(?=runs/)"), ""),
     (re.compile(r"[-=]{2,}"), ""),
 ]

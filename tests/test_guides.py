@@ -6,6 +6,7 @@ from tests.guide import ROOT
 GUIDES = ["saving-and-restoring"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own
 @pytest.mark.parametrize("name", GUIDES)
 def test_a_guide_says_what_is_so(tmp_path, name):
     """Each command and each line of Python in it is run, and writes what the page says."""
@@ -24,6 +25,7 @@ def test_a_guide_says_what_is_so(tmp_path, name):
         ("a    b\n---  ---\n", "a b\n-- --\n"),
         ("mean 0.12345 in 1,234", "mean 0.12346 in 1,235"),
         ("digest 0123456789ab", "digest ba9876543210"),
+        ("200   200   0.13   0.03   0.04   0.10  done", "200  200  1.13  10.03  0.00  0.11  done"),
     ],
 )
 def test_what_changes_with_time_and_machine_is_the_same(wanted, got):

@@ -33,7 +33,8 @@ def list_checkpoints(given: argparse.Namespace) -> Answer:
         inspection.find_prefix(given.directory)  # says what is there instead
     record = [each._asdict() | {"prefix": each.prefix.name} for each in listed]
     problems = [each.problem for each in listed if each.problem]
-    return Answer(record, "\n".join([_table_of(listed), *problems]), status=1 if problems else 0)
+    damaged = any(each.problem and not inspection.is_unfinished(each.prefix) for each in listed)
+    return Answer(record, "\n".join([_table_of(listed), *problems]), status=1 if damaged else 0)
 
 
 def _table_of(listed: list[Listed]) -> str:
@@ -120,10 +121,13 @@ def _show_checkpoint(given: argparse.Namespace, prefix: Path) -> Answer:
 
 
 def _about(prefix: Path) -> dict[str, Any]:
-    """What the manifest says of a checkpoint of ours; nothing of others."""
+    """What the manifest says of a checkpoint of ours, or what is wrong with it; nothing of others."""
     if not inspection.is_ours(prefix):
         return {}
-    found = Manifest.read(layout.manifest_path(prefix))
+    try:
+        found = Manifest.read(layout.manifest_path(prefix))
+    except CheckpointError as error:  # the tensors are to be seen all the same
+        return {"problem": str(error)}
     names = ("step", "saved_at", "training_seconds", "score", "state_digest", "settings", "versions")
     return {name: getattr(found, name) for name in names}
 
@@ -131,6 +135,8 @@ def _about(prefix: Path) -> dict[str, Any]:
 def _lines(about: Mapping[str, Any]) -> list[str]:
     if not about:
         return []
+    if "problem" in about:
+        return [about["problem"], ""]
     score = "" if about["score"] is None else f", score {about['score']:.4f}"
     trained = f"{about['training_seconds']:,.1f} s of training"
     return [
@@ -200,9 +206,10 @@ def _to_verify(path: Path, *, each_one: bool) -> list[tuple[Path, Callable[[Path
     if inspection.is_saved_model(path):
         return [(path, inspection.verify_saved_model)]
     if each_one:
-        listed = inspection.listing(path, check=False)
-        if listed:
-            return [(each.prefix, inspection.verify) for each in listed]
+        there = [each.prefix for each in inspection.listing(path, check=False)]
+        finished = [prefix for prefix in there if not inspection.is_unfinished(prefix)]
+        if finished:
+            return [(prefix, inspection.verify) for prefix in finished]
     return [(inspection.find_prefix(path), inspection.verify)]
 
 

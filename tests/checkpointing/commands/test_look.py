@@ -139,6 +139,40 @@ def test_a_list_for_programs(tmp_path, ask):
     )
 
 
+def test_tensors_are_shown_beside_a_damaged_manifest(run, tmp_path, ask):
+    """What is wrong is told first; what is there is there."""
+    directory = shutil.copytree(run, tmp_path / "run")
+    prefix = inspection.find_prefix(directory)
+    flip_a_bit(layout.manifest_path(prefix))
+    status, text = ask("show", prefix)
+    assert status == 0
+    assert text.startswith(f"{prefix.name}.manifest.json: ")
+    assert "tensors" in text
+
+
+def test_a_save_that_goes_on_is_no_damage(tmp_path, ask):
+    """What is being made is listed, for it is there, but is no reason to say that something is wrong."""
+    make_checkpoint(tmp_path, 50)
+    mark(make_files(tmp_path, 100))
+    status, text = ask("list", tmp_path)
+    assert status == 0
+    assert "it is being made or deleted" in text
+    status, record = ask("verify", tmp_path, "--all", "--json")
+    assert (status, [each["name"] for each in record]) == (0, ["model.ckpt-50"])
+
+
+def test_a_plain_savers_checkpoint_by_our_name_is_verified(tmp_path, ask):
+    """It has no manifest, as ours while it is being made, but no mark either."""
+    plain_saver(tmp_path)
+    for path in tmp_path.glob("model-20.*"):
+        path.rename(path.with_name(path.name.replace("model-", "model.ckpt-")))
+    assert ask("verify", tmp_path, "--all")[0] == 0
+    flip_a_bit(tmp_path / "model.ckpt-20.data-00000-of-00001")
+    status, text = ask("verify", tmp_path, "--all")
+    assert status == 1
+    assert "model.ckpt-20.data-00000-of-00001: tensor" in text
+
+
 @pytest.mark.parametrize("command", ["list", "verify", "show"])
 def test_a_directory_without_checkpoints_is_told(tmp_path, ask, command):
     """By every command, with status 1."""
