@@ -18,8 +18,8 @@ from tests import programs
 
 # So long that kills fall into every part of a run, startup included, and so short that they can be many.
 RUNS = {
-    "softmax": ["--train_steps=40000", "--save_every_steps=500", "--evaluate_every_steps=5000"],
-    "cnn": ["--train_steps=240", "--batch_size=32", "--save_every_steps=10", "--evaluate_every_steps=100"],
+    "softmax": ["--train_steps=20000", "--save_every_steps=500", "--evaluate_every_steps=5000"],
+    "cnn": ["--train_steps=120", "--batch_size=32", "--save_every_steps=10", "--evaluate_every_steps=50"],
 }
 # Steps at which something is recorded but that are not always at a checkpoint.
 LOGGED = ["--log_every_steps=30"]
