@@ -5,7 +5,7 @@ PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all readers check benchmark benchmark-checkpointing guides clean
+.PHONY: help train test test-all readers check benchmark benchmark-checkpointing benchmark-tools guides clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -35,6 +35,9 @@ benchmark: $(VENV)/ready-to-test  ## images a second against the tutorial's feed
 
 benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
 	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
+
+benchmark-tools: $(VENV)/ready-to-test  ## what list, verify and show cost on many checkpoints and on a large one
+	$(RUN) -m benchmarks.tools
 
 guides: $(VENV)/ready-to-test  ## run the guides in docs/, and write their output anew
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
