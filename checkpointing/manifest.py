@@ -190,10 +190,12 @@ def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:
     """The manifests of all checkpoints in a directory, oldest first; and what is wrong with those that are damaged."""
     manifests, damaged = [], {}
     for step in layout.steps_with(directory, "manifest.json"):
+        path = layout.manifest_path(layout.prefix(directory, step))
         try:
-            manifests.append(Manifest.read(layout.manifest_path(layout.prefix(directory, step))))
+            manifests.append(Manifest.read(path))
         except DamagedError as error:
-            damaged[step] = error
+            if path.exists():  # or it has been deleted meanwhile, perhaps with the directory
+                damaged[step] = error
         except CheckpointError:  # another version's: left alone
             continue
     return manifests, damaged

@@ -258,3 +258,11 @@ def test_the_versions_are_those_that_compute():
         "tensorflow": importlib.metadata.version("tensorflow"),
         "numpy": importlib.metadata.version("numpy"),
     }
+
+
+def test_what_is_deleted_meanwhile_is_no_damage(tmp_path, monkeypatch):
+    """A directory that vanishes between listing and reading holds nothing, and nothing to set aside."""
+    make_checkpoint(tmp_path, 10)
+    monkeypatch.setattr(layout, "steps_with", lambda *_: [10, 20])
+    manifests, damaged = manifest.read_all(tmp_path)
+    assert ([each.step for each in manifests], damaged) == ([10], {})

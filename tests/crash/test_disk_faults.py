@@ -103,6 +103,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_sentence(small_disk, flags, 
     finish(small_disk / "run", flags, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_save_for_long_gives_up(small_disk, flags, undisturbed):
     """--max_failed_saves bounds what is computed in vain."""
     run = programs.Watched("softmax", f"--train_dir={small_disk / 'run'}", *flags, "--max_failed_saves=3")
@@ -157,6 +158,7 @@ def test_a_train_dir_deleted_under_the_run_is_made_again(tmp_path, flags, undist
     assert check_all_complete(train_dir)
 
 
+@pytest.mark.slow
 def test_files_that_vanish_under_the_run_cost_no_more_than_steps(tmp_path, flags, undisturbed):
     """Old checkpoints and the state file: the run goes on. The newest one's data, then a kill: from the one before."""
     train_dir = tmp_path / "run"

@@ -64,7 +64,7 @@ def check(program: str, tmp_path: Path, kills: int, seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("program", RUNS)
+@pytest.mark.parametrize("program", [pytest.param("softmax", marks=pytest.mark.slow), "cnn"])
 def test_three_kills_change_no_bit(program, tmp_path):
     """A run killed three times ends with the weights and the metrics of one left alone."""
     check(program, tmp_path, kills=3, seed=3)
@@ -128,9 +128,9 @@ def check_accounts(tmp_path: Path, small_data: Path, times: int, steps: int) -> 
     return f"{len(statuses)} signals, attempts {dict(ended)}, {told['steps_redone']} steps made twice"
 
 
-def test_disturbed_five_times_the_accounts_add_up(tmp_path, small_data):
+def test_disturbed_four_times_the_accounts_add_up(tmp_path, small_data):
     """By SIGKILL and SIGTERM at random, saving every five steps: the same bits, and each step accounted for."""
-    check_accounts(tmp_path, small_data, times=5, steps=30_000)
+    check_accounts(tmp_path, small_data, times=4, steps=15_000)
 
 
 @pytest.mark.slow
