@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ _PREFIX = "a checkpoint's prefix, as in DIR/model.ckpt-100; of a directory, its 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         from checkpointing.commands.answer import as_json  # noqa: PLC0415 - --help waits for nobody
 
@@ -33,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = as_json(answer.record) if given.json else answer.text
     except (CheckpointError, OSError) as error:
         print(f"error: {error if isinstance(error, CheckpointError) else _about(error)}", file=sys.stderr)
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last stop: any error becomes one sentence, none is swallowed
+        print(f"error: {type(error).__name__}: {reason(error)}", file=sys.stderr)
         return 1
     if text:
         _tell(text)
@@ -42,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
+    except OSError:  # `| head` has seen enough, or the disk is full: nobody reads it any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

@@ -116,6 +116,8 @@ def find_start(
         _check_quarantine_is_not_all(directory)
         if restore_from is not None:
             return _start_elsewhere(start, restore_from)
+        if warm_start_from is not None:
+            _check_is_empty(directory, warm_start_from, "--warm_start_from")
         return _adopt_or_begin(start)
     except BaseException:
         lock.release()
@@ -230,15 +232,19 @@ def _check_started_from(restore_from: Path, directory: Path, newest: Manifest) -
         raise CheckpointError(message)
 
 
-def _start_elsewhere(start: Start, restore_from: Path) -> Start:
-    there = layout.prefixes_in(start.directory)
+def _check_is_empty(directory: Path, source: Path, flag: str) -> None:
+    """Refuses to start from elsewhere in a directory that a plain Saver has filled."""
+    there = layout.prefixes_in(directory)
     if there:
         message = (
-            f"{start.directory}: {there[-1].name} found without a manifest, so it was not made by this program: "
-            f"give a new --train_dir to start from {restore_from}, or leave out --restore_from to go on from "
-            f"{there[-1].name}."
+            f"{directory}: {there[-1].name} found without a manifest, so it was not made by this program: "
+            f"give a new --train_dir to start from {source}, or leave out {flag} to go on from {there[-1].name}."
         )
         raise CheckpointError(message)
+
+
+def _start_elsewhere(start: Start, restore_from: Path) -> Start:
+    _check_is_empty(start.directory, restore_from, "--restore_from")
     return replace(start, prefix=restore_from, started_from=file_sha256(layout.index_path(restore_from)))
 
 

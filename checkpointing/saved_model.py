@@ -53,13 +53,23 @@ def check_target(target: Path, flag: str = "--export_dir") -> None:
     if target.exists() or target.is_symlink():
         message = f"{target}: exists already, and no exported model is overwritten: give another {flag}."
         raise CheckpointError(message)
+    if layout.step_of(layout.index_path(target).name) is not None:
+        raise CheckpointError(f"{target}: a checkpoint's name found, a directory's wanted: give another {flag}.")
     unfinished = layout.unfinished_export_path(target)
     try:
+        if unfinished.exists() and not _is_rest_of_export(unfinished):
+            raise CheckpointError(f"{unfinished}: in the way, and not ours to delete: move it, or give another {flag}.")
         durable.make_directory(unfinished)
         durable.delete([unfinished])
     except OSError as error:
         message = f"{target}: cannot be made ({error.strerror}); give another {flag}."
         raise CheckpointError(message) from error
+
+
+def _is_rest_of_export(directory: Path) -> bool:
+    """Whether there is nothing in it but what an interrupted export may have written."""
+    starts = ("saved_model.pb", "variables", "assets")
+    return directory.is_dir() and all(path.name.startswith(starts) for path in directory.iterdir())
 
 
 def export_saved_model(

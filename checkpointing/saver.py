@@ -15,6 +15,7 @@ import logging
 import numbers
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,9 @@ class Saver(tf.compat.v1.train.Saver):
         try:
             durable.make_directory(prefix.parent)
             _make_way(prefix, state_file_name if write_state else None)
+        except OSError as error:
+            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)}).") from error
+        try:
             with sess.graph.as_default():  # or TensorFlow 2 takes it for a save of eager variables
                 saved = super().save(
                     *(sess, str(save_path), step, latest_filename, meta_graph_suffix),
@@ -91,8 +95,9 @@ class Saver(tf.compat.v1.train.Saver):
                 self._list_and_rotate(prefix, Path(save_path).name, state_file_name, meta_graph_suffix)
         except (OSError, tf.errors.OpError) as error:
             self._directory = None
-            if prefix.parent.is_dir() and prefix.name not in _listed(prefix.parent, state_file_name):
-                _delete(prefix, meta_graph_suffix)
+            with suppress(OSError):  # what cannot be deleted now is in nobody's list
+                if prefix.name not in _listed(prefix.parent, state_file_name):
+                    _delete(prefix, meta_graph_suffix)
             raise NotSavedError(f"{prefix}: could not be saved ({reason(error)}).") from error
         return None if saved is None else str(prefix)
 
@@ -176,7 +181,8 @@ def _kept_before(directory: Path, series: str, state_file_name: str) -> list[tup
     """What an earlier process kept of this series, and since when; the state file may list others' checkpoints, too."""
     of_series = re.compile(rf"{re.escape(series)}-\d+", re.ASCII)
     prefixes = [directory / name for name in _listed(directory, state_file_name) if of_series.fullmatch(name)]
-    whole = [each for each in prefixes if layout.index_path(each).exists()]
+    # A run's own, which have a manifest, are the run's to rotate.
+    whole = [each for each in prefixes if layout.index_path(each).exists() and not inspection.is_ours(each)]
     return [(str(each), layout.index_path(each).stat().st_mtime) for each in whole]
 
 

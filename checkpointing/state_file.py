@@ -44,7 +44,7 @@ def read(directory: Path, name: str = layout.STATE_FILE) -> list[Path]:
     try:
         content = (directory / name).read_bytes()
         return [directory / _unquoted(quoted) for quoted in _LISTED.findall(content)]
-    except (OSError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return []
 
 

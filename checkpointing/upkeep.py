@@ -138,7 +138,8 @@ def _leftovers(directory: Path, named: Iterable[str]) -> list[Action]:
     found = defaultdict(list)
     for path in sorted(directory.iterdir()):
         name = layout.leftover_of(path)
-        if name and path.name not in named and (path.is_file() or _holds_shards(path)):
+        whole = _holds_shards(path) if path.name.endswith("_temp") else path.is_file()
+        if name and path.name not in named and whole:
             found[name].append(path)
     why = "TensorFlow was killed while it wrote this"
     return [
@@ -148,8 +149,9 @@ def _leftovers(directory: Path, named: Iterable[str]) -> list[Action]:
 
 
 def _holds_shards(directory: Path) -> bool:
-    names = [path.name for path in directory.iterdir()]
-    return bool(names) and all(name.startswith("part-") for name in names)
+    """Whether this is where TensorFlow writes shards before it merges them; others call directories so, too."""
+    paths = list(directory.iterdir()) if directory.is_dir() else []
+    return bool(paths) and all(path.name.startswith("part-") and layout.prefix_of(path) for path in paths)
 
 
 def _move(directory: Path, name: str, paths: list[Path]) -> None:

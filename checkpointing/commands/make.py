@@ -17,6 +17,7 @@ from checkpointing.saved_model import TaggedGraph
 from checkpointing.tensors import State
 
 _SERVE = tf.saved_model.SERVING
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def export(given: argparse.Namespace) -> Answer:
@@ -48,7 +49,9 @@ def _graph_of(given: argparse.Namespace, prefix: Path) -> tf.compat.v1.MetaGraph
     """The graph beside a checkpoint, with the signature that the command line gives it, if it does."""
     meta_path = layout.meta_path(prefix)
     meta_graph = graphs.read_meta_graph(meta_path)
-    if given.input or given.output:
+    if bool(given.input) != bool(given.output):
+        raise CheckpointError(f"{meta_path}: --input and --output go together: say what to feed and what to fetch.")
+    if given.input:
         graphs.add_signature(meta_graph, dict(given.input), dict(given.output), meta_path)
     if tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY not in meta_graph.signature_def:
         message = (
@@ -129,6 +132,14 @@ def average(given: argparse.Namespace) -> Answer:
 def rename(given: argparse.Namespace) -> Answer:
     """Gives tensors other names, in a new checkpoint; without a graph, for its variables have other names."""
     prefix = _source(given.prefix)
-    state = tensors.renamed(tensors.read(prefix), dict(given.names))
+    names = dict(given.names)
+    if len(names) < len(given.names):
+        raise CheckpointError(f"{prefix}: one of {', '.join(names)} found twice, one new name for each wanted.")
+    state = tensors.renamed(tensors.read(prefix), names)
+    objects = state.pop(_OBJECT_GRAPH, None)  # it tells of the old names
     tensors.write(given.output, state)
-    return _written(given.output, state, f"{prefix}")
+    answer = _written(given.output, state, f"{prefix}")
+    if objects is None:
+        return answer
+    told = f"{answer.text}; left out: {_OBJECT_GRAPH}, so tf.train.Checkpoint cannot restore it, but a Saver can"
+    return Answer(answer.record | {"left_out": [_OBJECT_GRAPH]}, told)
