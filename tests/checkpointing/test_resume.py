@@ -28,10 +28,15 @@ def opened(monkeypatch):
         start.close()
 
 
-def open_start(directory, *, restore_from=None, code=None, **settings):
+def open_start(directory, *, restore_from=None, warm_start_from=None, code=None, **settings):
     """Where a run with these settings goes on; the train_dir is the run's."""
     return resume.find_start(
-        directory, SETTINGS | settings, code=code, restore_from=restore_from, may_grow=("train_steps",)
+        directory,
+        SETTINGS | settings,
+        code=code,
+        restore_from=restore_from,
+        warm_start_from=warm_start_from,
+        may_grow=("train_steps",),
     )
 
 
@@ -678,6 +683,14 @@ def test_a_plain_saver_that_went_on_in_it_is_not_lost(tmp_path):
     before = contents(tmp_path)
     assert find_start(tmp_path).newest.step == 50
     assert contents(tmp_path) == before
+
+
+def test_a_warm_start_among_somebody_elses_is_refused(tmp_path):
+    """It would be forgotten, for the run would go on from theirs."""
+    source = make_checkpoint(tmp_path / "source", 70)
+    make_files(tmp_path / "ours", 100)
+    sentence = complaint(tmp_path / "ours", warm_start_from=source)
+    assert "leave out --warm_start_from to go on from model.ckpt-100" in sentence
 
 
 def test_another_start_among_somebody_elses_is_refused(tmp_path):

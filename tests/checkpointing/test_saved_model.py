@@ -275,3 +275,18 @@ def test_a_model_without_variables_can_be_exported(tmp_path, prefix):
 
     saved_model.export_saved_model(tmp_path / "1", prefix, build, EXAMPLE)
     saved_model.check_saved_model(tmp_path / "1", EXAMPLE)
+
+
+def test_an_export_is_not_called_as_a_checkpoint(tmp_path):
+    """What is unfinished of it would be taken for this package's mark, and the checkpoint for a rest."""
+    with pytest.raises(CheckpointError, match="a checkpoint's name found"):
+        saved_model.check_target(tmp_path / "model.ckpt-7")
+
+
+def test_what_somebody_keeps_under_the_unfinished_name_stays(tmp_path):
+    """Only what an interrupted export wrote is deleted; the sentence says what is in the way."""
+    (tmp_path / "out.incomplete").mkdir()
+    (tmp_path / "out.incomplete" / "thesis.tex").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"out\.incomplete: in the way"):
+        saved_model.check_target(tmp_path / "out")
+    assert (tmp_path / "out.incomplete" / "thesis.tex").read_text() == "mine"

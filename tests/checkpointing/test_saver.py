@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from checkpointing import durable, layout, saver, state_file, tensors
 from checkpointing.errors import CheckpointError, NotSavedError
-from tests.checkpoints import AWKWARD, Killed, cut_in_half, flip_a_bit, tree
+from tests.checkpoints import AWKWARD, Killed, cut_in_half, flip_a_bit, make_checkpoint, tree
 
 v1 = tf.compat.v1
 Theirs, Ours = v1.train.Saver, saver.Saver
@@ -612,3 +612,24 @@ def test_wrong_arguments_are_refused_as_before(tmp_path, arguments):
     with session_with() as (session, made), pytest.raises((ValueError, KeyError, TypeError)):
         made.save(session, tmp_path / "model", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_beforehand_costs_no_checkpoint(tmp_path, monkeypatch):
+    """What lies at the prefix is not this save's to delete: it has not begun."""
+    with session_with() as (session, to_save):
+        to_save.save(session, tmp_path / "kept", write_state=False)
+        before = tree(tmp_path)
+        monkeypatch.setattr(durable, "make_directory", refuse)
+        with pytest.raises(NotSavedError):
+            to_save.save(session, tmp_path / "kept")
+    assert tree(tmp_path) == before
+
+
+def test_a_runs_own_checkpoints_are_not_rotated_away(tmp_path):
+    """They are listed in the same state file, under the same name; a manifest tells whose they are."""
+    owned = [make_checkpoint(tmp_path, step) for step in (10, 20)]
+    state_file.write(tmp_path, [(prefix, 1.5) for prefix in owned], relative_paths=True)
+    with session_with(max_to_keep=1) as (session, to_save):
+        to_save.save(session, tmp_path / "model.ckpt", global_step=30)
+        to_save.save(session, tmp_path / "model.ckpt", global_step=40)
+    assert [layout.step_at_the_end(prefix) for prefix in layout.prefixes_in(tmp_path)] == [10, 20, 40]

@@ -115,7 +115,15 @@ def leftover(directory, number, _):
     (directory / f"other-{number}_temp" / "part-00000-of-00001.index").write_text("half")
 
 
-USERS = ["notes.txt", "words.index", "app.manifest.json", "data.tmp20261123", "todo.pinned", "film.incomplete"]
+USERS = [
+    "notes.txt",
+    "notes_temp",
+    "words.index",
+    "app.manifest.json",
+    "data.tmp20261123",
+    "todo.pinned",
+    "film.incomplete",
+]
 
 
 def of_a_user(directory, number, _):
@@ -123,6 +131,8 @@ def of_a_user(directory, number, _):
     (directory / USERS[number % len(USERS)]).write_text("mine")
     (directory / "my_temp").mkdir(exist_ok=True)
     (directory / "my_temp" / "thesis.tex").write_text("mine")
+    (directory / "results_temp").mkdir(exist_ok=True)
+    (directory / "results_temp" / "part-00000.csv").write_text("mine")
 
 
 def state(directory, _, damage):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from checkpointing import __main__, inspection, layout, resume, saved_model, tensors
+from checkpointing.bundle import Bundle
 from checkpointing.manager import CheckpointManager
 from mnist import graph, models, serving
 from mnist.dataset import Split
@@ -391,3 +392,24 @@ def test_wrong_usage_has_status_two(capsys):
         __main__.main(["rename", "x", "layer1", "--output", "y"])
     assert ended.value.code == 2
     assert "'layer1' found, two names with = between them wanted" in capsys.readouterr().err
+
+
+def test_a_renamed_state_has_no_map_of_the_old_names(run, tmp_path, objects):
+    """tf.train.Checkpoint's own list of objects would lead to what is not there; what was left out is told."""
+    told = run("rename", objects, "v=w", "--output", tmp_path / "renamed")
+    assert "left out: _CHECKPOINTABLE_OBJECT_GRAPH" in told
+    assert "w/.ATTRIBUTES/VARIABLE_VALUE" in Bundle(tmp_path / "renamed").entries
+    assert "_CHECKPOINTABLE_OBJECT_GRAPH" not in Bundle(tmp_path / "renamed").entries
+
+
+def test_two_new_names_for_one_are_refused(run, tmp_path, trained):
+    """Neither is chosen in silence."""
+    assert "found twice" in run("rename", trained[0], "layer1=a", "layer1=b", "--output", tmp_path / "out", status=1)
+
+
+@pytest.mark.parametrize("command", ["export", "freeze"])
+def test_half_a_signature_is_refused(run, tmp_path, trained, command):
+    """A model that takes something and gives nothing is none."""
+    words = [command, trained[0], tmp_path / "out", "--input", "x=images:0"]
+    assert "--input and --output go together" in run(*words, status=1)
+    assert not (tmp_path / "out").exists()
