@@ -4,7 +4,7 @@
     tensors.write(other_prefix, tensors.renamed(state, {"layer1": "hidden"}))
 
 A checkpoint written here is one as a plain Saver writes it, without a graph unless one is given; it appears whole or
-not at all.
+not at all: killed between the two last renames, its data may be left, which nobody takes for a checkpoint.
 """
 
 import zipfile

@@ -41,7 +41,7 @@ class Action(NamedTuple):
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Makes sure that no run works in the directory meanwhile.
+    """Makes sure that no run works in the directory meanwhile. A plain Saver asks for no lock: stop it before.
 
     Raises:
       CheckpointError: one does, or there is no such directory.
