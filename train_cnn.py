@@ -48,7 +48,12 @@ def main(command: Command) -> int:
                 from mnist import models  # noqa: PLC0415
 
             def make_model() -> models.Model:
-                return models.Cnn(settings.seed, settings.dropout_rate)
+                return models.make_cnn(
+                    settings.architecture,
+                    seed=settings.seed,
+                    dropout_rate=settings.dropout_rate,
+                    precision=settings.precision,
+                )
 
             run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
         return run.execute()

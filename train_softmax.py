@@ -46,7 +46,7 @@ def main(command: Command) -> int:
                 from mnist import models  # noqa: PLC0415
 
             def make_model() -> models.Model:
-                return models.Softmax()
+                return models.Softmax(settings.precision)
 
             run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
         return run.execute()

@@ -19,7 +19,8 @@ from checkpointing.manager import CheckpointManager
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
-from mnist import evaluation, graph, result, schedules, serving, training
+from mnist import averaging, evaluation, graph, kernels, result, schedules, serving, training
+from mnist.augment import Augmentation
 from mnist.dataset import Dataset
 from mnist.errors import NonFiniteLossError
 from mnist.models import Model
@@ -58,7 +59,11 @@ class Run:
           start: where the run goes on; the run closes it.
           stopwatch: counts the seconds that `result.json` tells.
           stop: a signal is heard between two calls of TensorFlow.
+
+        Raises:
+          MachineError: the precision asked for is not this machine's.
         """
+        kernels.check_precision(command.settings.precision)
         self._command = command
         self._settings = settings = command.settings
         self._data = data
@@ -73,6 +78,16 @@ class Run:
             seed=settings.seed,
             make_optimizer=self._make_optimizer,
             learning_rate=self._learning_rate,
+            objective=graph.Objective(settings.label_smoothing, settings.l2, settings.clip_gradient_norm),
+            augmentation=Augmentation(
+                rotation=settings.augment_rotation,
+                zoom=settings.augment_zoom,
+                shear=settings.augment_shear,
+                shift=settings.augment_shift,
+                elastic=settings.augment_elastic,
+                cutout=settings.augment_cutout,
+            ),
+            ema_decay=settings.ema_decay,
         )
         self._history = History(command.train_dir)
         self._checkpoints = CheckpointManager(
@@ -93,7 +108,10 @@ class Run:
         )
 
     def _make_optimizer(self, rate: tf.Tensor) -> tf.compat.v1.train.Optimizer:
-        return graph.make_optimizer(self._settings.optimizer, rate, momentum=self._settings.momentum)
+        settings = self._settings
+        return graph.make_optimizer(
+            settings.optimizer, rate, momentum=settings.momentum, beta1=settings.beta1, beta2=settings.beta2
+        )
 
     def _learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         return schedules.learning_rate(
@@ -314,8 +332,11 @@ class Run:
                 return
             prefix = layout.prefix(self._command.train_dir, self._settings.train_steps)
             saved_model.export_saved_model(
-                self._target, prefix, lambda: serving.build_signatures(self._make_model()), example
+                self._target, prefix, lambda: serving.build_signatures(self._model_in_use()), example
             )
+
+    def _model_in_use(self) -> Model:
+        return averaging.averaged(self._make_model) if self._settings.ema_decay else self._make_model()
 
     def _result(
         self,

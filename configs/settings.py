@@ -45,7 +45,26 @@ class Settings:
         "how it changes with the steps", "constant", choices=("constant", "cosine", "one_cycle")
     )
     momentum: float = setting("of the optimizer of that name", 0.9, at_least=0, at_most=1)
-    seed: int = setting("names the run: initial weights, order, dropout", 0, at_least=0, at_most=2**31 - 1)
+    beta1: float = setting("of adam, how much of the gradient's average stays", 0.9, at_least=0, at_most=0.9999)
+    beta2: float = setting("of adam, how much of that of its square stays", 0.999, at_least=0, at_most=0.999999)
+    label_smoothing: float = setting("share of a label spread over all classes", 0.0, at_least=0, at_most=0.9)
+    l2: float = setting("weight of half the sum of squared weights in the loss", 0.0, at_least=0, at_most=10)
+    clip_gradient_norm: float = setting("longest gradient applied; 0 for any", 0.0, at_least=0, at_most=10**6)
+    ema_decay: float = setting(
+        "of the averages of weights that are judged and exported; 0 for the weights", 0.0, at_least=0, at_most=0.999999
+    )
+    augment_rotation: float = setting("turn training images by up to so many degrees", 0.0, at_least=0, at_most=180)
+    augment_zoom: float = setting("zoom them by up to this share", 0.0, at_least=0, at_most=0.9)
+    augment_shear: float = setting("shear them by up to this share of the height", 0.0, at_least=0, at_most=2)
+    augment_shift: float = setting("shift them by up to so many pixels", 0.0, at_least=0, at_most=28)
+    augment_elastic: float = setting("bend them by so many pixels, standard deviation", 0.0, at_least=0, at_most=10)
+    augment_cutout: int = setting("blank a square of this side", 0, at_least=0, at_most=28)
+    precision: str = setting(
+        "of products and convolutions; bfloat16 where the processor has it", "float32", choices=("float32", "bfloat16")
+    )
+    seed: int = setting(
+        "names the run: initial weights, order, augmentation, dropout", 0, at_least=0, at_most=2**31 - 1
+    )
     validation_size: int = setting("training images kept for validation, the last ones", 5000, at_least=0)
     log_every_steps: int = setting("log and record; 0 for the last step only", 100, at_least=0, changes_weights=False)
     evaluate_every_steps: int = setting("validate; 0 for the last step only", 500, at_least=0, changes_weights=False)
@@ -127,4 +146,5 @@ def _problem(value: float | str, bounds: Mapping[str, Any]) -> str | None:
 class CnnSettings(Settings):
     """What a convolutional network needs to know besides."""
 
+    architecture: str = setting("which network", "tutorial", choices=("tutorial", "one_epoch", "small", "deep"))
     dropout_rate: float = setting("share of hidden units dropped in training", 0.5, at_least=0, at_most=0.99)

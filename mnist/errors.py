@@ -11,3 +11,7 @@ class NonFiniteLossError(Exception):
 
 class QuestionError(Exception):
     """A graph cannot be asked what it sees. The message says what was found in it, and what was wanted."""
+
+
+class MachineError(Exception):
+    """This machine cannot compute what was asked for. The message says what it lacks."""

@@ -8,13 +8,14 @@
 The training images are put once into variables that are not saved; nothing is fed while training goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from mnist import sampling
-from mnist.dataset import IMAGE_SHAPE, Split
+from mnist import averaging, sampling
+from mnist.augment import Augmentation, augment
+from mnist.dataset import CLASSES, IMAGE_SHAPE, Split
 from mnist.models import Model
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -24,7 +25,7 @@ class Update(NamedTuple):
     """What running steps returns, all scalars of the last update made.
 
     step: int64, the number of updates applied so far.
-    loss: float32, mean cross entropy of the last batch, before its update.
+    loss: float32, what the last update lessened, before it: the batch's mean cross entropy, and L2 where asked for.
     learning_rate: float32, as the last update used it.
     """
 
@@ -65,6 +66,23 @@ class TrainingGraph(NamedTuple):
     train_labels: tf.Tensor
 
 
+class Objective(NamedTuple):
+    """What training lessens, and how it goes about it.
+
+    label_smoothing: the share of each label that is spread evenly over all classes.
+    l2: weight of half the sum of the squares of all weights (not of biases, scales and offsets).
+    clip_gradient_norm: the gradient is shortened to this length where it is longer; 0 leaves it.
+    """
+
+    label_smoothing: float = 0.0
+    l2: float = 0.0
+    clip_gradient_norm: float = 0.0
+
+
+PLAIN = Objective()
+AS_THEY_ARE = Augmentation()
+
+
 def build(
     make_model: Callable[[], Model],
     train: Split,
@@ -73,6 +91,9 @@ def build(
     seed: int,
     make_optimizer: Callable[[tf.Tensor], tf.compat.v1.train.Optimizer],
     learning_rate: Callable[[tf.Tensor], tf.Tensor],
+    objective: Objective = PLAIN,
+    augmentation: Augmentation = AS_THEY_ARE,
+    ema_decay: float = 0.0,
 ) -> TrainingGraph:
     """Builds the training graph for training data of this size.
 
@@ -80,27 +101,40 @@ def build(
       make_model: makes the model and its variables in the graph.
       train: the training data; only its size is used here, `start` puts the data in.
       batch_size: images an update.
-      seed: keys the order of the images and what dropout drops.
+      seed: keys the order of the images, how they are changed, and what dropout drops.
       make_optimizer: from the learning rate (float32 scalar) to the optimizer.
       learning_rate: from the step (int64 scalar) to the learning rate.
+      objective: what is lessened.
+      augmentation: how far the training images are changed.
+      ema_decay: of the averages of the model's variables that inference uses; 0 for the variables themselves.
 
     Returns:
       The graph's tensors.
     """
+    # Asked for, an op whose kernel could give other bits the next time raises an error instead. Before the graph is
+    # built, for gradients are built of other operations then.
+    tf.config.experimental.enable_op_determinism()
     with tf.Graph().as_default() as graph:
         train_images, images = _data_variable("train_images", train.images.shape)
         train_labels, labels = _data_variable("train_labels", train.labels.shape)
         step = tf.compat.v1.train.get_or_create_global_step()
         model = make_model()
         trained = tf.compat.v1.trainable_variables()
+        model_in_use = averaging.averaged(make_model) if ema_decay else model
+        averages = averaging.pairs()
 
         def update(step_now: tf.Tensor, _loss: tf.Tensor, _rate: tf.Tensor) -> Update:
             indices = sampling.batch_indices(step_now, batch_size=batch_size, size=len(train.labels), seed=seed)
-            logits = model.logits(tf.gather(images, indices), dropout_key=tf.stack([seed, step_now]))  # [B, 10]
+            key = tf.stack([seed, step_now])
+            batch_images = augment(tf.gather(images, indices), key, augmentation)  # [B, 28, 28]
             batch_labels = tf.cast(tf.gather(labels, indices), tf.int32)  # [B]
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch_labels, logits=logits))
+            logits = model.logits(batch_images, dropout_key=key)  # [B, 10]
+            loss = _loss_of(logits, batch_labels, trained, objective)
             rate = learning_rate(step_now)
-            updated = make_optimizer(rate).minimize(loss, var_list=trained)
+            updated = _apply(make_optimizer(rate), loss, trained, objective.clip_gradient_norm)
+            if averages:
+                with tf.control_dependencies([updated]):
+                    updated = averaging.update(averages, ema_decay, step_now)
             with tf.control_dependencies([updated]):
                 return Update(step_now + 1, tf.identity(loss), rate)
 
@@ -126,7 +160,7 @@ def build(
             step=step,
             saved=tf.compat.v1.global_variables(),
             trained=trained,
-            inference=build_inference(model),
+            inference=build_inference(model_in_use),
             initialize=tf.compat.v1.global_variables_initializer(),
             train_images=train_images,
             train_labels=train_labels,
@@ -141,14 +175,41 @@ def build_inference(model: Model, images: tf.Tensor | None = None) -> Inference:
     return Inference(images, tf.argmax(logits, axis=1, name="classes"), tf.nn.softmax(logits, name="probabilities"))
 
 
-def make_optimizer(name: str, rate: tf.Tensor, *, momentum: float) -> tf.compat.v1.train.Optimizer:
-    """The optimizer called `name`, one of OPTIMIZERS; `momentum` is used by the optimizer of that name alone."""
+def _loss_of(logits: tf.Tensor, labels: tf.Tensor, trained: Sequence[tf.Variable], objective: Objective) -> tf.Tensor:
+    """Logits float32 [B, 10] and labels int32 [B] to the loss, a scalar."""
+    if objective.label_smoothing:
+        spread = tf.one_hot(labels, CLASSES) * (1 - objective.label_smoothing) + objective.label_smoothing / CLASSES
+        losses = tf.nn.softmax_cross_entropy_with_logits(labels=spread, logits=logits)  # [B]
+    else:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [B]
+    loss = tf.reduce_mean(losses)
+    if objective.l2:
+        weights = [variable for variable in trained if len(variable.shape) > 1]
+        loss += objective.l2 * tf.add_n([tf.nn.l2_loss(each) for each in weights])
+    return loss
+
+
+def _apply(
+    optimizer: tf.compat.v1.train.Optimizer, loss: tf.Tensor, trained: Sequence[tf.Variable], clip_gradient_norm: float
+) -> tf.Operation:
+    """One update of the trained variables."""
+    pairs = optimizer.compute_gradients(loss, trained)
+    if clip_gradient_norm:
+        gradients, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], clip_gradient_norm)
+        pairs = list(zip(gradients, trained, strict=True))
+    return optimizer.apply_gradients(pairs)
+
+
+def make_optimizer(
+    name: str, rate: tf.Tensor, *, momentum: float, beta1: float = 0.9, beta2: float = 0.999
+) -> tf.compat.v1.train.Optimizer:
+    """The optimizer called `name`, one of OPTIMIZERS; `momentum` is for that of its name alone, the betas for adam."""
     if name == "sgd":
         return tf.compat.v1.train.GradientDescentOptimizer(rate)
     if name == "momentum":
         return tf.compat.v1.train.MomentumOptimizer(rate, momentum)
     if name == "adam":
-        return tf.compat.v1.train.AdamOptimizer(rate)
+        return tf.compat.v1.train.AdamOptimizer(rate, beta1, beta2)
     message = f"optimizer {name!r} found, one of {', '.join(OPTIMIZERS)} wanted."
     raise ValueError(message)
 
@@ -160,8 +221,6 @@ def open_session(training_graph: TrainingGraph, threads: int) -> tf.compat.v1.Se
       training_graph: what will be run.
       threads: how many threads compute, 0 for as many as TensorFlow likes. A small model is faster with one.
     """
-    # Asked for, an op whose kernel could give other bits the next time raises an error instead.
-    tf.config.experimental.enable_op_determinism()
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     return tf.compat.v1.Session(graph=training_graph.graph, config=config)
 

@@ -4,10 +4,13 @@ A model makes its variables when it is made, and uses them each time it is calle
 the exported model alike. The variables' names (`layer1/weights`, `layer1/biases`, ...) are a persistent format:
 checkpoints and exported models are read by them.
 
-Every model takes raw pixels, uint8 0 to 255, and scales them itself: nobody can feed it in another scale than it was
-trained in.
+Every model takes raw pixels, 0 to 255 (uint8, or float32 where augmentation has moved them), and scales them itself:
+nobody can feed it in another scale than it was trained in. With precision="bfloat16" convolutions and products are
+computed in that type; variables, normalization and logits stay float32.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -21,7 +24,7 @@ class Model(Protocol):
     """What the rest of the project knows of a model."""
 
     def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
-        """uint8 [B, 28, 28] to float32 [B, 10]; with a key (int64 [2]) as in training, without as in use."""
+        """Raw pixels [B, 28, 28] to float32 [B, 10]; with a key (int64 [2]) as in training, without as in use."""
         ...
 
 
@@ -35,15 +38,16 @@ class Layer(NamedTuple):
 class Softmax:
     """Softmax regression, the tutorial's first model: 784-10, 7,850 parameters, all zero at the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "float32") -> None:
         """Makes the variables in the current graph."""
+        self.dtype = tf.as_dtype(precision)
         self.layer1 = _layer("layer1", tf.zeros([PIXELS, CLASSES]), bias=0.0)
 
     def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
         """See Model; there is nothing to drop out here."""
         del dropout_key
-        pixels = tf.reshape(_scaled(images), [-1, PIXELS])  # [B, 784]
-        return tf.nn.bias_add(pixels @ self.layer1.weights, self.layer1.biases)  # [B, 10]
+        pixels = tf.reshape(_scaled(images, self.dtype), [-1, PIXELS])  # [B, 784]
+        return tf.cast(_multiply(pixels, self.layer1), tf.float32)  # [B, 10]
 
 
 class Cnn:
@@ -54,9 +58,10 @@ class Cnn:
     (source: TensorFlow's "Deep MNIST for Experts").
     """
 
-    def __init__(self, seed: int, dropout_rate: float) -> None:
+    def __init__(self, seed: int, dropout_rate: float, precision: str = "float32") -> None:
         """Makes the variables in the current graph; each layer's start is a pure function of (seed, its number)."""
         self.dropout_rate = dropout_rate
+        self.dtype = tf.as_dtype(precision)
         shapes = ([5, 5, 1, 32], [5, 5, 32, 64], [7 * 7 * 64, 1024], [1024, CLASSES])
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _layer(f"layer{number}", tf.random.stateless_truncated_normal(shape, [seed, number], stddev=0.1), bias=0.1)
@@ -65,38 +70,208 @@ class Cnn:
 
     def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
         """See Model."""
-        pixels = tf.reshape(_scaled(images), [-1, *IMAGE_SHAPE, 1])  # [B, 28, 28, 1]
-        maps = _convolve_and_pool(pixels, self.layer1)  # [B, 14, 14, 32]
-        maps = _convolve_and_pool(maps, self.layer2)  # [B, 7, 7, 64]
+        pixels = tf.reshape(_scaled(images, self.dtype), [-1, *IMAGE_SHAPE, 1])  # [B, 28, 28, 1]
+        maps = _convolve_and_pool(pixels, self.layer1, padding="SAME")  # [B, 14, 14, 32]
+        maps = _convolve_and_pool(maps, self.layer2, padding="SAME")  # [B, 7, 7, 64]
         flat = tf.reshape(maps, [-1, 7 * 7 * 64])  # [B, 3136]
-        hidden = tf.nn.relu(tf.nn.bias_add(flat @ self.layer3.weights, self.layer3.biases))  # [B, 1024]
-        if dropout_key is not None and self.dropout_rate:
-            hidden = tf.nn.experimental.stateless_dropout(hidden, self.dropout_rate, seed=dropout_key)
-        return tf.nn.bias_add(hidden @ self.layer4.weights, self.layer4.biases)  # [B, 10]
+        hidden = _dropped(tf.nn.relu(_multiply(flat, self.layer3)), self.dropout_rate, dropout_key)  # [B, 1024]
+        return tf.cast(_multiply(hidden, self.layer4), tf.float32)  # [B, 10]
+
+
+class OneEpochCnn:
+    """A small network that learns in one epoch, 215,194 parameters.
+
+    5x5 convolution to 24 channels, 2x2 max pool, 3x3 convolution to 32, 2x2 max pool, 256 hidden units, 10 logits; no
+    padding (source: github.com/tuomaso/train_mnist_fast). Weights start as normal numbers of variance 2 / inputs.
+    """
+
+    def __init__(self, seed: int, dropout_rate: float, precision: str = "float32") -> None:
+        """Makes the variables in the current graph; each layer's start is a pure function of (seed, its number)."""
+        self.dropout_rate = dropout_rate
+        self.dtype = tf.as_dtype(precision)
+        shapes = ([5, 5, 1, 24], [3, 3, 24, 32], [5 * 5 * 32, 256], [256, CLASSES])
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _layer(f"layer{number}", _start(shape, [seed, number]), bias=0.0)
+            for number, shape in enumerate(shapes, start=1)
+        )
+
+    def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
+        """See Model."""
+        pixels = tf.reshape(_scaled(images, self.dtype), [-1, *IMAGE_SHAPE, 1])  # [B, 28, 28, 1]
+        maps = _convolve_and_pool(pixels, self.layer1, padding="VALID")  # [B, 12, 12, 24]
+        maps = _convolve_and_pool(maps, self.layer2, padding="VALID")  # [B, 5, 5, 32]
+        flat = tf.reshape(maps, [-1, 5 * 5 * 32])  # [B, 800]
+        hidden = _dropped(tf.nn.relu(_multiply(flat, self.layer3)), self.dropout_rate, dropout_key)  # [B, 256]
+        return tf.cast(_multiply(hidden, self.layer4), tf.float32)  # [B, 10]
+
+
+class Convolution(NamedTuple):
+    """One layer of a NormalizedCnn: size x size, to so many channels, then normalization and ReLU.
+
+    pool: whether a 2x2 max pool comes between the convolution and its normalization.
+    """
+
+    size: int
+    channels: int
+    stride: int = 1
+    padding: str = "VALID"
+    pool: bool = False
+
+
+# 82,106 parameters: the seven convolutions of github.com/cdeotte/MNIST-CNN-99.75 at half their width.
+DEEP = (
+    Convolution(3, 16),  # [B, 26, 26, 16]
+    Convolution(3, 16),  # [B, 24, 24, 16]
+    Convolution(5, 16, stride=2, padding="SAME"),  # [B, 12, 12, 16]
+    Convolution(3, 32),  # [B, 10, 10, 32]
+    Convolution(3, 32),  # [B, 8, 8, 32]
+    Convolution(5, 32, stride=2, padding="SAME"),  # [B, 4, 4, 32]
+    Convolution(4, 64),  # [B, 1, 1, 64]
+)
+
+# 7,578 parameters; what is left of the maps is averaged over places.
+SMALL = (
+    Convolution(3, 8, padding="SAME"),  # [B, 28, 28, 8]
+    Convolution(3, 12, pool=True),  # [B, 13, 13, 12]
+    Convolution(3, 16),  # [B, 11, 11, 16]
+    Convolution(3, 16, pool=True),  # [B, 4, 4, 16]
+    Convolution(3, 16, padding="SAME"),  # [B, 4, 4, 16]
+)
+
+
+class NormalizedCnn:
+    """Convolutions with batch normalization, the mean over what places are left, 10 logits.
+
+    Weights start as normal numbers of variance 2 / inputs. Normalization's moving averages are variables like the
+    others (`layer1/moving_mean`, `layer1/moving_variance`), so they are saved, resumed and exported with them (source:
+    Ioffe and Szegedy, "Batch Normalization", 2015).
+    """
+
+    def __init__(
+        self, convolutions: Sequence[Convolution], seed: int, dropout_rate: float, precision: str = "float32"
+    ) -> None:
+        """Makes the variables in the current graph; each layer's start is a pure function of (seed, its number)."""
+        self.convolutions = convolutions
+        self.dropout_rate = dropout_rate
+        self.dtype = tf.as_dtype(precision)
+        channels = [1, *(each.channels for each in convolutions)]
+        self.layers = [
+            _normalized_layer(
+                f"layer{number}", _start([each.size, each.size, channels[number - 1], each.channels], [seed, number])
+            )
+            for number, each in enumerate(convolutions, start=1)
+        ]
+        number = len(channels)
+        self.last = _layer(f"layer{number}", _start([channels[-1], CLASSES], [seed, number]), bias=0.0)
+
+    def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
+        """See Model; with a key, the normalization's moving averages are updated before the logits are there."""
+        maps = tf.reshape(_scaled(images, self.dtype), [-1, *IMAGE_SHAPE, 1])  # [B, 28, 28, 1]
+        for convolution, layer in zip(self.convolutions, self.layers, strict=True):
+            weights = tf.cast(layer.weights, self.dtype)
+            maps = tf.nn.conv2d(maps, weights, strides=convolution.stride, padding=convolution.padding)
+            if convolution.pool:
+                maps = tf.nn.max_pool2d(maps, ksize=2, strides=2, padding="VALID")
+            maps = tf.nn.relu(_normalized(maps, layer, training=dropout_key is not None))
+        hidden = _dropped(tf.reduce_mean(maps, axis=[1, 2]), self.dropout_rate, dropout_key)  # [B, channels]
+        return tf.cast(_multiply(hidden, self.last), tf.float32)  # [B, 10]
+
+
+def make_cnn(architecture: str, *, seed: int, dropout_rate: float, precision: str) -> Model:
+    """The network called `architecture`, one of ARCHITECTURES; its variables are made in the current graph."""
+    if architecture == "tutorial":
+        return Cnn(seed, dropout_rate, precision)
+    if architecture == "one_epoch":
+        return OneEpochCnn(seed, dropout_rate, precision)
+    if architecture in {"small", "deep"}:
+        return NormalizedCnn(SMALL if architecture == "small" else DEEP, seed, dropout_rate, precision)
+    message = f"architecture {architecture!r} found, one of {', '.join(ARCHITECTURES)} wanted."
+    raise ValueError(message)
+
+
+ARCHITECTURES = ("tutorial", "one_epoch", "small", "deep")
+
+# How much of the moving averages each batch replaces, and what keeps a flat channel's variance from 0.
+_NORMALIZATION_STEP = 0.03
+_EPSILON = 1e-3
+
+
+class NormalizedLayer(NamedTuple):
+    """The variables of a convolution and of its normalization; each but the weights has one value a channel."""
+
+    weights: tf.Variable
+    scale: tf.Variable
+    offset: tf.Variable
+    moving_mean: tf.Variable
+    moving_variance: tf.Variable
+
+
+def _start(shape: list[int], key: list[int]) -> tf.Tensor:
+    """Normal numbers of variance 2 / inputs, which keep their size through ReLUs (source: He et al., 2015)."""
+    return tf.random.stateless_normal(shape, key, stddev=math.sqrt(2 / math.prod(shape[:-1])))
 
 
 def _layer(name: str, weights: tf.Tensor, bias: float) -> Layer:
     """Variables `name/weights`, starting as given, and `name/biases`, one an output, starting at `bias`."""
     with tf.compat.v1.variable_scope(name):
         return Layer(
-            weights=tf.compat.v1.get_variable("weights", initializer=weights, use_resource=True),
-            biases=tf.compat.v1.get_variable(
-                "biases", initializer=tf.fill(weights.shape[-1:], bias), use_resource=True
-            ),
+            weights=_variable("weights", weights), biases=_variable("biases", tf.fill(weights.shape[-1:], bias))
         )
 
 
-def _scaled(images: tf.Tensor) -> tf.Tensor:
-    """uint8 0..255 to float32 0..1, the only place where pixels change their scale."""
-    return tf.cast(images, tf.float32) * (1 / 255)
+def _normalized_layer(name: str, weights: tf.Tensor) -> NormalizedLayer:
+    zeros, ones = tf.zeros(weights.shape[-1:]), tf.ones(weights.shape[-1:])
+    with tf.compat.v1.variable_scope(name):
+        return NormalizedLayer(
+            weights=_variable("weights", weights),
+            scale=_variable("scale", ones),
+            offset=_variable("offset", zeros),
+            moving_mean=_variable("moving_mean", zeros, trainable=False),
+            moving_variance=_variable("moving_variance", ones, trainable=False),
+        )
 
 
-def _convolve_and_pool(maps: tf.Tensor, layer: Layer) -> tf.Tensor:
+def _variable(name: str, start: tf.Tensor, *, trainable: bool = True) -> tf.Variable:
+    return tf.compat.v1.get_variable(name, initializer=start, trainable=trainable, use_resource=True)
+
+
+def _scaled(images: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Pixels 0..255 to 0..1, the only place where they change their scale."""
+    return tf.cast(tf.cast(images, tf.float32) * (1 / 255), dtype)
+
+
+def _multiply(inputs: tf.Tensor, layer: Layer) -> tf.Tensor:
+    """[B, inputs] to [B, outputs of the layer], in the type of the inputs."""
+    weights, biases = (tf.cast(variable, inputs.dtype) for variable in layer)
+    return tf.nn.bias_add(inputs @ weights, biases)
+
+
+def _dropped(hidden: tf.Tensor, rate: float, key: tf.Tensor | None) -> tf.Tensor:
+    return hidden if key is None or not rate else tf.nn.experimental.stateless_dropout(hidden, rate, seed=key)
+
+
+def _convolve_and_pool(maps: tf.Tensor, layer: Layer, padding: str) -> tf.Tensor:
     """[B, H, W, C] to [B, H/2, W/2, channels of the layer].
 
     Bias and ReLU come after the pooling: both keep the order of numbers, so the maps are the same to the last bit,
     and a quarter of the numbers is left to do it to.
     """
-    maps = tf.nn.conv2d(maps, layer.weights, strides=1, padding="SAME")  # [B, H, W, channels]
+    weights, biases = (tf.cast(variable, maps.dtype) for variable in layer)
+    maps = tf.nn.conv2d(maps, weights, strides=1, padding=padding)  # [B, H, W, channels]
     maps = tf.nn.max_pool2d(maps, ksize=2, strides=2, padding="VALID")  # [B, H/2, W/2, channels]
-    return tf.nn.relu(tf.nn.bias_add(maps, layer.biases))
+    return tf.nn.relu(tf.nn.bias_add(maps, biases))
+
+
+def _normalized(maps: tf.Tensor, layer: NormalizedLayer, *, training: bool) -> tf.Tensor:
+    """[B, H, W, C] to the same, by the batch's own mean and variance in training, by the moving averages in use."""
+    parameters = {"scale": layer.scale, "offset": layer.offset, "epsilon": _EPSILON}
+    if not training:
+        moving = {"mean": layer.moving_mean, "variance": layer.moving_variance}
+        return tf.compat.v1.nn.fused_batch_norm(maps, **parameters, **moving, is_training=False)[0]
+    maps, mean, variance = tf.compat.v1.nn.fused_batch_norm(maps, **parameters, is_training=True)
+    moved = [
+        average.assign_sub(_NORMALIZATION_STEP * (average - now), read_value=False)
+        for average, now in ((layer.moving_mean, mean), (layer.moving_variance, variance))
+    ]
+    with tf.control_dependencies(moved):
+        return tf.identity(maps)

@@ -8,9 +8,11 @@ import pytest
 
 from mnist import idx
 from mnist.dataset import BUNDLED
+from mnist.quiet import choose_kernels
 
 # TensorFlow is imported by pytest's own process too: no lines about the machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+choose_kernels()
 
 TRAIN_IMAGES, TEST_IMAGES = 1200, 300
 

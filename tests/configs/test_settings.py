@@ -5,7 +5,7 @@ import pytest
 
 import configs
 from configs.settings import CnnSettings, Settings
-from mnist import graph, schedules
+from mnist import graph, models, schedules
 
 REQUIRED = {"train_steps": 100, "optimizer": "sgd", "learning_rate": 0.1, "save_every_steps": 10}
 FIELDS = dataclasses.fields(CnnSettings)
@@ -102,6 +102,20 @@ def test_what_changes_weights_identifies_a_run():
         "learning_rate",
         "learning_rate_schedule",
         "momentum",
+        "beta1",
+        "beta2",
+        "label_smoothing",
+        "l2",
+        "clip_gradient_norm",
+        "ema_decay",
+        "augment_rotation",
+        "augment_zoom",
+        "augment_shear",
+        "augment_shift",
+        "augment_elastic",
+        "augment_cutout",
+        "precision",
+        "architecture",
         "seed",
         "validation_size",
         "dropout_rate",
@@ -138,6 +152,7 @@ def test_the_cnns_recipes_set_dropout(name):
 
 def test_choices_are_those_of_the_task():
     """The words that flags allow are the words that the graph knows."""
-    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(Settings)}
+    choices = {field.name: field.metadata["choices"] for field in FIELDS}
+    assert choices["architecture"] == models.ARCHITECTURES
     assert choices["optimizer"] == graph.OPTIMIZERS
     assert choices["learning_rate_schedule"] == schedules.NAMES

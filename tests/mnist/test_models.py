@@ -9,7 +9,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
 
 def make(name, seed=0):
     """A model in the current graph."""
-    return models.Softmax() if name == "softmax" else models.Cnn(seed, dropout_rate=0.5)
+    if name == "softmax":
+        return models.Softmax()
+    return models.make_cnn(name, seed=seed, dropout_rate=0.5, precision="float32")
 
 
 def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
@@ -25,7 +27,7 @@ def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
     [
         ("softmax", {"layer1/weights": [784, 10], "layer1/biases": [10]}),
         (
-            "cnn",
+            "tutorial",
             {
                 "layer1/weights": [5, 5, 1, 32],
                 "layer1/biases": [32],
@@ -34,6 +36,19 @@ def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
                 "layer3/weights": [3136, 1024],
                 "layer3/biases": [1024],
                 "layer4/weights": [1024, 10],
+                "layer4/biases": [10],
+            },
+        ),
+        (
+            "one_epoch",
+            {
+                "layer1/weights": [5, 5, 1, 24],
+                "layer1/biases": [24],
+                "layer2/weights": [3, 3, 24, 32],
+                "layer2/biases": [32],
+                "layer3/weights": [800, 256],
+                "layer3/biases": [256],
+                "layer4/weights": [256, 10],
                 "layer4/biases": [10],
             },
         ),
@@ -47,7 +62,39 @@ def test_names_and_shapes_are_a_persistent_format(name, shapes):
     assert found == shapes
 
 
-@pytest.mark.parametrize("name", ["softmax", "cnn"])
+@pytest.mark.parametrize(("name", "parameters"), [("small", 7_578), ("deep", 82_106)])
+def test_normalized_networks_are_as_large_as_they_say(name, parameters):
+    """Each layer has weights, scale and offset to train, and two moving averages that are saved beside them."""
+    with tf.Graph().as_default():
+        make(name)
+        trained = tf.compat.v1.trainable_variables()
+        layers = sum("moving_mean" in variable.op.name for variable in tf.compat.v1.global_variables())
+        assert sum(variable.shape.num_elements() for variable in trained) == parameters
+        assert len(trained) == 3 * layers + 2
+        assert len(tf.compat.v1.global_variables()) == 5 * layers + 2
+
+
+def test_normalization_in_use_is_by_moving_averages():
+    """An image is answered alike whatever stands beside it; in training the batch decides, and moves the averages."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        model = make("small")
+        mean = model.layers[0].moving_mean
+        alone, beside = model.logits(tf.constant(IMAGES[:1])), model.logits(tf.constant(IMAGES))
+        training = model.logits(tf.constant(IMAGES), tf.constant([0, 1], tf.int64))
+        session.run(tf.compat.v1.global_variables_initializer())
+        assert session.run(alone)[0] == pytest.approx(session.run(beside)[0], abs=1e-4)
+        assert not session.run(mean).any()
+        session.run(training)
+        assert session.run(mean).all()
+
+
+def test_an_unknown_architecture_is_refused():
+    """The sentence lists those that there are."""
+    with pytest.raises(ValueError, match="tutorial, one_epoch, small, deep"):
+        make("transformer")
+
+
+@pytest.mark.parametrize("name", ["softmax", *models.ARCHITECTURES])
 def test_raw_pixels_give_ten_logits(name):
     """uint8 [B, 28, 28] in, float32 [B, 10] out."""
     found = logits(name)
@@ -57,16 +104,16 @@ def test_raw_pixels_give_ten_logits(name):
 
 def test_the_cnn_starts_as_its_seed_says():
     """One seed gives one start, another seed another."""
-    assert np.array_equal(logits("cnn", seed=1), logits("cnn", seed=1))
-    assert not np.array_equal(logits("cnn", seed=1), logits("cnn", seed=2))
+    assert np.array_equal(logits("tutorial", seed=1), logits("tutorial", seed=1))
+    assert not np.array_equal(logits("tutorial", seed=1), logits("tutorial", seed=2))
 
 
 def test_dropout_is_keyed():
     """With a key, the cnn drops what the key says; without one it drops nothing."""
-    dropped = logits("cnn", dropout_key=[0, 7])
-    assert np.array_equal(dropped, logits("cnn", dropout_key=[0, 7]))
-    assert not np.array_equal(dropped, logits("cnn", dropout_key=[0, 8]))
-    assert not np.array_equal(dropped, logits("cnn"))
+    dropped = logits("tutorial", dropout_key=[0, 7])
+    assert np.array_equal(dropped, logits("tutorial", dropout_key=[0, 7]))
+    assert not np.array_equal(dropped, logits("tutorial", dropout_key=[0, 8]))
+    assert not np.array_equal(dropped, logits("tutorial"))
 
 
 def test_pixels_are_scaled_to_one():
