@@ -5,7 +5,7 @@ PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all readers check benchmark benchmark-checkpointing benchmark-tools guides clean
+.PHONY: help train test test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -29,8 +29,8 @@ check: $(VENV)/ready-to-test  ## lint, formatting and types
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-benchmark: $(VENV)/ready-to-test  ## images a second against the tutorial's feed_dict loop
-	$(RUN) -m benchmarks.throughput
+benchmark: $(VENV)/ready-to-test $(PEERS)/ready  ## images a second against feed_dict, Keras, PyTorch and JAX; startup
+	$(RUN) -m benchmarks.throughput --peers_python=$(PEERS)/bin/python
 	$(RUN) -m benchmarks.startup
 
 benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
@@ -38,6 +38,9 @@ benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpo
 
 benchmark-tools: $(VENV)/ready-to-test  ## what list, verify and show cost on many checkpoints and on a large one
 	$(RUN) -m benchmarks.tools
+
+reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, and check what they state; takes hours, and goes on
+	$(RUN) -m mnist.reproduce --write_docs
 
 guides: $(VENV)/ready-to-test  ## run the guides in docs/, and write their output anew
 	$(RUN) -m tests.guide docs/saving-and-restoring.md

@@ -1,143 +1,131 @@
-"""Images a second of training: ours against the tutorial's feed_dict loop, same model, same batch, same call.
+"""Images a second of training: ours against what people use instead, same model, same batch, same call.
 
-    python -m benchmarks.throughput [--models=softmax,cnn] [--rounds=5] [--seconds=4] [--batch_size=100]
+    python -m benchmarks.throughput [--models=softmax,cnn] [--batch_sizes=100] [--rounds=5] [--seconds=4]
+        [--peers_python=.venv-peers/bin/python]
 
-Each peer is a process of its own that waits while another is measured; a round measures each in turn, so that a
-machine whose speed drifts slows them alike. Also says how much memory each process took at its highest.
+Each trainer is a process of its own that waits while another is measured; a round measures each in turn, so that a
+machine whose speed drifts slows them alike. PyTorch and JAX live in an environment of their own; without --peers_python
+they are left out. Also says how much memory each process took at its highest, and how much of the machine's matrix
+products the CNN makes use of.
 """
 
-import multiprocessing
 import os
-import resource
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from absl import app, flags
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
-from mnist.quiet import silenced
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "how long each is measured a round", lower_bound=0.1)
 _MODELS = flags.DEFINE_list("models", ["softmax", "cnn"], "which to measure")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images an update", lower_bound=1)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["100"], "images an update, for each a table")
+_PEERS_PYTHON = flags.DEFINE_string("peers_python", None, "Python of the environment with torch and jax")
 
-Peer = Callable[[str, int], Callable[[float], int]]
-
-
-def ours(model: str, batch_size: int) -> Callable[[float], int]:
-    """The trainer's own graph and loop, with the settings of its recipe."""
-    import configs  # noqa: PLC0415 - each peer imports what it measures, in its own process
-    from mnist import dataset, graph, models, schedules, training  # noqa: PLC0415
-    from mnist.stopwatch import Stopwatch  # noqa: PLC0415
-
-    settings = configs.load(model)
-    train = dataset.load(None, settings.validation_size).train
-    training_graph = graph.build(
-        models.Softmax if model == "softmax" else lambda: models.Cnn(0, dropout_rate=0.5),
-        train,
-        batch_size=batch_size,
-        seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer(settings.optimizer, rate, momentum=settings.momentum),
-        learning_rate=lambda step: schedules.learning_rate(
-            step, schedule=settings.learning_rate_schedule, peak=settings.learning_rate, train_steps=1 << 40
-        ),
-    )
-    session = graph.open_session(training_graph, settings.threads)
-    graph.start(session, training_graph, train)
-    cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)
-    updates = training.run_steps(session, training_graph, 0, train_steps=1 << 40, cut_at=cut_at, stopwatch=Stopwatch())
-    step = 0
-
-    def train_for(seconds: float) -> int:
-        nonlocal step
-        first, end = step, time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            step = next(updates).step
-        return step - first
-
-    return train_for
+# Multiplications and additions an image, forward and backward, counted directly: products and convolutions alone. The
+# gradients by a layer's weights and by its inputs take as many each as the layer; the first needs none by its inputs.
+_CNN_FLOP = 2 * (3 * (28 * 28 * 25 * 32 + 14 * 14 * 25 * 32 * 64 + 3136 * 1024 + 1024 * 10) - 28 * 28 * 25 * 32)
+_PEAK_SIDE = 2048
 
 
-def feed_dict(threads: int) -> Peer:
-    """The tutorial's loop; with 0 threads TensorFlow chooses, as it did in the tutorial."""
+class Peer(NamedTuple):
+    """A trainer: its module, and the variant to ask it for. elsewhere: in the peers' environment."""
 
-    def peer(model: str, batch_size: int) -> Callable[[float], int]:
-        from benchmarks.feed_dict import make_train_step  # noqa: PLC0415
-        from mnist import dataset  # noqa: PLC0415
-
-        train_step = make_train_step(model, dataset.load(None, 5000).train, batch_size, threads)
-
-        def train_for(seconds: float) -> int:
-            steps, end = 0, time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                train_step()
-                steps += 1
-            return steps
-
-        return train_for
-
-    return peer
+    module: str
+    variant: str = "-"
+    elsewhere: bool = False
 
 
-PEERS: dict[str, Peer] = {
-    "ours": ours,
-    "feed_dict": feed_dict(0),
-    "feed_dict, one thread": feed_dict(1),
+PEERS = {
+    "ours": Peer("ours"),
+    "feed_dict": Peer("feed_dict", "0"),
+    "feed_dict, one thread": Peer("feed_dict", "1"),
+    "Keras fit": Peer("keras_fit"),
+    "PyTorch, eager": Peer("torch_loop", "eager", elsewhere=True),
+    "PyTorch, compiled": Peer("torch_loop", "compiled", elsewhere=True),
+    "JAX, jit": Peer("jax_loop", "jit", elsewhere=True),
+    "JAX, scan": Peer("jax_loop", "scan", elsewhere=True),
 }
 
 
-def serve(name: str, model: str, batch_size: int, pipe: Connection) -> None:
-    """A peer's process: measures whenever it is asked for so many seconds, until it is asked for none.
+class Trainer:
+    """A trainer's process, ready to be measured."""
 
-    Sends images a second; after the last, the highest memory in GB.
-    """
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with silenced():
-        train_for = PEERS[name](model, batch_size)
-    train_for(1.0)  # TensorFlow's preparations, and warm caches
-    pipe.send("ready")
-    while seconds := pipe.recv():
-        started = time.perf_counter()
-        steps = train_for(seconds)
-        pipe.send(steps * batch_size / (time.perf_counter() - started))
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    def __init__(self, peer: Peer, model: str, batch_size: int) -> None:
+        """Starts it and waits until it is ready."""
+        python = (_PEERS_PYTHON.value if peer.elsewhere else None) or sys.executable
+        command = [python, "-m", f"benchmarks.trainers.{peer.module}", model, str(batch_size), peer.variant]
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True, bufsize=1
+        )
+        self._answer("ready")
+
+    def _answer(self, wanted: str = "") -> str:
+        assert self._process.stdout is not None
+        line = str(self._process.stdout.readline()).strip()
+        assert line, f"{self._process.args!r} ended without an answer"
+        assert not wanted or line == wanted
+        return line
+
+    def _ask(self, line: str) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        return float(self._answer())
+
+    def images_per_second(self) -> float:
+        """Measures it once."""
+        return self._ask(str(_SECONDS.value))
+
+    def end(self) -> float:
+        """Ends it; gives the most memory that it took, in GB."""
+        memory = self._ask("")
+        self._process.wait()
+        return round(memory, 2)
 
 
-def measure(model: str) -> None:
+def peak() -> float:
+    """Floating point operations a second of one large float32 product on all cores."""
+    matrix = np.random.default_rng(0).normal(size=(_PEAK_SIDE, _PEAK_SIDE)).astype(np.float32)
+    started = time.perf_counter()
+    matrix @ matrix
+    return 2 * float(_PEAK_SIDE) ** 3 / (time.perf_counter() - started)
+
+
+def measure(model: str, batch_size: int) -> None:
     """Measures all peers on one model, and reports."""
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
-    for name in PEERS:
-        pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=serve, args=(name, model, _BATCH_SIZE.value, theirs), daemon=True))
-        processes[-1].start()
-        pipes[name].recv()
-    rounds: dict[str, list[float]] = {name: [] for name in PEERS}
+    peers = {name: peer for name, peer in PEERS.items() if _PEERS_PYTHON.value or not peer.elsewhere}
+    trainers = {name: Trainer(peer, model, batch_size) for name, peer in peers.items()}
+    rounds: dict[str, list[float]] = {name: [] for name in trainers}
+    peaks = []
     for _ in range(_ROUNDS.value):
-        for name, pipe in pipes.items():
-            pipe.send(_SECONDS.value)
-            rounds[name].append(pipe.recv())
-    memory = {}
-    for (name, pipe), process in zip(pipes.items(), processes, strict=True):
-        pipe.send(0)
-        memory[name] = round(pipe.recv(), 2)
-        process.join()
-    notes = {"batch size": _BATCH_SIZE.value, "highest memory, GB": memory}
-    report.write(f"throughput_{model}", "images/s", rounds, notes)
+        peaks.append(max(peak() for _ in range(3)))
+        for name, trainer in trainers.items():
+            rounds[name].append(trainer.images_per_second())
+    notes: dict[str, object] = {
+        "batch size": batch_size,
+        "highest memory, GB": {name: trainer.end() for name, trainer in trainers.items()},
+        "matrix product, GFLOP/s": [round(each / 1e9, 1) for each in peaks],
+    }
+    if model == "cnn":
+        shares = [rate * _CNN_FLOP / each for rate, each in zip(rounds["ours"], peaks, strict=True)]
+        notes["ours, share of the matrix product's speed"] = [round(share, 3) for share in shares]
+    report.write(f"throughput_{model}_{batch_size}", "images/s", rounds, notes)
 
 
 def main(_: list[str]) -> None:
-    """Measures both models."""
+    """Measures the models at each batch size."""
     for model in _MODELS.value:
-        measure(model)
+        for batch_size in map(int, _BATCH_SIZES.value):
+            measure(model, batch_size)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,17 @@
 The models, optimizers and batches are those of TensorFlow 1's "MNIST for ML Beginners" and "Deep MNIST for Experts".
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.trainers import protocol
+from benchmarks.trainers.arrays import Array, orders, scaled
+from mnist import dataset
 from mnist.dataset import Split
 
 v1 = tf.compat.v1
-Array = np.ndarray[Any, Any]
 
 
 def batches(split: Split, batch_size: int) -> Iterator[tuple[Array, Array]]:
@@ -20,14 +21,10 @@ def batches(split: Split, batch_size: int) -> Iterator[tuple[Array, Array]]:
 
     Gathered batch by batch: faster than the tutorial's own next_batch, which copied all images once an epoch.
     """
-    images = split.images.reshape(-1, 784).astype(np.float32) / 255
-    labels = np.eye(10, dtype=np.float32)[split.labels]
-    generator = np.random.default_rng(0)
-    while True:
-        order = generator.permutation(len(labels))
-        for begin in range(0, len(labels) - batch_size + 1, batch_size):
-            batch = order[begin : begin + batch_size]
-            yield images[batch], labels[batch]
+    images, numbers = scaled(split)
+    images, labels = images.reshape(-1, 784), np.eye(10, dtype=np.float32)[numbers]
+    for batch in orders(len(labels), batch_size):
+        yield images[batch], labels[batch]
 
 
 def softmax(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
@@ -52,8 +49,9 @@ def cnn(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
     return tf.nn.dropout(hidden, rate=1 - keep) @ weights + biases
 
 
-def make_train_step(model: str, train: Split, batch_size: int, threads: int) -> Callable[[], None]:
-    """Starts a session; gives what makes one update."""
+def make(model: str, batch_size: int, variant: str) -> protocol.TrainFor:
+    """Starts a session; the variant is how many threads compute, 0 for TensorFlow's choice, as in the tutorial."""
+    threads = int(variant)
     with tf.Graph().as_default() as graph:
         images = v1.placeholder(tf.float32, [None, 784])
         labels = v1.placeholder(tf.float32, [None, 10])
@@ -66,10 +64,15 @@ def make_train_step(model: str, train: Split, batch_size: int, threads: int) -> 
     config = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     session = v1.Session(graph=graph, config=config)
     session.run(initialize)
-    source = batches(train, batch_size)
+    source = batches(dataset.load(None, 5000).train, batch_size)
 
-    def train_step() -> None:
+    def run_steps() -> int:
         batch_images, batch_labels = next(source)
         session.run(update, {images: batch_images, labels: batch_labels, keep: 0.5})
+        return 1
 
-    return train_step
+    return protocol.repeat(run_steps)
+
+
+if __name__ == "__main__":
+    protocol.serve(make)
