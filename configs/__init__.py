@@ -7,6 +7,7 @@ whose names are `cnn` or begin with `cnn_`; likewise for `train_softmax.py`.
 import importlib
 import pkgutil
 
+from configs.expectation import Expectation
 from configs.settings import Settings
 
 
@@ -21,3 +22,10 @@ def load(name: str) -> Settings:
     settings = importlib.import_module(f"configs.{name}").SETTINGS
     assert isinstance(settings, Settings)
     return settings
+
+
+def expectation(name: str) -> Expectation:
+    """What a recipe is expected to reach."""
+    expected = importlib.import_module(f"configs.{name}").EXPECTED
+    assert isinstance(expected, Expectation)
+    return expected

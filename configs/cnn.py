@@ -1,8 +1,9 @@
 """The tutorial's convolutional network.
 
-Expected test accuracy: 0.993, sd 0.0004 over 3 seeds; four minutes on two cores.
+Minutes on two cores; what it reaches is stated below.
 """
 
+from configs.expectation import Expectation
 from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
@@ -11,4 +12,13 @@ SETTINGS = CnnSettings(
     learning_rate=0.001,
     learning_rate_schedule="cosine",
     save_every_steps=500,
+)
+
+EXPECTED = Expectation(
+    goal=0.992,
+    mean=0.9934,
+    standard_deviation=0.0004,
+    seeds=3,
+    seconds=226.0,
+    machine="Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64",
 )

@@ -1,8 +1,9 @@
 """The tutorial's softmax regression: 1000 steps of 100, plain gradient descent.
 
-Expected test accuracy: 0.918, sd 0.0005 over 8 seeds; a quarter of a second of training on two cores.
+A second of training on two cores; what it reaches is stated below.
 """
 
+from configs.expectation import Expectation
 from configs.settings import Settings
 
 SETTINGS = Settings(
@@ -14,4 +15,13 @@ SETTINGS = Settings(
     evaluate_every_steps=200,  # each checkpoint is judged, so the best of them is known
     # Its steps are so short that handing work to other threads costs more than it gives.
     threads=1,
+)
+
+EXPECTED = Expectation(
+    goal=0.914,
+    mean=0.9175,
+    standard_deviation=0.0006,
+    seeds=5,
+    seconds=7.3,
+    machine="AMD EPYC, 2 cores, Linux x86_64",
 )

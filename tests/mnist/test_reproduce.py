@@ -1,0 +1,132 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import configs
+from configs.expectation import Expectation
+from mnist import reproduce
+from tests import programs
+
+RECIPES = [(program, name) for program in reproduce.PROGRAMS for name in configs.names(program)]
+
+
+def result(accuracy, rate=1000.0):
+    """What a run leaves, as far as it is read."""
+    seconds = {"train": 2.0, "total": 5.0}
+    return {
+        "test_accuracy": accuracy,
+        "images_per_second": rate,
+        "seconds": seconds,
+        "weights_sha256": "0",
+        "machine": "m",
+        "versions": {"python": "3"},
+    }
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A recipe whose statement tests may choose."""
+    stated = {"goal": 0.90, "mean": 0.91, "standard_deviation": 0.001, "seeds": 5, "seconds": 3.0, "machine": "m"}
+    monkeypatch.setattr(configs, "expectation", lambda _name: Expectation(**stated))
+    return reproduce.Recipe("softmax", "softmax"), stated
+
+
+def verdict(recipe, accuracies):
+    """What is said of these seeds."""
+    row = reproduce.summarize(recipe, [result(each) for each in accuracies])
+    return row["as_stated"], row["verdict"].partition(":")[0]
+
+
+def test_a_recipe_that_reaches_what_it_states_is_as_stated(recipe):
+    """Its mean is at least the goal, and near the one stated."""
+    assert verdict(recipe[0], [0.909, 0.910, 0.911]) == (True, "as stated")
+
+
+@pytest.mark.parametrize("accuracies", [[0.905] * 5, [0.915] * 5])
+def test_better_is_as_much_another_result_as_worse(recipe, accuracies):
+    """Beyond the spread it is not what was stated, whichever way."""
+    assert verdict(recipe[0], accuracies) == (False, "other than stated")
+
+
+def test_a_missed_goal_is_told_even_if_that_was_stated(recipe):
+    """A statement is no excuse."""
+    recipe[1]["goal"] = 0.92
+    assert verdict(recipe[0], [0.910] * 5) == (False, "goal missed")
+
+
+def test_few_seeds_may_be_further_from_the_stated_mean(recipe):
+    """One seed may lie where the mean of many may not."""
+    assert verdict(recipe[0], [0.9075])[0]
+    assert not verdict(recipe[0], [0.9075] * 5)[0]
+
+
+def test_a_row_tells_mean_spread_and_medians(recipe):
+    """What the table says is computed from all seeds; a finished run that only evaluated tells no speed."""
+    row = reproduce.summarize(recipe[0], [result(0.90), result(0.91, rate=None), result(0.92)])
+    assert row["mean"] == pytest.approx(0.91)
+    assert row["standard_deviation"] == pytest.approx(0.01)
+    assert (row["lowest"], row["highest"], row["seeds"]) == (0.90, 0.92, 3)
+    assert row["images_per_second"] == 1000
+    assert "0.91000" in reproduce.markdown([row])
+
+
+@pytest.mark.parametrize(("program", "name"), RECIPES)
+def test_every_recipe_states_what_it_reaches(program, name):
+    """More than one seed, a goal that it reached, what it took, and on which machine; and its own page says so."""
+    stated = configs.expectation(name)
+    assert 0.5 < stated.goal <= stated.mean < 1
+    assert stated.seeds > 1
+    assert 0 < stated.standard_deviation < 0.01
+    assert stated.seconds > 0
+    assert "cores" in stated.machine
+    assert program in name
+
+
+@pytest.mark.parametrize("flags", [["--configs=tree"], ["--seeds=0"], ["--configs="]])
+def test_wrong_usage_is_told_at_once(flags, capsys):
+    """Exit status 2, and the names that there are."""
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(flags)
+    assert ended.value.code == 2
+    assert "wanted" in capsys.readouterr().err
+
+
+def test_softmax_is_reproduced_killed_or_not(tmp_path):
+    """Real runs of the recipe: mean and spread as stated, and a killed run ends with the same weights."""
+    flags = ["--configs=softmax", "--seeds=2", f"--directory={tmp_path}", "--killed"]
+    assert reproduce.main(flags) == 0
+    [row] = json.loads((tmp_path / "results.json").read_text())["recipes"]
+    assert row["killed_and_resumed"]
+    assert row["seeds"] == 2
+    began = time.perf_counter()
+    assert reproduce.main(flags) == 0  # all has ended: only read
+    assert time.perf_counter() - began < 1
+
+
+def test_stopped_it_goes_on(tmp_path):
+    """SIGTERM reaches the run, which saves; the same command goes on from there."""
+    command = [sys.executable, "-m", "mnist.reproduce", "--configs=cnn", "--seeds=1", f"--directory={tmp_path}"]
+    with subprocess.Popen(command, cwd=programs.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "cnn" / "seed-0" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[0]
+    assert process.returncode == 75
+    assert "run the same command again" in said
+    assert list((tmp_path / "cnn" / "seed-0").glob("model.ckpt-*.manifest.json"))
+
+
+def test_the_readme_shows_the_results_that_were_measured():
+    """Its table is the one that docs/results.json gives."""
+    rows = json.loads((programs.ROOT / "docs" / "results.json").read_text())["recipes"]
+    table = reproduce.markdown(rows)
+    assert table in (programs.ROOT / "README.md").read_text()
+    assert table in (programs.ROOT / "docs" / "results.md").read_text()
+    for row in rows:
+        assert row["config"] in [name for _, name in RECIPES]
