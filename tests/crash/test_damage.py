@@ -199,8 +199,11 @@ def restored(train_dir: Path, settings: dict[str, object]) -> np.ndarray:
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         reader = tf.train.load_checkpoint(str(layout.prefix(train_dir, 40)))
         shapes = reader.get_variable_to_shape_map()
+        zeros = tf.compat.v1.zeros_initializer()
         variables = {
-            name: tf.compat.v1.get_variable(name, shapes[name], tf.int64 if name == "global_step" else tf.float32)
+            name: tf.compat.v1.get_variable(
+                name, shapes[name], tf.int64 if name == "global_step" else tf.float32, initializer=zeros
+            )
             for name in sorted(shapes)
         }
         start = resume.find_start(train_dir, settings)
