@@ -95,7 +95,7 @@ def test_3_a_monitored_session_saves_step_0_over_a_damaged_state_file(tmp_path):
     (tmp_path / "plain" / "checkpoint").write_bytes(b"garbage")
     with tf.Graph().as_default():
         step = tf.compat.v1.train.get_or_create_global_step()
-        tf.compat.v1.get_variable("value", [3])
+        tf.compat.v1.get_variable("value", [3], initializer=tf.compat.v1.zeros_initializer())
         with tf.compat.v1.train.MonitoredTrainingSession(checkpoint_dir=str(tmp_path / "plain")) as session:
             assert session.run(step) == 0
     assert tf.train.latest_checkpoint(str(tmp_path / "plain")).endswith("model.ckpt-0")
