@@ -1,4 +1,4 @@
-"""What TensorFlow computes with, and what this machine can compute in."""
+"""What this machine can compute in."""
 
 from pathlib import Path
 
