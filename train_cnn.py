@@ -54,6 +54,7 @@ def main(command: Command) -> int:
                     seed=settings.seed,
                     dropout_rate=settings.dropout_rate,
                     precision=settings.precision,
+                    crops=settings.crops,
                 )
 
             run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)

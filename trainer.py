@@ -19,10 +19,12 @@ from checkpointing.manager import CheckpointManager
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
+from configs.settings import Settings
 from mnist import averaging, evaluation, graph, kernels, result, schedules, serving, training
 from mnist.augment import Augmentation
-from mnist.dataset import Dataset
+from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
+from mnist.graph import TrainingGraph
 from mnist.models import Model
 from mnist.stopwatch import Stopwatch
 
@@ -35,6 +37,42 @@ _EXAMPLES = 100
 _MAX_ROLLBACKS = 3
 
 _log = logging.getLogger(__name__)
+
+
+def build_graph(settings: Settings, make_model: Callable[[], Model], train: Split) -> TrainingGraph:
+    """The training graph that these settings ask for, for training data of this size."""
+
+    def make_optimizer(rate: tf.Tensor) -> tf.compat.v1.train.Optimizer:
+        return graph.make_optimizer(
+            settings.optimizer, rate, momentum=settings.momentum, beta1=settings.beta1, beta2=settings.beta2
+        )
+
+    def learning_rate(step: tf.Tensor) -> tf.Tensor:
+        return schedules.learning_rate(
+            step,
+            schedule=settings.learning_rate_schedule,
+            peak=settings.learning_rate,
+            train_steps=settings.train_steps,
+        )
+
+    return graph.build(
+        make_model,
+        train,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        make_optimizer=make_optimizer,
+        learning_rate=learning_rate,
+        objective=graph.Objective(settings.label_smoothing, settings.l2, settings.clip_gradient_norm),
+        augmentation=Augmentation(
+            rotation=settings.augment_rotation,
+            zoom=settings.augment_zoom,
+            shear=settings.augment_shear,
+            shift=settings.augment_shift,
+            elastic=settings.augment_elastic,
+            cutout=settings.augment_cutout,
+        ),
+        ema_decay=settings.ema_decay,
+    )
 
 
 class Run:
@@ -71,24 +109,7 @@ class Run:
         self._stopwatch = stopwatch
         self._stop = stop
         self._target = command.export_dir or layout.export_path(command.train_dir, settings.train_steps)
-        self._graph = graph.build(
-            make_model,
-            data.train,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            make_optimizer=self._make_optimizer,
-            learning_rate=self._learning_rate,
-            objective=graph.Objective(settings.label_smoothing, settings.l2, settings.clip_gradient_norm),
-            augmentation=Augmentation(
-                rotation=settings.augment_rotation,
-                zoom=settings.augment_zoom,
-                shear=settings.augment_shear,
-                shift=settings.augment_shift,
-                elastic=settings.augment_elastic,
-                cutout=settings.augment_cutout,
-            ),
-            ema_decay=settings.ema_decay,
-        )
+        self._graph = build_graph(settings, make_model, data.train)
         self._history = History(command.train_dir)
         self._checkpoints = CheckpointManager(
             self._graph.graph,
@@ -105,20 +126,6 @@ class Run:
             save_in_background=settings.save_in_background,
             max_failed_saves=settings.max_failed_saves,
             before_commit=self._history.sync,
-        )
-
-    def _make_optimizer(self, rate: tf.Tensor) -> tf.compat.v1.train.Optimizer:
-        settings = self._settings
-        return graph.make_optimizer(
-            settings.optimizer, rate, momentum=settings.momentum, beta1=settings.beta1, beta2=settings.beta2
-        )
-
-    def _learning_rate(self, step: tf.Tensor) -> tf.Tensor:
-        return schedules.learning_rate(
-            step,
-            schedule=self._settings.learning_rate_schedule,
-            peak=self._settings.learning_rate,
-            train_steps=self._settings.train_steps,
         )
 
     def execute(self) -> int:

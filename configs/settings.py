@@ -148,3 +148,10 @@ class CnnSettings(Settings):
 
     architecture: str = setting("which network", "tutorial", choices=("tutorial", "one_epoch", "small", "deep"))
     dropout_rate: float = setting("share of hidden units dropped in training", 0.5, at_least=0, at_most=0.99)
+    crops: int = setting(
+        "in use, average answers over so many places of the image, a pixel apart",
+        1,
+        at_least=1,
+        at_most=9,
+        changes_weights=False,
+    )

@@ -177,16 +177,22 @@ def build_inference(model: Model, images: tf.Tensor | None = None) -> Inference:
 
 def _loss_of(logits: tf.Tensor, labels: tf.Tensor, trained: Sequence[tf.Variable], objective: Objective) -> tf.Tensor:
     """Logits float32 [B, 10] and labels int32 [B] to the loss, a scalar."""
-    if objective.label_smoothing:
-        spread = tf.one_hot(labels, CLASSES) * (1 - objective.label_smoothing) + objective.label_smoothing / CLASSES
-        losses = tf.nn.softmax_cross_entropy_with_logits(labels=spread, logits=logits)  # [B]
-    else:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [B]
+    spread = objective.label_smoothing / CLASSES
+    shares = tf.one_hot(labels, CLASSES, 1 - objective.label_smoothing + spread, spread)  # [B, 10]
+    losses = _cross_entropies(logits, shares)  # [B]
     loss = tf.reduce_mean(losses)
     if objective.l2:
         weights = [variable for variable in trained if len(variable.shape) > 1]
         loss += objective.l2 * tf.add_n([tf.nn.l2_loss(each) for each in weights])
     return loss
+
+
+def _cross_entropies(logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """Of each image: logits and shares float32 [B, 10] to float32 [B]."""
+    if tf.config.list_physical_devices("GPU"):
+        # The raw op's kernel there is not deterministic; where that is asked for, this makes do with several others.
+        return tf.nn.softmax_cross_entropy_with_logits(labels=shares, logits=logits)
+    return tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=shares).loss
 
 
 def _apply(

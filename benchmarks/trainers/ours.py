@@ -5,34 +5,30 @@ from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 with silenced():
-    from mnist import graph, models, schedules, training
+    import trainer
+    from mnist import graph, models, training
+import dataclasses
+
 import configs
 from configs.settings import CnnSettings
 from mnist import dataset
 
-_ENDLESS = 1 << 40
+_ENDLESS = 10**12
 
 
 def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
     """Cut into calls as a run is that logs, validates and saves."""
-    settings = configs.load(model)
+    settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
     train = dataset.load(None, settings.validation_size).train
 
     def make_model() -> models.Model:
         if isinstance(settings, CnnSettings):
-            return models.Cnn(0, settings.dropout_rate)
+            return models.make_cnn(
+                settings.architecture, seed=0, dropout_rate=settings.dropout_rate, precision=settings.precision
+            )
         return models.Softmax()
 
-    training_graph = graph.build(
-        make_model,
-        train,
-        batch_size=batch_size,
-        seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer(settings.optimizer, rate, momentum=settings.momentum),
-        learning_rate=lambda step: schedules.learning_rate(
-            step, schedule=settings.learning_rate_schedule, peak=settings.learning_rate, train_steps=_ENDLESS
-        ),
-    )
+    training_graph = trainer.build_graph(settings, make_model, train)
     session = graph.open_session(training_graph, settings.threads)
     graph.start(session, training_graph, train)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)

@@ -180,3 +180,20 @@ def test_an_unknown_optimizer_is_refused():
     """A name that is no optimizer is an error that lists those that are."""
     with pytest.raises(ValueError, match="sgd, momentum, adam"):
         build(optimizer="newton")
+
+
+def test_where_there_is_a_gpu_the_loss_is_made_of_deterministic_operations(monkeypatch):
+    """The one for all has no deterministic kernel there, and would end the run; the loss is the same."""
+    alone = build()
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    composed = build()
+    monkeypatch.undo()
+
+    def operations(training_graph):
+        definition = training_graph.graph.as_graph_def()
+        nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+        return {node.op for node in nodes}
+
+    assert "SoftmaxCrossEntropyWithLogits" in operations(alone)
+    assert "SoftmaxCrossEntropyWithLogits" not in operations(composed)
+    assert train(composed, [STEPS])[1].loss == pytest.approx(train(alone, [STEPS])[1].loss, rel=1e-5)

@@ -124,3 +124,58 @@ def test_pixels_are_scaled_to_one():
         session.run(model.layer1.weights.assign(tf.ones([784, 10])))
         found = session.run(model.logits(tf.fill([1, 28, 28], tf.constant(255, tf.uint8))))
     assert found == pytest.approx(784)
+
+
+def test_the_softmax_is_a_product_of_scaled_pixels_and_weights():
+    """However it is computed: x / 255 times the weights, plus the biases, and the gradients of that."""
+    rng = np.random.default_rng(1)
+    weights, biases = rng.normal(size=(784, 10)).astype(np.float32), rng.normal(size=10).astype(np.float32)
+    towards = rng.normal(size=(5, 10)).astype(np.float32)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        model = models.Softmax()
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run([model.layer1.weights.assign(weights), model.layer1.biases.assign(biases)])
+        found = model.logits(tf.constant(IMAGES))
+        gradients = tf.gradients(tf.reduce_sum(found * towards), [model.layer1.weights, model.layer1.biases])
+        found, (by_weights, by_biases) = session.run([found, gradients])
+    pixels = IMAGES.reshape(5, 784) / 255
+    assert found == pytest.approx(pixels @ weights + biases, rel=1e-4, abs=1e-4)
+    assert by_weights == pytest.approx(pixels.T @ towards, rel=1e-4, abs=1e-4)
+    assert by_biases == pytest.approx(towards.sum(axis=0), rel=1e-4, abs=1e-4)
+
+
+def softmax(logits):
+    """In float64, for comparison."""
+    powers = np.exp(np.float64(logits))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("crops", [2, 5, 9])
+def test_crops_average_the_answers_for_an_image_that_moves_by_a_pixel(crops):
+    """In training the model is as it is."""
+    moves = [(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+    padded = np.pad(IMAGES, [(0, 0), (1, 1), (1, 1)])
+    moved = [padded[:, 1 + y : 29 + y, 1 + x : 29 + x] for y, x in moves[:crops]]
+    key = [0, 7]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        model = models.make_cnn("one_epoch", seed=0, dropout_rate=0.0, precision="float32", crops=crops)
+        found, training = model.logits(tf.constant(IMAGES)), model.logits(tf.constant(IMAGES), key)
+        alone = [model.model.logits(tf.constant(images)) for images in moved]
+        session.run(tf.compat.v1.global_variables_initializer())
+        found, training, alone = session.run([found, training, alone])
+    assert softmax(found) == pytest.approx(np.mean([softmax(each) for each in alone], axis=0), rel=1e-3)
+    assert training == pytest.approx(alone[0], rel=1e-4, abs=1e-4)
+
+
+def test_an_ensemble_averages_the_answers_of_its_members():
+    """Their variables lie apart."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        model = models.Ensemble([lambda seed=seed: make("one_epoch", seed) for seed in range(3)])
+        names = [variable.op.name for variable in tf.compat.v1.global_variables()]
+        found = model.logits(tf.constant(IMAGES))
+        session.run(tf.compat.v1.global_variables_initializer())
+        found = session.run(found)
+    assert len(names) == 3 * 8
+    assert "member3/layer1/weights" in names
+    alone = [softmax(logits("one_epoch", seed=seed)) for seed in range(3)]
+    assert softmax(found) == pytest.approx(np.mean(alone, axis=0), rel=1e-3)
