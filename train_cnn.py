@@ -11,6 +11,7 @@ Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an erro
 
 from pathlib import Path
 
+import members
 from checkpointing import resume, supervision
 from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
@@ -30,6 +31,8 @@ def main(command: Command) -> int:
     stopwatch = Stopwatch()
     settings = command.settings
     assert isinstance(settings, CnnSettings)
+    if settings.members > 1:
+        return members.train(command, settings, stopwatch)
     with listen_for_stop() as stop:
         with stop.at_once():
             with stopwatch("data"):

@@ -5,6 +5,7 @@ Both programs run this; what differs between them is the model that they hand in
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -24,7 +25,8 @@ from mnist import averaging, evaluation, graph, kernels, result, schedules, serv
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
-from mnist.graph import TrainingGraph
+from mnist.graph import Inference, TrainingGraph
+from mnist.idx import Bytes
 from mnist.models import Model
 from mnist.stopwatch import Stopwatch
 
@@ -73,6 +75,31 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], train: Spli
         ),
         ema_decay=settings.ema_decay,
     )
+
+
+def export(target: Path, prefix: Path, make_model: Callable[[], Model], example: saved_model.Example) -> None:
+    """Exports a model; one that an earlier attempt exported is compared instead.
+
+    Args:
+      target: where it goes.
+      prefix: the checkpoint with its weights.
+      make_model: makes it in the current graph.
+      example: what the trained model answers, and the exported one must.
+
+    Raises:
+      CheckpointError: it cannot be written, or answers otherwise.
+    """
+    if target.exists():
+        saved_model.check_saved_model(target, example)
+    else:
+        saved_model.export_saved_model(target, prefix, lambda: serving.build_signatures(make_model()), example)
+
+
+def ask(session: tf.compat.v1.Session, inference: Inference, images: Bytes) -> saved_model.Example:
+    """What the model in the session answers, for some of these images (uint8 [N, 28, 28])."""
+    images = images[:_EXAMPLES]
+    outputs = {"classes": inference.classes, "probabilities": inference.probabilities}
+    return saved_model.Example({"images": images}, session.run(outputs, {inference.images: images}))
 
 
 class Run:
@@ -328,19 +355,10 @@ class Run:
         return accuracy
 
     def _export(self, session: tf.compat.v1.Session) -> None:
-        """Exports the model; one that an earlier attempt exported is compared instead."""
         with self._stopwatch("export"):
-            inference = self._graph.inference
-            images = self._data.train.images[:_EXAMPLES]
-            outputs = {"classes": inference.classes, "probabilities": inference.probabilities}
-            example = saved_model.Example({"images": images}, session.run(outputs, {inference.images: images}))
-            if self._target.exists():
-                saved_model.check_saved_model(self._target, example)
-                return
             prefix = layout.prefix(self._command.train_dir, self._settings.train_steps)
-            saved_model.export_saved_model(
-                self._target, prefix, lambda: serving.build_signatures(self._model_in_use()), example
-            )
+            example = ask(session, self._graph.inference, self._data.train.images)
+            export(self._target, prefix, self._model_in_use, example)
 
     def _model_in_use(self) -> Model:
         return averaging.averaged(self._make_model) if self._settings.ema_decay else self._make_model()

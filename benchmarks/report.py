@@ -49,20 +49,28 @@ def write(
     print(tabulate(rows, headers="keys", floatfmt=("", ",.4g", ",.4g", ",.4g", ".2f", *[",.4g"] * _MOST_PARTS)))
     for note, figure in notes.items():
         print(f"{note}: {figure}")
+    _write(name, {"unit": unit, "rounds": dict(rounds), "table": rows, "notes": dict(notes)}, _plot(name, unit, rounds))
+
+
+def write_tables(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], figure: Figure) -> None:
+    """Writes `runs/benchmarks/<name>.json` and `.png`, where what is measured has no peers.
+
+    Args:
+      name: of the benchmark.
+      tables: by name, their rows.
+      figure: the plot.
+    """
+    _write(name, {"tables": tables}, figure)
+
+
+def _write(name: str, record: Mapping[str, Any], figure: Figure) -> None:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    record = {
-        "unit": unit,
-        "rounds": dict(rounds),
-        "table": rows,
-        "notes": dict(notes),
-        "machine": result.machine(),
-        "versions": manifest.versions() | {"system": platform.platform()},
-    }
-    (DIRECTORY / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    _plot(name, unit, rounds)
+    where = {"machine": result.machine(), "versions": manifest.versions() | {"system": platform.platform()}}
+    (DIRECTORY / f"{name}.json").write_text(json.dumps({**record, **where}, indent=2) + "\n")
+    figure.savefig(DIRECTORY / f"{name}.png", dpi=120)
 
 
-def _plot(name: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> None:
+def _plot(name: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> Figure:
     """One dot a round, one line of dots a peer."""
     figure = Figure(figsize=(7, 0.8 + 0.6 * len(rounds)), layout="constrained")
     axes = figure.subplots()
@@ -74,4 +82,4 @@ def _plot(name: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel(unit)
     axes.set_title(name)
-    figure.savefig(DIRECTORY / f"{name}.png", dpi=120)
+    return figure

@@ -1,4 +1,4 @@
-"""Seconds from process start to the first training step, against a bare `import tensorflow`; and to the help.
+"""Seconds from process start to the first training step, fresh and resumed, beside a bare import of TensorFlow; and to the help.
 
 python -m benchmarks.startup [--rounds=7]
 """
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
+from checkpointing import layout
 
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1)
 
@@ -35,9 +36,25 @@ def seconds_to_line(text: str, *arguments: str) -> float:
 def seconds_to_first_step() -> float:
     """Starts a fresh softmax run and waits for the line that tells of its first step."""
     with tempfile.TemporaryDirectory() as directory:
-        return seconds_to_line(
-            "step 1/", str(ROOT / "train_softmax.py"), f"--train_dir={directory}/run", "--log_every_steps=1"
-        )
+        return seconds_to_line("step 1/", *_run_in(directory))
+
+
+def seconds_to_resume() -> float:
+    """Kills a softmax run after its first checkpoint, starts it again, and waits for the first step after that."""
+    with tempfile.TemporaryDirectory() as directory:
+        seconds_to_line("saved ", *_run_in(directory))
+        # The killed run may have got a checkpoint further meanwhile.
+        return seconds_to_line(f"step {newest_step(Path(directory) / 'run') + 1}/", *_run_in(directory))
+
+
+def newest_step(train_dir: Path) -> int:
+    """Of the checkpoints there."""
+    return max(layout.steps_with(train_dir, "manifest.json"))
+
+
+def _run_in(directory: str) -> list[str]:
+    flags_of_run = ["--log_every_steps=1", "--save_every_steps=10", "--evaluate_every_steps=0"]
+    return [str(ROOT / "train_softmax.py"), f"--train_dir={directory}/run", *flags_of_run]
 
 
 def seconds_to_import() -> float:
@@ -56,6 +73,7 @@ def main(_: list[str]) -> None:
     """Measures in turn, so that a machine whose speed drifts slows all alike."""
     measured = {
         "first training step": seconds_to_first_step,
+        "first step after a resume": seconds_to_resume,
         "import tensorflow": seconds_to_import,
         "--help": seconds_to_help,
     }

@@ -155,3 +155,9 @@ class CnnSettings(Settings):
         at_most=9,
         changes_weights=False,
     )
+    members: int = setting(
+        "networks, of the seed and those after it, whose answers are averaged; trained in <train_dir>/seed-<seed>",
+        1,
+        at_least=1,
+        at_most=100,
+    )

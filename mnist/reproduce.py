@@ -2,9 +2,10 @@
 
     python -m mnist.reproduce [--configs=softmax,cnn_fast,...] [--seeds=N] [--directory=DIR] [--killed] [--write_docs]
 
-Each run is a run of train_softmax.py or train_cnn.py, in DIR/<config>/seed-<seed> (DIR is runs/reproduce). Stopped or
-killed, the same command goes on where it was: what has ended is read from its result.json, what has not goes on from
-its newest checkpoint. To begin anew, delete DIR.
+Each run is a run of train_softmax.py or train_cnn.py, in DIR/<config>/seed-<seed> (DIR is runs/reproduce); an ensemble
+is made of the runs of its members' recipe, once, whatever --seeds says. Stopped or killed, the same command goes on
+where it was: what has ended is read from its result.json, what has not goes on from its newest checkpoint. To begin
+anew, delete DIR.
 
 A recipe reaches what it states where the mean over the seeds is at least its goal, and within the spread of the mean
 that it states. With --killed, the first seed is run once more and killed with SIGKILL after its first checkpoint; the
@@ -15,6 +16,7 @@ Exit status: 0 all as stated; 1 not, or an error; 2 wrong usage; 75 stopped, run
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -31,6 +33,8 @@ from checkpointing import durable, layout, supervision
 from checkpointing.errors import CheckpointError
 from checkpointing.interruption import STOPPED
 from configs.expectation import Expectation
+from configs.settings import CnnSettings
+from mnist import result
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("softmax", "cnn")
@@ -61,6 +65,15 @@ class Recipe(NamedTuple):
     def expected(self) -> Expectation:
         """What it states."""
         return configs.expectation(self.name)
+
+    @property
+    def of(self) -> str | None:
+        """Of an ensemble, the recipe of its members; None for all others."""
+        settings = configs.load(self.name)
+        if not isinstance(settings, CnnSettings) or settings.members == 1:
+            return None
+        member = dataclasses.replace(settings, members=1)
+        return next(name for name in configs.names(self.program) if configs.load(name) == member)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +115,13 @@ def _reproduce(recipes: Sequence[Recipe], given: argparse.Namespace) -> list[Rec
     """Runs what has not been run; gives a row a recipe, each written down as soon as it is there."""
     rows = []
     for recipe in recipes:
-        seeds = given.seeds or recipe.expected.seeds
-        results = [_run(recipe, seed, given.directory / recipe.name / f"seed-{seed}") for seed in range(seeds)]
+        if recipe.of:  # its members are looked for below its train_dir, and there are those of their own recipe
+            results = [_run(recipe, 0, given.directory / recipe.of)]
+        else:
+            seeds = range(given.seeds or recipe.expected.seeds)
+            results = [_run(recipe, seed, given.directory / recipe.name / f"seed-{seed}") for seed in seeds]
         row = summarize(recipe, results)
-        if given.killed:
+        if given.killed and not recipe.of:
             again = _run_killed(recipe, given.directory / recipe.name / "killed")
             row["killed_and_resumed"] = again["weights_sha256"] == results[0]["weights_sha256"]
             row["as_stated"] = row["as_stated"] and row["killed_and_resumed"]
@@ -135,8 +151,7 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
             raise StoppedError
         if status:
             raise CheckpointError(f"{train_dir}: the run ended with status {status}; its own message says why.")
-    record: Record = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return result.read(path)
 
 
 def _run_killed(recipe: Recipe, train_dir: Path) -> Record:

@@ -1,5 +1,6 @@
 """What programs read when a run has ended: `result.json`."""
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -14,6 +15,12 @@ def seconds(stopwatch: Stopwatch) -> dict[str, float]:
     """Where the time of this attempt went, in seconds; what never happened took 0."""
     spent = {name: stopwatch.seconds[name] for name in _TIMED} | {"total": stopwatch.total()}
     return {name: round(value, 4) for name, value in spent.items()}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a run said that has ended."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
 
 
 def machine() -> str:

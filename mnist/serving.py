@@ -16,6 +16,11 @@ class Served(NamedTuple):
     outputs: dict[str, tf.Tensor]
 
 
+def served(inference: Inference) -> Served:
+    """The serving_default signature, which every graph has."""
+    return Served({"images": inference.images}, _outputs(inference))
+
+
 def build_signatures(model: Model) -> dict[str, Served]:
     """Adds to the current graph the ways to ask the model.
 
@@ -30,7 +35,7 @@ def build_signatures(model: Model) -> dict[str, Served]:
     decoded = tf.map_fn(_decode, png, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, tf.uint8))  # [N, 28, 28]
     from_png = build_inference(model, decoded)
     return {
-        "serving_default": Served({"images": raw.images}, _outputs(raw)),
+        "serving_default": served(raw),
         "png": Served({"png": png}, _outputs(from_png)),
         "labels": Served({"images": raw.images}, {"labels": _names(raw.classes)}),
     }
@@ -45,9 +50,8 @@ def training_signatures(training_graph: TrainingGraph) -> dict[str, Served]:
       load_data: `train_images` uint8 [T, 28, 28] and `train_labels` uint8 [T], fed when the local variables are
         initialised; it gives nothing.
     """
-    inference = training_graph.inference
     return {
-        "serving_default": Served({"images": inference.images}, _outputs(inference)),
+        "serving_default": served(training_graph.inference),
         "train": Served({"steps_to_run": training_graph.steps_to_run}, training_graph.run_steps._asdict()),
         "load_data": Served(
             {"train_images": training_graph.train_images, "train_labels": training_graph.train_labels}, {}

@@ -88,6 +88,7 @@ def test_nothing_imports_a_script():
         "mnist.evaluate",
         "mnist.reproduce",
         "configs.command_line",
+        "members",
         "train_softmax",
         "train_cnn",
     ],

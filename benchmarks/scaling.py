@@ -1,0 +1,225 @@
+"""What grows with what: images, size of the model, number of checkpoints.
+
+    python -m benchmarks.scaling [--images=10000,100000,1000000,10000000] [--checkpoints=1000]
+
+images       the softmax on so many images (MNIST's, over and over): seconds until the graph is filled, images a second,
+             and the process's memory at its highest beside that of the images alone.
+models       each network: parameters, images a second, seconds and bytes of a save.
+checkpoints  one softmax run that saves after each step: what a save takes, and the process's memory, tenth by tenth.
+
+Each size is a process of its own, so that the memory told is its own.
+"""
+
+import dataclasses
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from absl import app, flags
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+
+from benchmarks import report
+
+_IMAGES = flags.DEFINE_list("images", ["10000", "100000", "1000000", "10000000"], "sizes of the data")
+_CHECKPOINTS = flags.DEFINE_integer("checkpoints", 1000, "of the one run", lower_bound=10)
+_CASE = flags.DEFINE_list("case", None, "measure this one alone, and print it as JSON; for the benchmark itself")
+
+_SECONDS = 5.0
+_BATCH = 100
+ARCHITECTURES = ("softmax", "small", "deep", "one_epoch", "tutorial")
+
+Record = dict[str, Any]
+
+
+def images_case(count: int) -> Record:
+    """The softmax on so many images."""
+    import numpy as np  # noqa: PLC0415 - the process that only calls others needs none of this
+
+    from mnist import dataset  # noqa: PLC0415
+
+    train = dataset.load(None, 0).train
+    indices = np.arange(count) % len(train.labels)
+    data = dataset.Split(train.images[indices], train.labels[indices])
+    began = time.perf_counter()
+    with _Session("softmax", data) as session:
+        filled = time.perf_counter() - began
+        rate = session.images_per_second()
+    images_gb = data.images.nbytes / 1e9
+    return {
+        "images": count,
+        "images, GB": images_gb,
+        "seconds to build and fill": filled,
+        "images/s": rate,
+        "memory at its highest, GB": _memory_gb(),
+        "beside twice the images, GB": _memory_gb() - 2 * images_gb,
+    }
+
+
+def model_case(name: str) -> Record:
+    """One network: its speed, and what a save of its state takes."""
+    from mnist import dataset  # noqa: PLC0415 - as above
+
+    with _Session(name, dataset.load(None, 5000).train) as session:
+        rate = session.images_per_second()
+        parameters = sum(variable.shape.num_elements() for variable in session.graph.trained)
+        with tempfile.TemporaryDirectory() as directory:
+            saves = session.seconds_a_save(Path(directory) / "run", 5)
+            size = max(path.stat().st_size for path in Path(directory).glob("run/*.data-*"))
+    return {
+        "network": name,
+        "parameters": parameters,
+        "images/s": rate,
+        "a save, ms": 1000 * statistics.median(saves),
+        "its data, MB": size / 1e6,
+        "memory at its highest, GB": _memory_gb(),
+    }
+
+
+def checkpoints_case(count: int) -> list[Record]:
+    """One run with a save after each step, in the foreground, so that all of it is waited for."""
+    from mnist import dataset  # noqa: PLC0415 - as above
+
+    rows = []
+    with _Session("softmax", dataset.load(None, 5000).train) as session, tempfile.TemporaryDirectory() as directory:
+        for tenth, saves in enumerate(session.tenths_of_saves(Path(directory) / "run", count), start=1):
+            files = sum(1 for _ in Path(directory).glob("run/*"))
+            rows.append(
+                {
+                    "saves": tenth * (count // 10),
+                    "a save, ms": 1000 * statistics.median(saves),
+                    "files": files,
+                    "memory at its highest, GB": _memory_gb(),
+                }
+            )
+    return rows
+
+
+class _Session:
+    """A training graph in a session, with data in it."""
+
+    def __init__(self, name: str, data: Any) -> None:  # noqa: ANN401 - a Split, from a module imported late
+        from mnist.quiet import silenced  # noqa: PLC0415 - as above
+
+        with silenced():
+            import trainer  # noqa: PLC0415
+            from mnist import graph, models  # noqa: PLC0415
+        import configs  # noqa: PLC0415
+
+        settings = configs.load("softmax" if name == "softmax" else "cnn")
+        settings = dataclasses.replace(settings, batch_size=_BATCH, train_steps=10**9)
+
+        def make_model() -> models.Model:
+            if name == "softmax":
+                return models.Softmax()
+            return models.make_cnn(name, seed=0, dropout_rate=0.0, precision="float32")
+
+        self.graph = trainer.build_graph(settings, make_model, data)
+        self._session = graph.open_session(self.graph, settings.threads)
+        graph.start(self._session, self.graph, data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def run(self, steps: int) -> None:
+        """Makes so many updates."""
+        self._session.run(self.graph.run_steps, {self.graph.steps_to_run: steps})
+
+    def images_per_second(self) -> float:
+        """Over some seconds, in calls of a tenth of a second or so, after the first."""
+        self.run(1)
+        began = time.perf_counter()
+        self.run(3)
+        steps = max(1, int(0.3 / (time.perf_counter() - began)))
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < _SECONDS:
+            self.run(steps)
+            done += steps
+        return done * _BATCH / (time.perf_counter() - began)
+
+    def seconds_a_save(self, directory: Path, count: int) -> list[float]:
+        """Of so many saves, each after a step, rotation and all."""
+        return [each for tenth in self.tenths_of_saves(directory, count, parts=1) for each in tenth]
+
+    def tenths_of_saves(self, directory: Path, count: int, parts: int = 10) -> Any:  # noqa: ANN401 - an iterator of lists
+        """The seconds of so many saves, part by part."""
+        from checkpointing import resume  # noqa: PLC0415 - as above
+        from checkpointing.manager import CheckpointManager  # noqa: PLC0415
+
+        start = resume.find_start(directory, {"model": "any"})
+        with CheckpointManager(
+            self.graph.graph, start, variables=self.graph.saved, step=self.graph.step, save_in_background=False
+        ) as manager:
+            for _part in range(parts):
+                seconds = []
+                for _save in range(count // parts):
+                    self.run(1)
+                    began = time.perf_counter()
+                    manager.save(self._session)
+                    seconds.append(time.perf_counter() - began)
+                yield seconds
+
+
+def _memory_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+CASES: dict[str, Callable[[str], Any]] = {
+    "images": lambda text: images_case(int(text)),
+    "model": model_case,
+    "checkpoints": lambda text: checkpoints_case(int(text)),
+}
+
+
+def in_a_process(case: str, argument: object) -> Any:  # noqa: ANN401 - what the case gives
+    """Measures a case in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scaling", f"--case={case},{argument}"]
+    ended = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def main(_: list[str]) -> None:
+    """Measures all cases, and reports."""
+    if _CASE.value:
+        case, argument = _CASE.value
+        print(json.dumps(CASES[case](argument)))
+        return
+    tables = {
+        "images": [in_a_process("images", count) for count in _IMAGES.value],
+        "models": [in_a_process("model", name) for name in ARCHITECTURES],
+        "checkpoints": in_a_process("checkpoints", _CHECKPOINTS.value),
+    }
+    for name, rows in tables.items():
+        print(f"\n{name}\n{tabulate(rows, headers='keys', floatfmt=',.4g')}")
+    report.write_tables("scaling", tables, _plot(tables))
+
+
+def _plot(tables: dict[str, list[Record]]) -> Figure:
+    """Memory by images, and seconds a save by the number of saves."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    images = [row["images, GB"] for row in tables["images"]]
+    left.plot(images, [row["memory at its highest, GB"] for row in tables["images"]], "o-")
+    left.set(xlabel="images, GB", ylabel="memory at its highest, GB", xlim=(0, None), ylim=(0, None))
+    right.plot(
+        [row["saves"] for row in tables["checkpoints"]], [row["a save, ms"] for row in tables["checkpoints"]], "o-"
+    )
+    right.set(xlabel="saves made", ylabel="a save, ms", xlim=(0, None), ylim=(0, None))
+    return figure
+
+
+if __name__ == "__main__":
+    app.run(main)

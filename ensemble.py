@@ -1,0 +1,130 @@
+"""Several trained networks as one model, whose answers are the average of theirs.
+
+The variables of all of them go into one checkpoint, as `member1/...`, `member2/...`, and from there into one
+SavedModel.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import trainer
+from checkpointing import layout, manifest
+from checkpointing.fingerprint import weights_sha256
+from checkpointing.manager import CheckpointManager
+from checkpointing.manifest import Manifest
+from checkpointing.resume import Start
+from checkpointing.saver import Saver
+from configs.command_line import Command
+from configs.settings import CnnSettings
+from mnist import averaging, evaluation, graph, models, result, serving
+from mnist.dataset import Dataset
+from mnist.stopwatch import Stopwatch
+
+Record = dict[str, Any]
+
+
+def join(
+    command: Command,
+    settings: CnnSettings,
+    members: Mapping[Path, Record],
+    *,
+    data: Dataset,
+    start: Start,
+    stopwatch: Stopwatch,
+) -> Record:
+    """Joins runs that have ended; leaves a checkpoint and an exported model, as a run does.
+
+    Args:
+      command: where they go.
+      settings: which networks they are.
+      members: their train_dirs, and what their result.json says.
+      data: what to judge by; the test set is read once.
+      start: of the train_dir that all of it goes to; it is closed.
+      stopwatch: counts the seconds.
+
+    Returns:
+      The contents of result.json; seconds are those of the members' last attempts, and of joining.
+
+    Raises:
+      CheckpointError: a member's checkpoint is missing or damaged, or the disk refuses.
+    """
+    make_model = partial(_make_ensemble, settings, len(members))
+    target = command.export_dir or layout.export_path(command.train_dir, settings.train_steps)
+    with tf.Graph().as_default() as joined:
+        inference = graph.build_inference(make_model())
+        variables = tf.compat.v1.global_variables()
+        step = tf.compat.v1.train.get_or_create_global_step()
+        set_step = step.assign(settings.train_steps, read_value=False)
+        savers = [Saver(_names_of(number, variables)) for number in range(1, len(members) + 1)]
+        checkpoints = CheckpointManager(
+            joined,
+            start,
+            variables=[*variables, step],
+            step=step,
+            signatures={"serving_default": serving.served(inference)},
+        )
+        with tf.compat.v1.Session() as session, checkpoints:
+            with stopwatch("restore"):
+                checkpoints.restore(session)
+                if start.prefix is None:
+                    for saver, directory in zip(savers, members, strict=True):
+                        _restore(saver, session, layout.prefix(directory, settings.train_steps))
+                    session.run(set_step)
+            with stopwatch("save_stall"):
+                prefix = checkpoints.save(session)
+            with stopwatch("evaluate"):
+                validation_accuracy = evaluation.accuracy(session, inference, data.validation)
+                test_accuracy = evaluation.accuracy(session, inference, data.test)
+            with stopwatch("export"):
+                trainer.export(target, prefix, make_model, trainer.ask(session, inference, data.train.images))
+            weights = session.run({variable.op.name: variable for variable in variables})
+    records = list(members.values())
+    own = result.seconds(stopwatch)
+    own["total"] = sum(own.values()) - own["total"]  # the stopwatch runs while members are trained
+    spent = [*(each["seconds"] for each in records), own]
+    return {
+        **records[0],
+        "config": command.config,
+        "seed": settings.seed,
+        "validation_accuracy": validation_accuracy,
+        "test_accuracy": test_accuracy,
+        "weights_sha256": weights_sha256(weights),
+        "checkpoint": str(prefix.absolute()),
+        "export_dir": str(target.absolute()),
+        "resumed_from": None,
+        "images_per_second": None,
+        "seconds": {name: round(sum(each[name] for each in spent), 4) for name in own},
+        "steps_redone": sum(each["steps_redone"] for each in records),
+        "restarts": sum(each["restarts"] for each in records),
+        "versions": manifest.versions(),
+        "machine": result.machine(),
+        "members": [{name: each[name] for name in ("seed", "test_accuracy", "weights_sha256")} for each in records],
+    }
+
+
+def _make_ensemble(settings: CnnSettings, members: int) -> models.Model:
+    """Adds all to the current graph; where they start does not matter."""
+
+    def make_member() -> models.Model:
+        return models.make_cnn(
+            settings.architecture, seed=0, dropout_rate=0.0, precision=settings.precision, crops=settings.crops
+        )
+
+    in_use = partial(averaging.averaged, make_member) if settings.ema_decay else make_member
+    return models.Ensemble([in_use] * members)
+
+
+def _names_of(number: int, variables: list[tf.Variable]) -> dict[str, tf.Variable]:
+    """A member's variables, by the names that they have in its own checkpoints."""
+    scope = f"member{number}/"
+    named = {variable.op.name: variable for variable in variables}
+    return {name.removeprefix(scope): variable for name, variable in named.items() if name.startswith(scope)}
+
+
+def _restore(saver: Saver, session: tf.compat.v1.Session, prefix: Path) -> None:
+    manifest.check_files(prefix, Manifest.read(layout.manifest_path(prefix)))
+    saver.restore(session, prefix)
