@@ -1,4 +1,4 @@
-"""Seconds from process start to the first training step, fresh and resumed, beside a bare import of TensorFlow; and to the help.
+"""Seconds from process start to the first training step, fresh or resumed, beside an import of TensorFlow; to the help.
 
 python -m benchmarks.startup [--rounds=7]
 """

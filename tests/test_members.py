@@ -17,11 +17,25 @@ FLAGS = [
 ]
 
 
+def disturbed(train_dir, small_data, number):
+    """Trains an ensemble, with a signal while the second network is trained; gives the exit status and what was said."""
+    flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", *FLAGS]
+    watched = programs.Watched("cnn", *flags)
+    watched.wait_for("seed-4/model.ckpt-20")
+    watched.process.send_signal(number)
+    status = watched.end()
+    again = programs.run("cnn", *flags)
+    assert again.returncode == 0, again.stderr
+    return status, again.stderr
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, small_data):
-    """The train_dir of an ensemble that nobody disturbed."""
+def ensemble(tmp_path_factory, small_data):
+    """The train_dir of an ensemble that was killed, and run again."""
     train_dir = tmp_path_factory.mktemp("ensemble") / "run"
-    programs.train("cnn", train_dir, f"--data_dir={small_data}", *FLAGS)
+    status, said = disturbed(train_dir, small_data, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert "finished already: step 60" in said  # the first network is not trained again
     return train_dir
 
 
@@ -31,55 +45,53 @@ def probabilities(export_dir, images):
     return signature(images=tf.constant(images))["probabilities"].numpy()
 
 
-def test_one_model_answers_the_average_of_its_members(small_data, undisturbed, capsys):
+def test_one_model_answers_the_average_of_its_members(small_data, ensemble, capsys):
     """Its accuracy is the one that was told, and each member is a run of its own, of the seeds asked for."""
     images = dataset.load(small_data, 200).test.images
-    result = programs.result(undisturbed)
-    members = [programs.result(undisturbed / f"seed-{seed}") for seed in (3, 4)]
+    result = programs.result(ensemble)
+    members = [programs.result(ensemble / f"seed-{seed}") for seed in (3, 4)]
     wanted = np.mean([probabilities(each["export_dir"], images) for each in members], axis=0)
     assert probabilities(result["export_dir"], images) == pytest.approx(wanted, rel=1e-3, abs=1e-5)
     assert [each["weights_sha256"] for each in result["members"]] == [each["weights_sha256"] for each in members]
     assert members[0]["weights_sha256"] != members[1]["weights_sha256"]
-    for subject in (f"--saved_model={result['export_dir']}", f"--train_dir={undisturbed}"):
+    for subject in (f"--saved_model={result['export_dir']}", f"--train_dir={ensemble}"):
         assert evaluate.main([subject, f"--data_dir={small_data}", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["accuracy"] == result["test_accuracy"]
 
 
-def test_what_a_run_tells_an_ensemble_tells(undisturbed):
+def test_what_a_run_tells_an_ensemble_tells(ensemble):
     """Programs read the same names."""
-    result = programs.result(undisturbed)
-    assert set(programs.result(undisturbed / "seed-3")) == set(result) - {"members"}
+    result = programs.result(ensemble)
+    assert set(programs.result(ensemble / "seed-3")) == set(result) - {"members"}
     assert result["step"] == 60
     assert result["validation_accuracy"] is not None
     parts = {name: seconds for name, seconds in result["seconds"].items() if name != "total"}
     assert 0 < parts["train"] < sum(parts.values()) <= result["seconds"]["total"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_or_killed_while_the_second_is_trained_it_ends_with_the_same_weights(
-    tmp_path, small_data, undisturbed, number
-):
-    """The first is not trained again. SIGTERM reaches whoever is at work, and its state is saved."""
-    train_dir = tmp_path / "run"
-    flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", *FLAGS]
-    watched = programs.Watched("cnn", *flags)
-    watched.wait_for("seed-4/model.ckpt-20")
-    watched.process.send_signal(number)
-    assert watched.end() == (75 if number == signal.SIGTERM else -number)
-    again = programs.run("cnn", *flags)
-    assert again.returncode == 0, again.stderr
-    assert "finished already: step 60" in again.stderr
-    assert programs.result(train_dir)["weights_sha256"] == programs.result(undisturbed)["weights_sha256"]
+def test_killed_the_networks_end_as_a_run_does_that_is_left_alone(tmp_path, small_data, ensemble):
+    """Each is such a run; its command line is the ensemble's, but for seed, train_dir and members."""
+    alone = programs.train("cnn", tmp_path, f"--data_dir={small_data}", *FLAGS, "--members=1", "--seed=4")
+    assert alone["weights_sha256"] == programs.result(ensemble)["members"][1]["weights_sha256"]
 
 
-def test_run_again_it_finds_all_done(small_data, undisturbed):
+@pytest.mark.slow
+def test_sigterm_reaches_whoever_is_at_work(tmp_path, small_data, ensemble):
+    """Its state is saved, the status is 75, and the same command ends with the same weights."""
+    status, _ = disturbed(tmp_path, small_data, signal.SIGTERM)
+    assert status == 75
+    assert programs.result(tmp_path)["weights_sha256"] == programs.result(ensemble)["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_run_again_it_finds_all_done(small_data, ensemble):
     """No checkpoint is written twice, and the model is compared, not exported again."""
-    files = {path: path.stat().st_mtime_ns for path in undisturbed.glob("model.ckpt-*")}
-    before = programs.result(undisturbed)
-    programs.train("cnn", undisturbed, f"--data_dir={small_data}", *FLAGS)
+    files = {path: path.stat().st_mtime_ns for path in ensemble.glob("model.ckpt-*")}
+    before = programs.result(ensemble)
+    programs.train("cnn", ensemble, f"--data_dir={small_data}", *FLAGS)
     assert files
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("model.ckpt-*")} == files
-    assert programs.result(undisturbed)["test_accuracy"] == before["test_accuracy"]
+    assert {path: path.stat().st_mtime_ns for path in ensemble.glob("model.ckpt-*")} == files
+    assert programs.result(ensemble)["test_accuracy"] == before["test_accuracy"]
 
 
 def test_a_member_that_fails_ends_the_run_with_its_sentence(tmp_path, small_data):
