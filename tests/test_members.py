@@ -18,7 +18,7 @@ FLAGS = [
 
 
 def disturbed(train_dir, small_data, number):
-    """Trains an ensemble, with a signal while the second network is trained; gives the exit status and what was said."""
+    """Trains an ensemble, with a signal while the second is trained; gives the exit status, and what was said after."""
     flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", *FLAGS]
     watched = programs.Watched("cnn", *flags)
     watched.wait_for("seed-4/model.ckpt-20")
