@@ -29,9 +29,12 @@ check: $(VENV)/ready-to-test  ## lint, formatting and types
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-benchmark: $(VENV)/ready-to-test $(PEERS)/ready  ## images a second against feed_dict, Keras, PyTorch and JAX; startup
+benchmark: $(VENV)/ready-to-test $(PEERS)/ready  ## speed against feed_dict, Keras, PyTorch and JAX; startup, scaling, overhead
 	$(RUN) -m benchmarks.throughput --peers_python=$(PEERS)/bin/python
+	$(RUN) -m benchmarks.time_to_accuracy --peers_python=$(PEERS)/bin/python
 	$(RUN) -m benchmarks.startup
+	$(RUN) -m benchmarks.overhead
+	$(RUN) -m benchmarks.scaling
 
 benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
 	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
