@@ -108,12 +108,7 @@ def join(
 
 def _make_ensemble(settings: CnnSettings, members: int) -> models.Model:
     """Adds all to the current graph; where they start does not matter."""
-
-    def make_member() -> models.Model:
-        return models.make_cnn(
-            settings.architecture, seed=0, dropout_rate=0.0, precision=settings.precision, crops=settings.crops
-        )
-
+    make_member = partial(trainer.make_cnn, settings)
     in_use = partial(averaging.averaged, make_member) if settings.ema_decay else make_member
     return models.Ensemble([in_use] * members)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpointing import durable, layout, resume, supervision
+from checkpointing.errors import CheckpointError
 from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
 from configs.command_line import tell
@@ -41,6 +42,11 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
     Raises:
       CheckpointError, DataError: in one sentence, what is wrong and what to do.
     """
+    if command.restore_from:
+        message = (
+            f"--restore_from found with --members={settings.members}: they would all be one network; leave one out."
+        )
+        raise CheckpointError(message)
     seeds = range(settings.seed, settings.seed + settings.members)
     directories = [command.train_dir / f"seed-{seed}" for seed in seeds]
     for seed, directory in zip(seeds, directories, strict=True):

@@ -20,8 +20,8 @@ from checkpointing.manager import CheckpointManager
 from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
-from configs.settings import Settings
-from mnist import averaging, evaluation, graph, kernels, result, schedules, serving, training
+from configs.settings import CnnSettings, Settings
+from mnist import averaging, evaluation, graph, kernels, models, result, schedules, serving, training
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
@@ -39,6 +39,17 @@ _EXAMPLES = 100
 _MAX_ROLLBACKS = 3
 
 _log = logging.getLogger(__name__)
+
+
+def make_cnn(settings: CnnSettings) -> Model:
+    """The network that these settings ask for; its variables are made in the current graph."""
+    return models.make_cnn(
+        settings.architecture,
+        seed=settings.seed,
+        dropout_rate=settings.dropout_rate,
+        precision=settings.precision,
+        crops=settings.crops,
+    )
 
 
 def build_graph(settings: Settings, make_model: Callable[[], Model], train: Split) -> TrainingGraph:

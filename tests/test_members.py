@@ -100,3 +100,12 @@ def test_a_member_that_fails_ends_the_run_with_its_sentence(tmp_path, small_data
     ended = programs.run("cnn", *flags)
     assert ended.returncode == 1
     assert ended.stderr.count("error:") == 1
+
+
+def test_a_checkpoint_to_start_from_is_no_start_for_several(tmp_path, small_data):
+    """One sentence, before anything is trained."""
+    flags = [f"--train_dir={tmp_path}/run", f"--data_dir={small_data}", *FLAGS, "--restore_from=model.ckpt-1"]
+    ended = programs.run("cnn", *flags)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: --restore_from found with --members=2")
+    assert not (tmp_path / "run").exists()

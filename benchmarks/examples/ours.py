@@ -6,12 +6,13 @@ A run of the program judges once, after the last step; here the question is when
 """
 
 import sys
+from functools import partial
 
 from mnist.quiet import silenced
 
 with silenced():
     import trainer
-    from mnist import evaluation, graph, models
+    from mnist import evaluation, graph
 import configs
 from configs.settings import CnnSettings
 from mnist import dataset
@@ -23,17 +24,7 @@ def main() -> None:
     assert isinstance(settings, CnnSettings)
     steps_between = int(sys.argv[2])
     data = dataset.load(None, settings.validation_size)
-
-    def make_model() -> models.Model:
-        return models.make_cnn(
-            settings.architecture,
-            seed=settings.seed,
-            dropout_rate=settings.dropout_rate,
-            precision=settings.precision,
-            crops=settings.crops,
-        )
-
-    training_graph = trainer.build_graph(settings, make_model, data.train)
+    training_graph = trainer.build_graph(settings, partial(trainer.make_cnn, settings), data.train)
     with graph.open_session(training_graph, settings.threads) as session:
         graph.start(session, training_graph, data.train)
         step = 0

@@ -23,9 +23,7 @@ def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
 
     def make_model() -> models.Model:
         if isinstance(settings, CnnSettings):
-            return models.make_cnn(
-                settings.architecture, seed=0, dropout_rate=settings.dropout_rate, precision=settings.precision
-            )
+            return trainer.make_cnn(settings)
         return models.Softmax()
 
     training_graph = trainer.build_graph(settings, make_model, train)
