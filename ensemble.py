@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import trainer
 from checkpointing import layout, manifest
+from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.fingerprint import weights_sha256
 from checkpointing.manager import CheckpointManager
 from checkpointing.manifest import Manifest
@@ -47,7 +48,8 @@ def join(
       stopwatch: counts the seconds.
 
     Returns:
-      The contents of result.json; seconds are those of the members' last attempts, and of joining.
+      The contents of result.json; seconds are those of the members' last attempts, and of joining. weights_sha256 is
+      taken over all variables of the members, under their names in the whole.
 
     Raises:
       CheckpointError: a member's checkpoint is missing or damaged, or the disk refuses.
@@ -59,7 +61,6 @@ def join(
         variables = tf.compat.v1.global_variables()
         step = tf.compat.v1.train.get_or_create_global_step()
         set_step = step.assign(settings.train_steps, read_value=False)
-        savers = [Saver(_names_of(number, variables)) for number in range(1, len(members) + 1)]
         checkpoints = CheckpointManager(
             joined,
             start,
@@ -67,7 +68,9 @@ def join(
             step=step,
             signatures={"serving_default": serving.served(inference)},
         )
-        with tf.compat.v1.Session() as session, checkpoints:
+        # After the manager, which has taken the graph down for whoever imports it: these are nobody else's business.
+        savers = [Saver(_names_of(number, variables)) for number in range(1, len(members) + 1)]
+        with graph.open_session(joined, settings.threads) as session, checkpoints:
             with stopwatch("restore"):
                 checkpoints.restore(session)
                 if start.prefix is None:
@@ -121,5 +124,10 @@ def _names_of(number: int, variables: list[tf.Variable]) -> dict[str, tf.Variabl
 
 
 def _restore(saver: Saver, session: tf.compat.v1.Session, prefix: Path) -> None:
-    manifest.check_files(prefix, Manifest.read(layout.manifest_path(prefix)))
+    """One member's variables, once each byte has proved to be as it was written."""
+    try:
+        manifest.check_files(prefix, Manifest.read(layout.manifest_path(prefix)))
+    except DamagedError as error:
+        message = f"{prefix.parent}: {error}; delete {layout.RESULT} there and run the same command again."
+        raise CheckpointError(message) from error
     saver.restore(session, prefix)

@@ -19,6 +19,7 @@ from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 MODEL = "softmax"
+TRAINER = Path(__file__).parent / "trainer.py"
 
 
 def main(command: Command) -> int:
@@ -36,7 +37,7 @@ def main(command: Command) -> int:
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256([Path(__file__), *Path(dataset.__file__).parent.glob("*.py")]),
+                code=code_sha256([Path(__file__), TRAINER, *Path(dataset.__file__).parent.glob("*.py")]),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

@@ -177,7 +177,7 @@ class Run:
           Interrupted: a signal came before there was anything to save.
         """
         # Last in, first out: the session stays open until the writer has ended.
-        with graph.open_session(self._graph, self._settings.threads) as session, self._checkpoints:
+        with graph.open_session(self._graph.graph, self._settings.threads) as session, self._checkpoints:
             try:
                 with self._stop.at_once():
                     first_step, unfinished = self._restore(session)

@@ -52,12 +52,12 @@ def write(
     _write(name, {"unit": unit, "rounds": dict(rounds), "table": rows, "notes": dict(notes)}, _plot(name, unit, rounds))
 
 
-def write_tables(name: str, tables: Mapping[str, Sequence[Mapping[str, Any]]], figure: Figure) -> None:
+def write_tables(name: str, tables: Mapping[str, Any], figure: Figure) -> None:
     """Writes `runs/benchmarks/<name>.json` and `.png`, where what is measured has no peers.
 
     Args:
       name: of the benchmark.
-      tables: by name, their rows.
+      tables: by name, what was measured, JSON-ready.
       figure: the plot.
     """
     _write(name, {"tables": tables}, figure)

@@ -37,7 +37,7 @@ _CASE = flags.DEFINE_list("case", None, "measure this one alone, and print it as
 
 _SECONDS = 5.0
 _BATCH = 100
-ARCHITECTURES = ("softmax", "small", "deep", "one_epoch", "tutorial")
+NETWORKS = ("softmax", "small", "deep", "one_epoch", "tutorial")
 
 Record = dict[str, Any]
 
@@ -47,10 +47,13 @@ def images_case(count: int) -> Record:
     import numpy as np  # noqa: PLC0415 - the process that only calls others needs none of this
 
     from mnist import dataset  # noqa: PLC0415
+    from mnist.quiet import silenced  # noqa: PLC0415
 
     train = dataset.load(None, 0).train
     indices = np.arange(count) % len(train.labels)
     data = dataset.Split(train.images[indices], train.labels[indices])
+    with silenced():
+        import trainer  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
     began = time.perf_counter()
     with _Session("softmax", data) as session:
         filled = time.perf_counter() - began
@@ -75,7 +78,7 @@ def model_case(name: str) -> Record:
         parameters = sum(variable.shape.num_elements() for variable in session.graph.trained)
         with tempfile.TemporaryDirectory() as directory:
             saves = session.seconds_a_save(Path(directory) / "run", 5)
-            size = max(path.stat().st_size for path in Path(directory).glob("run/*.data-*"))
+            size = sum(path.stat().st_size for path in Path(directory).glob(f"run/model.ckpt-{session.step()}.data-*"))
     return {
         "network": name,
         "parameters": parameters,
@@ -125,7 +128,7 @@ class _Session:
             return models.make_cnn(name, seed=0, dropout_rate=0.0, precision="float32")
 
         self.graph = trainer.build_graph(settings, make_model, data)
-        self._session = graph.open_session(self.graph, settings.threads)
+        self._session = graph.open_session(self.graph.graph, settings.threads)
         graph.start(self._session, self.graph, data)
 
     def __enter__(self) -> Self:
@@ -133,6 +136,10 @@ class _Session:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
+
+    def step(self) -> int:
+        """How many updates have been made."""
+        return int(self._session.run(self.graph.step))
 
     def run(self, steps: int) -> None:
         """Makes so many updates."""
@@ -199,7 +206,7 @@ def main(_: list[str]) -> None:
         return
     tables = {
         "images": [in_a_process("images", count) for count in _IMAGES.value],
-        "models": [in_a_process("model", name) for name in ARCHITECTURES],
+        "models": [in_a_process("model", name) for name in NETWORKS],
         "checkpoints": in_a_process("checkpoints", _CHECKPOINTS.value),
     }
     for name, rows in tables.items():

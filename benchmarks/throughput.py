@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
+from mnist.quiet import choose_kernels
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "how long each is measured a round", lower_bound=0.1)
@@ -123,6 +124,7 @@ def measure(model: str, batch_size: int) -> None:
 
 def main(_: list[str]) -> None:
     """Measures the models at each batch size."""
+    choose_kernels()  # the processes inherit it: all that use TensorFlow use the same
     for model in _MODELS.value:
         for batch_size in map(int, _BATCH_SIZES.value):
             measure(model, batch_size)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -102,6 +102,28 @@ def supervise(
             )
             if not relay.wait(seconds, sleep):
                 return STOPPED
+
+
+def run_each(commands: Iterable[Sequence[str]]) -> int:
+    """Runs commands one after the other, as long as they succeed; SIGTERM and SIGINT are passed on to the one at work.
+
+    For the main thread, before a library starts threads, as `supervise`.
+
+    Returns:
+      0; or the exit status of the one that failed, 128 + n where it died of signal n; 75 where it was asked to stop.
+
+    Raises:
+      CheckpointError: one cannot be started.
+    """
+    relay = _Relay()
+    with _heard_by(relay):
+        for command in commands:
+            status = relay.run(command)
+            if relay.asked and (status == 0 or -status in _SIGNALS):
+                return STOPPED  # it had ended when the request came, or could not listen yet or any more
+            if status:
+                return status if status > 0 else 128 - status
+    return 0
 
 
 def supervise_run(train_dir: Path, max_restarts: int) -> int:

@@ -263,6 +263,9 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         return main(command)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except Exception as error:  # the last stop: any error becomes one sentence, none is swallowed
         if command.debug:
             raise

@@ -1,7 +1,7 @@
 """One graph that trains: data, model, loss and update, with the loop over the steps inside it.
 
     training_graph = graph.build(models.Softmax, data.train, batch_size=100, ...)
-    with graph.open_session(training_graph, threads=1) as session:
+    with graph.open_session(training_graph.graph, threads=1) as session:
         graph.start(session, training_graph, data.train)
         session.run(training_graph.run_steps, {training_graph.steps_to_run: 100})
 
@@ -220,15 +220,15 @@ def make_optimizer(
     raise ValueError(message)
 
 
-def open_session(training_graph: TrainingGraph, threads: int) -> tf.compat.v1.Session:
+def open_session(graph: tf.Graph, threads: int) -> tf.compat.v1.Session:
     """A session on the graph whose results do not depend on chance.
 
     Args:
-      training_graph: what will be run.
+      graph: what will be run.
       threads: how many threads compute, 0 for as many as TensorFlow likes. A small model is faster with one.
     """
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
-    return tf.compat.v1.Session(graph=training_graph.graph, config=config)
+    return tf.compat.v1.Session(graph=graph, config=config)
 
 
 def start(session: tf.compat.v1.Session, training_graph: TrainingGraph, train: Split) -> None:

@@ -46,11 +46,11 @@ class Softmax:
     def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
         """See Model; there is nothing to drop out here."""
         del dropout_key
-        pixels = tf.cast(tf.reshape(images, [-1, PIXELS]), self.dtype)  # [B, 784], raw: 0 to 255 are exact in any type
+        pixels = tf.cast(tf.reshape(images, [-1, PIXELS]), self.dtype)  # [B, 784], raw: whole numbers are exact
         weights, biases = (tf.cast(variable, self.dtype) for variable in self.layer1)
-        # One product with a diagonal matrix scales the weights, a thousandth of the work of scaling the pixels, and
-        # transposes them: matrices of ten columns are multiplied at half the speed of those of ten rows, forward and
-        # backward, and tf.transpose takes ten times as long (docs/benchmarks.md).
+        # A product with a diagonal matrix transposes the weights, and scales them in place of the pixels. Matrices of
+        # ten columns are multiplied at half the speed of those of ten rows, forward and backward, and tf.transpose of
+        # the gradient takes nine times as long as such a product (docs/benchmarks.md).
         rows = tf.matmul(tf.eye(CLASSES, dtype=self.dtype) / 255, weights, transpose_b=True)  # [10, 784]
         products = tf.transpose(tf.matmul(rows, pixels, transpose_b=True))  # [B, 10]
         return tf.cast(tf.nn.bias_add(products, biases), tf.float32)
@@ -124,7 +124,7 @@ class Convolution(NamedTuple):
 
 
 # 136,642 parameters. Max pools where github.com/cdeotte/MNIST-CNN-99.75, after which it is built, has convolutions with
-# a stride: fewer operations, and a sixth fewer errors on validation images (docs/recipes.md).
+# a stride: as good in fewer operations, which are spent on more channels (docs/recipes.md).
 DEEP = (
     Convolution(3, 24),  # [B, 26, 26, 24]
     Convolution(3, 24, pool=True),  # [B, 12, 12, 24]
@@ -217,7 +217,11 @@ class Ensemble:
     def logits(self, images: tf.Tensor, dropout_key: tf.Tensor | None = None) -> tf.Tensor:
         """See Model; in use, the logarithms of the averaged probabilities. Its members are trained each on its own."""
         assert dropout_key is None
-        return _log_of_mean(tf.stack([member.logits(images) for member in self.members]))
+        answers: list[tf.Tensor] = []
+        for member in self.members:
+            with tf.control_dependencies(answers[-1:]):  # one after the other: together their maps take much memory
+                answers.append(member.logits(images))
+        return _log_of_mean(tf.stack(answers))
 
 
 def make_cnn(architecture: str, *, seed: int, dropout_rate: float, precision: str, crops: int = 1) -> Model:

@@ -67,13 +67,13 @@ class Recipe(NamedTuple):
         return configs.expectation(self.name)
 
     @property
-    def of(self) -> str | None:
-        """Of an ensemble, the recipe of its members; None for all others."""
+    def member_recipe(self) -> str | None:
+        """Of an ensemble, the recipe of its members, or its own name where there is none; None for all others."""
         settings = configs.load(self.name)
         if not isinstance(settings, CnnSettings) or settings.members == 1:
             return None
         member = dataclasses.replace(settings, members=1)
-        return next(name for name in configs.names(self.program) if configs.load(name) == member)
+        return next((name for name in configs.names(self.program) if configs.load(name) == member), self.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,13 +115,13 @@ def _reproduce(recipes: Sequence[Recipe], given: argparse.Namespace) -> list[Rec
     """Runs what has not been run; gives a row a recipe, each written down as soon as it is there."""
     rows = []
     for recipe in recipes:
-        if recipe.of:  # its members are looked for below its train_dir, and there are those of their own recipe
-            results = [_run(recipe, 0, given.directory / recipe.of)]
+        if recipe.member_recipe:  # members are looked for below the train_dir, and there those of their recipe are
+            results = [_run(recipe, 0, given.directory / recipe.member_recipe)]
         else:
             seeds = range(given.seeds or recipe.expected.seeds)
             results = [_run(recipe, seed, given.directory / recipe.name / f"seed-{seed}") for seed in seeds]
         row = summarize(recipe, results)
-        if given.killed and not recipe.of:
+        if given.killed and not recipe.member_recipe:
             again = _run_killed(recipe, given.directory / recipe.name / "killed")
             row["killed_and_resumed"] = again["weights_sha256"] == results[0]["weights_sha256"]
             row["as_stated"] = row["as_stated"] and row["killed_and_resumed"]
@@ -141,12 +141,7 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
     path = train_dir / layout.RESULT
     if not path.exists():
         print(f"{recipe.name}, seed {seed}: {train_dir}", flush=True)
-        status = supervision.supervise(
-            _command(recipe, seed, train_dir),
-            max_restarts=0,
-            newest_step=lambda: None,
-            step_back=lambda _why: None,
-        )
+        status = supervision.run_each([_command(recipe, seed, train_dir)])
         if status == STOPPED:
             raise StoppedError
         if status:

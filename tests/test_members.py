@@ -35,7 +35,7 @@ def ensemble(tmp_path_factory, small_data):
     train_dir = tmp_path_factory.mktemp("ensemble") / "run"
     status, said = disturbed(train_dir, small_data, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    assert "finished already: step 60" in said  # the first network is not trained again
+    assert "seed-3" not in said  # which had ended
     return train_dir
 
 
@@ -102,10 +102,28 @@ def test_a_member_that_fails_ends_the_run_with_its_sentence(tmp_path, small_data
     assert ended.stderr.count("error:") == 1
 
 
-def test_a_checkpoint_to_start_from_is_no_start_for_several(tmp_path, small_data):
-    """One sentence, before anything is trained."""
-    flags = [f"--train_dir={tmp_path}/run", f"--data_dir={small_data}", *FLAGS, "--restore_from=model.ckpt-1"]
-    ended = programs.run("cnn", *flags)
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (["--restore_from=model.ckpt-1"], 2, "error: --restore_from found with --members=2"),
+        (["--members=3"], 1, "members"),
+        (["--train_steps=120"], 1, "train_steps"),
+    ],
+)
+def test_what_cannot_be_joined_is_not_trained(small_data, ensemble, flags, status, said):
+    """One sentence, at once, and all is as it was."""
+    before = sorted(ensemble.rglob("*"))
+    ended = programs.run("cnn", f"--train_dir={ensemble}", f"--data_dir={small_data}", *FLAGS, *flags)
+    assert ended.returncode == status
+    assert said in ended.stderr
+    assert sorted(ensemble.rglob("*")) == before
+
+
+def test_a_place_for_the_model_that_is_taken_is_refused_at_once(tmp_path, small_data):
+    """Before anything is trained."""
+    (tmp_path / "taken").mkdir()
+    flags = [f"--train_dir={tmp_path}/run", f"--export_dir={tmp_path}/taken", f"--data_dir={small_data}"]
+    ended = programs.run("cnn", *flags, *FLAGS)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: --restore_from found with --members=2")
-    assert not (tmp_path / "run").exists()
+    assert "taken: exists already" in ended.stderr
+    assert not list(tmp_path.glob("run/seed-*"))

@@ -1,7 +1,7 @@
 """JAX's example "mnist_classifier", its settings: 784-1024-1024-10, 10 epochs of 128, momentum 0.9 at 0.001.
 
-Source: github.com/jax-ml/jax, examples/mnist_classifier.py. (JAX's convolutions are not made for CPUs: the tutorial's
-network trains at 20 images a second there, so no convolutional example would come to an end.)
+Source: github.com/jax-ml/jax, examples/mnist_classifier.py. The last 96 images of an epoch wait for the
+next. (JAX's convolutions are not made for CPUs; its examples that have them would not come to an end here.)
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""Our own recipes: the trainer's graph and loop, judged on the test set every so many steps.
+"""Our own recipes: the trainer's graph and loop, judged on the test set after each epoch.
 
-python -m benchmarks.examples.ours RECIPE [STEPS_BETWEEN_JUDGEMENTS]
+python -m benchmarks.examples.ours RECIPE
 
-A run of the program judges once, after the last step; here the question is when it gets where.
+A run of the program reads the test set once, after the last step; here the question is when it gets where.
 """
 
 import sys
@@ -19,17 +19,17 @@ from mnist import dataset
 
 
 def main() -> None:
-    """Prints the test accuracy after every so many steps, and after the last."""
+    """Prints the test accuracy after each epoch, and after the last step."""
     settings = configs.load(sys.argv[1])
     assert isinstance(settings, CnnSettings)
-    steps_between = int(sys.argv[2])
     data = dataset.load(None, settings.validation_size)
+    steps_an_epoch = len(data.train.labels) // settings.batch_size
     training_graph = trainer.build_graph(settings, partial(trainer.make_cnn, settings), data.train)
-    with graph.open_session(training_graph, settings.threads) as session:
+    with graph.open_session(training_graph.graph, settings.threads) as session:
         graph.start(session, training_graph, data.train)
         step = 0
         while step < settings.train_steps:
-            steps = min(steps_between, settings.train_steps - step)
+            steps = min(steps_an_epoch, settings.train_steps - step)
             step = session.run(training_graph.run_steps, {training_graph.steps_to_run: steps}).step
             print(evaluation.accuracy(session, training_graph.inference, data.test), flush=True)
 

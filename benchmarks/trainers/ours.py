@@ -27,7 +27,7 @@ def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
         return models.Softmax()
 
     training_graph = trainer.build_graph(settings, make_model, train)
-    session = graph.open_session(training_graph, settings.threads)
+    session = graph.open_session(training_graph.graph, settings.threads)
     graph.start(session, training_graph, train)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)
     updates = training.run_steps(session, training_graph, 0, train_steps=_ENDLESS, cut_at=cut_at, stopwatch=Stopwatch())

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from checkpointing.errors import CheckpointError
-from checkpointing.supervision import supervise
+from checkpointing.interruption import STOPPED
+from checkpointing.supervision import run_each, supervise
 
 ROOT = Path(__file__).parent.parent.parent
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -31,7 +32,8 @@ os.kill(os.getpid(), getattr(signal, ending))
 # Supervises the code of its argument, which has no checkpoint.
 PARENT = """
 import logging, sys
-from checkpointing.supervision import supervise
+from checkpointing.interruption import STOPPED
+from checkpointing.supervision import run_each, supervise
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 command = [sys.executable, "-c", sys.argv[1]]
 sys.exit(supervise(command, max_restarts=5, newest_step=lambda: None, step_back=lambda reason: None))
@@ -362,3 +364,39 @@ def test_it_needs_no_tensorflow():
     """Nor NumPy: the parent is small, and has one thread when it forks."""
     code = "import sys, checkpointing.supervision; sys.exit(bool({'tensorflow', 'numpy', 'absl'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def noting(path, end):
+    """A command that leaves a line in the file, and then ends so."""
+    return [sys.executable, "-S", "-c", f"import os; open({str(path)!r}, 'a').write('x'); {end}"]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("os._exit(1)", 1), ("os._exit(75)", 75), ("os.kill(os.getpid(), 9)", 128 + signal.SIGKILL)]
+)
+def test_of_several_the_first_that_fails_is_the_last(tmp_path, end, status):
+    """Its status is the whole's; where it died of a signal, as a shell tells it."""
+    note = tmp_path / "note"
+    assert run_each(noting(note, each) for each in ("pass", end, "pass")) == status
+    assert note.read_text() == "xx"
+
+
+def test_where_each_of_several_succeeds_so_does_the_whole(tmp_path):
+    """They run one after the other."""
+    assert run_each([noting(tmp_path / "note", "pass")] * 3) == 0
+    assert (tmp_path / "note").read_text() == "xxx"
+
+
+@pytest.mark.parametrize("end", ["pass", "import time; time.sleep(30)"])
+def test_asked_to_stop_none_of_several_follows(tmp_path, end):
+    """Whether the one at work had ended when the request came, or could not listen."""
+    note = tmp_path / "note"
+
+    def commands():
+        yield noting(note, "pass")
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield noting(note, end)
+        yield noting(note, "pass")
+
+    assert run_each(commands()) == STOPPED
+    assert len(note.read_text()) <= 2

@@ -42,7 +42,7 @@ def build(
 
 def train(training_graph, cuts, threads=0):
     """Trains in calls of so many steps; gives the hash of the weights, and the last update."""
-    with graph.open_session(training_graph, threads) as session:
+    with graph.open_session(training_graph.graph, threads) as session:
         graph.start(session, training_graph, digits())
         for steps in cuts:
             update = session.run(training_graph.run_steps, {training_graph.steps_to_run: steps})
@@ -113,7 +113,7 @@ def test_clipping_shortens_the_step():
 def weights_after(**objective):
     """The weights of a softmax after STEPS steps."""
     training_graph = build(objective=graph.Objective(**objective))
-    with graph.open_session(training_graph, 1) as session:
+    with graph.open_session(training_graph.graph, 1) as session:
         graph.start(session, training_graph, digits())
         session.run(training_graph.run_steps, {training_graph.steps_to_run: STEPS})
         return session.run(training_graph.trained[0])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -80,7 +81,7 @@ def test_every_recipe_states_what_it_reaches(program, name):
     stated = configs.expectation(name)
     assert 0.5 < stated.goal <= stated.mean < 1
     assert stated.seeds > 1 or configs.load(name).members > 1
-    assert 0 <= stated.standard_deviation < 0.01
+    assert 0 < stated.standard_deviation < 0.01
     assert stated.seconds > 0
     assert "cores" in stated.machine
     assert program in name
@@ -105,6 +106,35 @@ def test_softmax_is_reproduced_killed_or_not(tmp_path):
     began = time.perf_counter()
     assert reproduce.main(flags) == 0  # all has ended: only read
     assert time.perf_counter() - began < 1
+
+
+def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeypatch):
+    """They are where reproduce left them, and are what they were afterwards."""
+    member = dataclasses.replace(
+        configs.load("cnn_small"), train_steps=10, save_every_steps=0, validation_size=59_000, batch_size=20, crops=1
+    )
+    recipes = {"cnn_small": member, "cnn_ensemble": dataclasses.replace(member, members=2)}
+    monkeypatch.setattr(configs, "load", lambda name: recipes[name])
+    monkeypatch.setattr(configs, "names", lambda program: list(recipes) if program == "cnn" else [])
+    stated = Expectation(goal=0.0, mean=0.1, standard_deviation=0.5, seeds=2, seconds=1, machine="m")
+    monkeypatch.setattr(configs, "expectation", lambda _name: stated)
+
+    def command(recipe, seed, train_dir):
+        flags = [f"--{name}={value}" for name, value in dataclasses.asdict(recipes[recipe.name]).items()]
+        own = [f"--seed={seed}", f"--train_dir={train_dir}"]
+        return [sys.executable, str(programs.ROOT / "train_cnn.py"), *flags, *own]
+
+    monkeypatch.setattr(reproduce, "_command", command)
+    assert reproduce.Recipe("cnn_ensemble", "cnn").member_recipe == "cnn_small"
+    assert reproduce.Recipe("cnn_small", "cnn").member_recipe is None
+    flags = ["--configs=cnn_small,cnn_ensemble", f"--directory={tmp_path}"]
+    assert reproduce.main(flags) == 0
+    single, ensemble = json.loads((tmp_path / "results.json").read_text())["recipes"]
+    assert (single["seeds"], ensemble["seeds"]) == (2, 1)
+    assert ensemble["train_seconds"] > single["train_seconds"] > 0
+    members = [programs.result(tmp_path / "cnn_small" / f"seed-{seed}") for seed in range(2)]
+    assert [each["weights_sha256"] for each in members] == single["weights_sha256"]
+    assert all(each["images_per_second"] for each in members)
 
 
 def test_stopped_it_goes_on(tmp_path):

@@ -57,7 +57,7 @@ def train(events, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10,
     `before` is called with session and graph, once all is at its start.
     """
     training_graph = build(schedule="constant")
-    with graph.open_session(training_graph, threads=1) as session:
+    with graph.open_session(training_graph.graph, threads=1) as session:
         graph.start(session, training_graph, digits())
         if before is not None:
             before(session, training_graph)
