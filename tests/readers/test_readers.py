@@ -31,13 +31,20 @@ class Trained(NamedTuple):
     probabilities: np.ndarray
 
 
-@pytest.fixture(scope="module", params=["softmax", "cnn"])
+RUNS = {
+    "softmax": ("softmax", ["--train_steps=60"]),
+    "cnn": ("cnn", ["--train_steps=30"]),
+    "ensemble": ("cnn", ["--train_steps=30", "--architecture=small", "--members=2", "--crops=2", "--ema_decay=0.9"]),
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
 def trained(request, tmp_path_factory, small_data):
     """A short run of a program; tests only read it."""
     directory = tmp_path_factory.mktemp(request.param)
-    steps = {"softmax": 60, "cnn": 30}[request.param]
-    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_steps={steps}", "--batch_size=20"]
-    result = programs.train(request.param, directory / "run", *flags)
+    program, flags = RUNS[request.param]
+    common = [f"--data_dir={small_data}", "--validation_size=200", "--batch_size=20"]
+    result = programs.train(program, directory / "run", *common, *flags)
     images = dataset.load(small_data, 200).test.images
     np.save(directory / "images.npy", images)
     signatures = tf.saved_model.load(result["export_dir"]).signatures
