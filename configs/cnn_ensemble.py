@@ -1,4 +1,7 @@
-"""Five networks of cnn_best, of seeds 0 to 4, whose probabilities are averaged; one SavedModel."""
+"""Five networks of cnn_best, of seeds 0 to 4, whose probabilities are averaged; one SavedModel.
+
+They err on the same images, so it errs hardly less than one of them (docs/recipes.md).
+"""
 
 import dataclasses
 
@@ -8,10 +11,10 @@ from configs.expectation import Expectation
 SETTINGS = dataclasses.replace(cnn_best.SETTINGS, members=5)
 
 EXPECTED = Expectation(
-    goal=0.9976,
-    mean=0.9976,
-    standard_deviation=0.0003,
+    goal=0.9965,
+    mean=0.9969,
+    standard_deviation=0.0003,  # of one network; of ensembles it is not known
     seeds=1,
-    seconds=3100,
+    seconds=2800,
     machine="AMD EPYC, 2 cores, Linux x86_64",
 )
