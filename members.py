@@ -54,13 +54,12 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
 
         data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
     identity = {"model": "cnn", "data": data.fingerprint, **command.changing_weights()}
-    pages = ("members.py", "ensemble.py", "trainer.py")
+    package = Path(dataset.__file__).parent
+    pages = [package.parent / page for page in ("members.py", "ensemble.py", "trainer.py")]
     start = resume.find_start(
         command.train_dir,
         identity,
-        code=code_sha256(
-            [*(Path(__file__).parent / page for page in pages), *Path(dataset.__file__).parent.glob("*.py")]
-        ),
+        code=code_sha256([*pages, *package.glob("*.py")]),
     )
     if command.export_dir and command.export_dir.exists() and start.newest is None:
         start.close()

@@ -23,7 +23,6 @@ from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 MODEL = "cnn"
-TRAINER = Path(__file__).parent / "trainer.py"
 
 
 def main(command: Command) -> int:
@@ -40,11 +39,12 @@ def main(command: Command) -> int:
             with stopwatch("data"):
                 from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
+                package = Path(dataset.__file__).parent
                 data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256([Path(__file__), TRAINER, *Path(dataset.__file__).parent.glob("*.py")]),
+                code=code_sha256([Path(__file__), package.parent / "trainer.py", *package.glob("*.py")]),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

@@ -8,6 +8,7 @@ Kill it at any moment and run the same command again: the weights come out the s
 Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an error; 2 wrong usage.
 """
 
+from functools import partial
 from pathlib import Path
 
 from checkpointing import resume, supervision
@@ -19,25 +20,25 @@ from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
 MODEL = "softmax"
-TRAINER = Path(__file__).parent / "trainer.py"
 
 
 def main(command: Command) -> int:
     """Loads the data, finds where to go on, and trains."""
-    if command.max_restarts:
-        return supervision.supervise_run(command.train_dir, command.max_restarts)
     stopwatch = Stopwatch()
     settings = command.settings
+    if command.max_restarts:
+        return supervision.supervise_run(command.train_dir, command.max_restarts)
     with listen_for_stop() as stop:
         with stop.at_once():
             with stopwatch("data"):
                 from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
+                package = Path(dataset.__file__).parent
                 data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256([Path(__file__), TRAINER, *Path(dataset.__file__).parent.glob("*.py")]),
+                code=code_sha256([Path(__file__), package.parent / "trainer.py", *package.glob("*.py")]),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),
@@ -46,9 +47,7 @@ def main(command: Command) -> int:
                 import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
                 from mnist import models  # noqa: PLC0415
 
-            def make_model() -> models.Model:
-                return models.Softmax(settings.precision)
-
+            make_model = partial(models.Softmax, settings.precision)
             run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
         return run.execute()
 
