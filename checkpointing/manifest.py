@@ -170,10 +170,14 @@ def check_described(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> 
 def _check_sizes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     for name, file in files.items():
         path, wanted = directory / name, file["bytes"]
-        if not path.is_file():
+        try:
+            size = path.stat().st_size if path.is_file() else None
+        except FileNotFoundError:  # deleted between the two
+            size = None
+        if size is None:
             raise DamagedError(f"{name}: {'no file' if path.exists() else 'nothing'} found, {wanted:,} bytes wanted")
-        if path.stat().st_size != wanted:
-            raise DamagedError(f"{name}: {path.stat().st_size:,} bytes found, {wanted:,} wanted")
+        if size != wanted:
+            raise DamagedError(f"{name}: {size:,} bytes found, {wanted:,} wanted")
 
 
 def _check_hashes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:

@@ -266,3 +266,19 @@ def test_what_is_deleted_meanwhile_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "steps_with", lambda *_: [10, 20])
     manifests, damaged = manifest.read_all(tmp_path)
     assert ([each.step for each in manifests], damaged) == ([10], {})
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_missing(tmp_path, monkeypatch):
+    """Whoever lists the directory of a run that deletes old checkpoints meets it."""
+    prefix = make_checkpoint(tmp_path, 7)
+    found = Manifest.read(layout.manifest_path(prefix))
+    is_file = type(prefix).is_file
+
+    def gone_at_once(path):
+        there = is_file(path)
+        path.unlink(missing_ok=True)
+        return there
+
+    monkeypatch.setattr(type(prefix), "is_file", gone_at_once)
+    with pytest.raises(DamagedError, match="nothing found"):
+        manifest.check_sizes(prefix, found)

@@ -58,6 +58,8 @@ OTHER_VALUES = {
     "on_nonfinite": "rollback",
     "threads": 2,
     "dropout_rate": 0.25,
+    "crops": 5,
+    "members": 3,
 }
 
 

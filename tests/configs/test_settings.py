@@ -119,6 +119,7 @@ def test_what_changes_weights_identifies_a_run():
         "seed",
         "validation_size",
         "dropout_rate",
+        "members",
     }
 
 

@@ -125,7 +125,7 @@ def test_inference_uses_the_averages():
     images = digits(50).images
     found = []
     for each in (plain, averaged):
-        with graph.open_session(each, 1) as session:
+        with graph.open_session(each.graph, 1) as session:
             graph.start(session, each, digits())
             session.run(each.run_steps, {each.steps_to_run: STEPS})
             weights = session.run({variable.op.name: variable for variable in each.trained})

@@ -135,11 +135,15 @@ def test_the_softmax_is_a_product_of_scaled_pixels_and_weights():
         model = models.Softmax()
         session.run(tf.compat.v1.global_variables_initializer())
         session.run([model.layer1.weights.assign(weights), model.layer1.biases.assign(biases)])
-        found = model.logits(tf.constant(IMAGES))
+        in_use, found = (
+            model.logits(tf.constant(IMAGES)),
+            model.logits(tf.constant(IMAGES), tf.constant([0, 7], tf.int64)),
+        )
         gradients = tf.gradients(tf.reduce_sum(found * towards), [model.layer1.weights, model.layer1.biases])
-        found, (by_weights, by_biases) = session.run([found, gradients])
+        in_use, found, (by_weights, by_biases) = session.run([in_use, found, gradients])
     pixels = IMAGES.reshape(5, 784) / 255
     assert found == pytest.approx(pixels @ weights + biases, rel=1e-4, abs=1e-4)
+    assert in_use == pytest.approx(found, rel=1e-4, abs=1e-4)
     assert by_weights == pytest.approx(pixels.T @ towards, rel=1e-4, abs=1e-4)
     assert by_biases == pytest.approx(towards.sum(axis=0), rel=1e-4, abs=1e-4)
 
