@@ -22,6 +22,6 @@ EXPECTED = Expectation(
     mean=0.9175,
     standard_deviation=0.0006,
     seeds=5,
-    seconds=7.3,
+    seconds=5.7,
     machine="AMD EPYC, 2 cores, Linux x86_64",
 )

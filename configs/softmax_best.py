@@ -26,6 +26,6 @@ EXPECTED = Expectation(
     mean=0.928,
     standard_deviation=0.0005,
     seeds=5,
-    seconds=30,
+    seconds=11,
     machine="AMD EPYC, 2 cores, Linux x86_64",
 )
