@@ -111,9 +111,8 @@ def join(
 
 def _make_ensemble(settings: CnnSettings, members: int) -> models.Model:
     """Adds all to the current graph; where they start does not matter."""
-    make_member = partial(trainer.make_cnn, settings)
-    in_use = partial(averaging.averaged, make_member) if settings.ema_decay else make_member
-    return models.Ensemble([in_use] * members)
+    make_member = partial(averaging.in_use, partial(trainer.make_cnn, settings), settings.ema_decay)
+    return models.Ensemble([make_member] * members)
 
 
 def _names_of(number: int, variables: list[tf.Variable]) -> dict[str, tf.Variable]:

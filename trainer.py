@@ -5,6 +5,7 @@ Both programs run this; what differs between them is the model that they hand in
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -369,10 +370,8 @@ class Run:
         with self._stopwatch("export"):
             prefix = layout.prefix(self._command.train_dir, self._settings.train_steps)
             example = ask(session, self._graph.inference, self._data.train.images)
-            export(self._target, prefix, self._model_in_use, example)
-
-    def _model_in_use(self) -> Model:
-        return averaging.averaged(self._make_model) if self._settings.ema_decay else self._make_model()
+            model_in_use = partial(averaging.in_use, self._make_model, self._settings.ema_decay)
+            export(self._target, prefix, model_in_use, example)
 
     def _result(
         self,

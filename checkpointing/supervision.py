@@ -79,7 +79,7 @@ def supervise(
         while True:
             status = relay.run(command)
             if status in _FINAL or relay.asked:
-                return status if status >= 0 else 128 - status
+                return _as_a_shell_tells(status)
             step = newest_step()
             if step is not None and step > furthest:
                 furthest, crashes = step, 0
@@ -122,8 +122,13 @@ def run_each(commands: Iterable[Sequence[str]]) -> int:
             if relay.asked and (status == 0 or -status in _SIGNALS):
                 return STOPPED  # it had ended when the request came, or could not listen yet or any more
             if status:
-                return status if status > 0 else 128 - status
+                return _as_a_shell_tells(status)
     return 0
+
+
+def _as_a_shell_tells(status: int) -> int:
+    """An exit status; of a process that died of signal n, -n, 128 + n."""
+    return status if status >= 0 else 128 - status
 
 
 def supervise_run(train_dir: Path, max_restarts: int) -> int:

@@ -30,6 +30,11 @@ def averaged(make_model: Callable[[], Model]) -> Model:
         return make_model()
 
 
+def in_use(make_model: Callable[[], Model], ema_decay: float) -> Model:
+    """The model that answers, made alone in the current graph: of the averages where there are any, else as it is."""
+    return averaged(make_model) if ema_decay else make_model()
+
+
 def pairs() -> list[tuple[tf.Variable, tf.Variable]]:
     """The variables of the current graph that have an average, each with its average."""
     named = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
