@@ -5,6 +5,10 @@ class DataError(Exception):
     """The data is not what it should be. The message names the file, what was found, and what was wanted."""
 
 
+class PictureError(Exception):
+    """A picture cannot be read. The message names the file, and says what was found in it."""
+
+
 class NonFiniteLossError(Exception):
     """Training cannot go on, for the loss is no finite number. The message names the step."""
 

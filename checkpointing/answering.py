@@ -1,0 +1,90 @@
+"""Models asked by the public names of their signatures, wherever they lie, without the code that built them.
+
+    with answering.opened(Path("runs/cnn")) as model:
+        model.ask({"images": images})["probabilities"]
+
+Of a checkpoint, the graph comes from its `.meta`; every byte is checked before it is used.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from checkpointing import graphs, inspection, layout, saved_model
+from checkpointing.errors import CheckpointError, DamagedError, reason
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
+
+class Answering(NamedTuple):
+    """A model that can be asked.
+
+    source: the checkpoint's prefix, or the SavedModel's directory.
+    ask: from the signature's inputs to its outputs, by their public names.
+    """
+
+    source: Path
+    ask: Callable[[Arrays], dict[str, np.ndarray[Any, Any]]]
+
+
+@contextmanager
+def opened(path: Path, inputs: set[str], outputs: set[str]) -> Iterator[Answering]:
+    """Opens a model's `serving_default`.
+
+    Args:
+      path: a SavedModel's directory; a checkpoint's prefix; or a directory, for the newest checkpoint in it.
+      inputs: the public names that will be fed; the signature must have these and no others.
+      outputs: the public names that will be looked for.
+
+    Raises:
+      CheckpointError: there is none; it is damaged; or it cannot be asked so.
+    """
+    source = path if inspection.is_saved_model(path) else inspection.find_prefix(path)
+    with _session(source) as (session, signatures):
+        if _DEFAULT not in signatures:
+            raise CheckpointError(
+                f"{source}: no signature {_DEFAULT} found, one wanted that says how to ask the graph."
+            )
+        signature = signatures[_DEFAULT]
+        found = (set(signature.inputs), set(signature.outputs))
+        if found[0] != inputs or not outputs <= found[1]:
+            names = [", ".join(sorted(each)) for each in (*found, inputs, outputs)]
+            raise CheckpointError(
+                f"{source}: a signature from {names[0]} to {names[1]} found, from {names[2]} to {names[3]} wanted."
+            )
+        fetches = {name: signature.outputs[name].name for name in outputs}
+
+        def ask(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+            feed = {signature.inputs[name].name: array for name, array in arrays.items()}
+            try:
+                return dict(session.run(fetches, feed))
+            except (ValueError, TypeError, tf.errors.OpError) as error:
+                raise CheckpointError(f"{source}: cannot be asked ({reason(error)}).") from error
+
+        yield Answering(source, ask)
+
+
+@contextmanager
+def _session(source: Path) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, Any]]]:
+    """The graph with its weights, and its signatures, once its bytes have been checked."""
+    try:
+        if inspection.is_saved_model(source):
+            inspection.verify_saved_model(source)
+        else:
+            inspection.verify(source)
+    except DamagedError as error:
+        raise CheckpointError(f"{source}: {error}; put a good copy back, or give another.") from error
+    if inspection.is_saved_model(source):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            yield session, saved_model.load(session, source, [tf.saved_model.SERVING]).signature_def
+        return
+    meta_graph = graphs.read_meta_graph(layout.meta_path(source))
+    graphs.check_signatures(meta_graph, [_DEFAULT], source)
+    needed = graphs.pruned(meta_graph, [_DEFAULT])
+    with graphs.restored(needed, source) as session:
+        yield session, needed.signature_def

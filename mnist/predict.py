@@ -1,0 +1,220 @@
+"""What digits are in a picture, as a trained model sees it: photographs, scans, drawings, MNIST's own files.
+
+    python -m mnist.predict FILE... [--train_dir=DIR | --checkpoint=PREFIX | --saved_model=DIR]
+        [--show] [--seen=DIR] [--json]
+
+A FILE is a PNG, JPEG, GIF, BMP, WebP, an IDX file, a `.npy` array, or a directory of these. Dark on light or light on
+dark, in any colour and size; several digits in one picture are read line by line. Each is cropped, fitted and centred
+as MNIST was; what is a 28 x 28 picture of MNIST's own kind is taken as it is. Without a model's name, the newest
+checkpoint of runs/cnn is asked, where `python train_cnn.py` leaves it.
+
+Exit status: 0 done; 1 a file could not be read, or held no digit: it is named, and the others are answered; 2 wrong
+usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mnist.errors import PictureError
+from mnist.quiet import silenced
+
+if TYPE_CHECKING:  # --help waits for none of them
+    from checkpointing.answering import Answering
+    from mnist.handwriting import Digit
+
+_DEFAULT_TRAIN_DIR = Path("runs/cnn")
+_AT_ONCE = 500
+
+# A model that has seen labels smoothed to 0.91 is never surer than that; a doubtful digit is far from it.
+_SURE = 0.7
+_RUNNERS_UP = 3
+
+_SHADES = " ░▒▓█"
+
+
+class Found(NamedTuple):
+    """A digit in a file. name: of the picture, with its place in a file of several."""
+
+    file: str
+    name: str
+    digit: Digit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; gives the exit status."""
+    given = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    from checkpointing.errors import CheckpointError  # noqa: PLC0415 - with the rest of what --help does without
+
+    try:
+        return _predict(given)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m mnist.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures, or directories of pictures")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--train_dir", type=Path, metavar="DIR", help=f"its newest checkpoint ({_DEFAULT_TRAIN_DIR})")
+    model.add_argument("--checkpoint", type=Path, metavar="PREFIX", help="this checkpoint")
+    model.add_argument("--saved_model", type=Path, metavar="DIR", help="an exported model")
+    add("--show", action="store_true", help="draw what the model sees")
+    add("--seen", type=Path, metavar="DIR", help="write what the model sees there, as PNG files")
+    add("--json", action="store_true", help="one object a digit, a line each, for programs")
+    return parser
+
+
+def _predict(given: argparse.Namespace) -> int:
+    from mnist import dataset  # noqa: F401, PLC0415 - NumPy, before TensorFlow is imported in silence
+
+    with silenced():
+        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
+    path = given.train_dir or given.checkpoint or given.saved_model or _DEFAULT_TRAIN_DIR
+    _check_there_is_one(path, asked_for=path != _DEFAULT_TRAIN_DIR)
+    problems: list[str] = []
+    with ExitStack() as stack:
+        model = stack.enter_context(answering.opened(path, {"images"}, {"classes", "probabilities"}))
+        for batch in _batches(_found(given.files, given, problems)):
+            for found, record in zip(batch, answers(model, batch), strict=True):
+                _tell(found, record, given)
+    return 1 if problems else 0
+
+
+def _check_there_is_one(path: Path, *, asked_for: bool) -> None:
+    from checkpointing.errors import CheckpointError  # noqa: PLC0415
+
+    if not asked_for and not path.is_dir():
+        message = (
+            f"{path}: no trained model found there; train one by `python train_cnn.py --config=cnn_fast --train_dir="
+        )
+        raise CheckpointError(f"{message}{path}` (half a minute), or name one by --train_dir or --saved_model.")
+
+
+def _found(files: Sequence[Path], given: argparse.Namespace, problems: list[str]) -> Iterator[Found]:
+    """The digits in all files; what is wrong with a file is told at once, and kept in `problems`."""
+    from mnist import handwriting, pictures  # noqa: PLC0415
+
+    def complain(problem: str) -> None:
+        problems.append(problem)
+        print(f"error: {problem}", file=sys.stderr)
+
+    for path in files:
+        try:
+            inside = pictures.files_in(path)
+        except PictureError as error:
+            complain(str(error))
+            continue
+        for file in inside:
+            try:
+                for picture in pictures.read(file):
+                    digits = handwriting.digits(picture.pixels)
+                    if not digits:
+                        _tell_nothing(picture.file, picture.name, given, complain)
+                    yield from (Found(picture.file, picture.name, digit) for digit in digits)
+            except PictureError as error:
+                complain(str(error))
+
+
+def _tell_nothing(file: str, name: str, given: argparse.Namespace, complain: Any) -> None:  # noqa: ANN401
+    """A blank picture is an answer, too."""
+    warning = "no digit found: the picture is blank, or nothing but noise"
+    complain(f"{name}: {warning}.")
+    if given.json:
+        record = {"file": file, "digit": None, "probability": None, "runners_up": [], "warnings": [warning]}
+        print(json.dumps(record), flush=True)
+
+
+def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
+    """So many at once as a model likes to be asked; memory does not grow with the number of files."""
+    batch: list[Found] = []
+    for each in found:
+        batch.append(each)
+        if len(batch) == _AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def answers(model: Answering, batch: Sequence[Found]) -> Iterator[dict[str, Any]]:
+    """What is told of each digit."""
+    import numpy as np  # noqa: PLC0415
+
+    answers = model.ask({"images": np.stack([each.digit.image for each in batch])})
+    for found, digit, probabilities in zip(batch, answers["classes"], answers["probabilities"], strict=True):
+        others = [int(each) for each in np.argsort(-probabilities, kind="stable") if each != digit][:_RUNNERS_UP]
+        runners_up = [{"digit": each, "probability": _rounded(probabilities[each])} for each in others]
+        warnings = list(found.digit.warnings)
+        if probabilities[digit] < _SURE:
+            warnings.append(f"unsure: it could be {others[0]} as well")
+        yield {
+            "file": found.file,
+            "digit": int(digit),
+            "probability": _rounded(probabilities[digit]),
+            "runners_up": runners_up,
+            "warnings": warnings,
+        }
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 6)
+
+
+def _tell(found: Found, record: dict[str, Any], given: argparse.Namespace) -> None:
+    if given.json:
+        print(json.dumps(record), flush=True)
+    else:
+        others = ", ".join(f"{each['digit']} {each['probability']:.3f}" for each in record["runners_up"])
+        warnings = "".join(f"; warning: {each}" for each in record["warnings"])
+        how = f"{record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
+        print(f"{found.name}: {how}", flush=True)
+    if given.show:
+        print(drawn(found.digit.image), file=sys.stderr if given.json else sys.stdout, flush=True)
+    if given.seen:
+        _write_seen(found, record["digit"], given.seen)
+
+
+def drawn(image: Any) -> str:  # noqa: ANN401 - NumPy is not imported here
+    """Uint8 [28, 28] as text: two characters a pixel, which makes it about square."""
+    shade = (image.astype(int) * (len(_SHADES) - 1) + 127) // 255
+    return "\n".join("".join(_SHADES[value] * 2 for value in row).rstrip() for row in shade)
+
+
+def _write_seen(found: Found, digit: int, directory: Path) -> None:
+    """A PNG of what the model saw: the file's name, a number, and what it was taken for."""
+    import io  # noqa: PLC0415
+
+    from PIL import Image  # noqa: PLC0415
+
+    from checkpointing import durable  # noqa: PLC0415
+
+    content = io.BytesIO()
+    Image.fromarray(found.digit.image).save(content, "PNG")
+    durable.make_directory(directory)
+    taken = len(list(directory.glob("*.png")))
+    durable.replace(directory / f"{taken:04d}-{Path(found.file).stem}-is-{digit}.png", content.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

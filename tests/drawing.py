@@ -1,0 +1,78 @@
+"""Pictures such as people make: a digit of MNIST's test set drawn anew, larger, turned, in other ink on other paper.
+
+python -m tests.drawing SHEET.png     # of each kind some, and below each what a model is shown
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from mnist import dataset, handwriting, pictures
+
+KINDS = ("rotated", "thick", "thin", "inverted", "coloured", "off-centre", "gradient", "transparent", "large", "small")
+
+
+def draw(digit: np.ndarray, kind: str, generator: np.random.Generator) -> Image.Image:
+    """A picture of a digit (uint8 [28, 28], bright on black)."""
+    size = {"large": 1600, "small": 60}.get(kind, int(generator.integers(200, 500)))
+    side = int(size * generator.uniform(0.5, 0.8))
+    ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    ink = ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))  # strokes with sharp rims
+    stroke = max(1, side // 56)
+    if kind == "thick":
+        ink = ink.filter(ImageFilter.MaxFilter(2 * stroke + 1))
+    if kind == "thin":
+        ink = ink.filter(ImageFilter.MinFilter(2 * (stroke // 2) + 1))
+    if kind == "rotated":
+        ink = ink.rotate(generator.uniform(-20, 20), Image.Resampling.BICUBIC)
+    room = size - side
+    left, top = (int(generator.integers(0, room)) for _ in range(2)) if kind == "off-centre" else (room // 2, room // 2)
+    opacity = Image.new("L", (size, size))
+    opacity.paste(ink, (left, top))
+    return _on_paper(opacity, kind, generator)
+
+
+def _on_paper(opacity: Image.Image, kind: str, generator: np.random.Generator) -> Image.Image:
+    if kind == "transparent":
+        drawn = Image.new("RGBA", opacity.size, (20, 20, 60, 0))
+        drawn.putalpha(opacity)
+        return drawn
+    size = opacity.size[0]
+    paper, colour = np.full(3, 245.0), np.full(3, 30.0)
+    if kind == "inverted":
+        paper, colour = np.full(3, 15.0), np.full(3, 230.0)
+    if kind == "coloured":  # about as bright as one another: only the hue tells them apart
+        paper, colour = np.array([90.0, 190.0, 110.0]), np.array([230.0, 80.0, 200.0])
+    page = np.broadcast_to(paper, (size, size, 3)).copy()
+    if kind == "gradient":
+        rows, columns = np.meshgrid(*[np.linspace(0, 1, size)] * 2, indexing="ij")
+        light = 1 - 0.45 * (generator.uniform() * rows + generator.uniform() * columns**2)
+        page = page * light[..., None] + generator.normal(0, 4, page.shape)
+    cover = np.asarray(opacity)[..., None] / 255
+    return Image.fromarray((page * (1 - cover) + colour * cover).clip(0, 255).astype(np.uint8))
+
+
+def sheet(columns: int = 10, side: int = 84) -> Image.Image:
+    """A row of drawings a kind, and below it a row of what is made of them."""
+    images, generator = dataset.load(None, 0).test.images, np.random.default_rng(0)
+    page = Image.new("RGB", (columns * side, 2 * len(KINDS) * side), "white")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "drawing.png"
+        for row, kind in enumerate(KINDS):
+            for column in range(columns):
+                drawing = draw(images[column], kind, generator)
+                drawing.save(path)
+                (picture,) = pictures.read(path)
+                (digit, *_) = handwriting.digits(picture.pixels)
+                shown = drawing.convert("RGBA").resize((side, side))
+                page.paste(shown, (column * side, 2 * row * side), shown)
+                seen = Image.fromarray(digit.image).resize((side, side), Image.Resampling.NEAREST)
+                page.paste(seen, (column * side, (2 * row + 1) * side))
+    return page
+
+
+if __name__ == "__main__":
+    sheet().save(sys.argv[1])
