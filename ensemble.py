@@ -21,7 +21,7 @@ from checkpointing.resume import Start
 from checkpointing.saver import Saver
 from configs.command_line import Command
 from configs.settings import CnnSettings
-from mnist import averaging, evaluation, graph, models, result, serving
+from mnist import averaging, card, evaluation, graph, models, result, serving
 from mnist.dataset import Dataset
 from mnist.stopwatch import Stopwatch
 
@@ -82,9 +82,19 @@ def join(
             with stopwatch("evaluate"):
                 validation_accuracy = evaluation.accuracy(session, inference, data.validation)
                 test_accuracy = evaluation.accuracy(session, inference, data.test)
+            weights_hash = weights_sha256(session.run({variable.op.name: variable for variable in variables}))
+            accuracies = {"validation": validation_accuracy, "test": test_accuracy}
+            model_card = card.text(
+                config=command.config,
+                settings=settings,
+                data=data,
+                accuracies=accuracies,
+                checkpoint=prefix.name,
+                weights_sha256=weights_hash,
+            )
             with stopwatch("export"):
-                trainer.export(target, prefix, make_model, trainer.ask(session, inference, data.train.images))
-            weights = session.run({variable.op.name: variable for variable in variables})
+                example = trainer.ask(session, inference, data.train.images)
+                trainer.export(target, prefix, make_model, example, model_card)
     records = list(members.values())
     own = result.seconds(stopwatch)
     own["total"] = sum(own.values()) - own["total"]  # the stopwatch runs while members are trained
@@ -95,7 +105,7 @@ def join(
         "seed": settings.seed,
         "validation_accuracy": validation_accuracy,
         "test_accuracy": test_accuracy,
-        "weights_sha256": weights_sha256(weights),
+        "weights_sha256": weights_hash,
         "checkpoint": str(prefix.absolute()),
         "export_dir": str(target.absolute()),
         "resumed_from": None,

@@ -26,7 +26,7 @@ def main(command: Command) -> int:
     """Loads the data, finds where to go on, and trains."""
     stopwatch = Stopwatch()
     settings = command.settings
-    if command.max_restarts:
+    if command.max_restarts and not command.dry_run:
         return supervision.supervise_run(command.train_dir, command.max_restarts)
     with listen_for_stop() as stop:
         with stop.at_once():
@@ -35,6 +35,11 @@ def main(command: Command) -> int:
 
                 package = Path(dataset.__file__).parent
                 data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+            if command.dry_run:
+                with silenced(debug=command.debug):
+                    import rehearsal  # noqa: PLC0415
+
+                return rehearsal.rehearse(command, data)
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},

@@ -4,7 +4,7 @@ Both programs run this; what differs between them is the model that they hand in
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
 from configs.settings import CnnSettings, Settings
-from mnist import averaging, evaluation, graph, kernels, models, result, schedules, serving, training
+from mnist import averaging, card, evaluation, graph, kernels, models, result, schedules, serving, training
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
+from mnist.events import Events
 from mnist.graph import Inference, TrainingGraph
 from mnist.idx import Bytes
 from mnist.models import Model
@@ -39,6 +40,9 @@ _EXAMPLES = 100
 # A state that was spoilt by chance comes out well the next time; three times is no chance.
 _MAX_ROLLBACKS = 3
 
+# What TensorBoard shows of a logged step.
+_SHOWN = ("loss", "learning_rate", "images_per_second", "validation_accuracy")
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,11 @@ def make_cnn(settings: CnnSettings) -> Model:
         precision=settings.precision,
         crops=settings.crops,
     )
+
+
+def make_model(settings: Settings) -> Model:
+    """The model that these settings ask for: a network, or the softmax, which has fewer settings."""
+    return make_cnn(settings) if isinstance(settings, CnnSettings) else models.Softmax(settings.precision)
 
 
 def build_graph(settings: Settings, make_model: Callable[[], Model], train: Split) -> TrainingGraph:
@@ -89,7 +98,9 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], train: Spli
     )
 
 
-def export(target: Path, prefix: Path, make_model: Callable[[], Model], example: saved_model.Example) -> None:
+def export(
+    target: Path, prefix: Path, make_model: Callable[[], Model], example: saved_model.Example, model_card: str
+) -> None:
     """Exports a model; one that an earlier attempt exported is compared instead.
 
     Args:
@@ -97,6 +108,7 @@ def export(target: Path, prefix: Path, make_model: Callable[[], Model], example:
       prefix: the checkpoint with its weights.
       make_model: makes it in the current graph.
       example: what the trained model answers, and the exported one must.
+      model_card: goes with it.
 
     Raises:
       CheckpointError: it cannot be written, or answers otherwise.
@@ -104,7 +116,9 @@ def export(target: Path, prefix: Path, make_model: Callable[[], Model], example:
     if target.exists():
         saved_model.check_saved_model(target, example)
     else:
-        saved_model.export_saved_model(target, prefix, lambda: serving.build_signatures(make_model()), example)
+        saved_model.export_saved_model(
+            target, prefix, lambda: serving.build_signatures(make_model()), example, notes={card.NAME: model_card}
+        )
 
 
 def ask(session: tf.compat.v1.Session, inference: Inference, images: Bytes) -> saved_model.Example:
@@ -150,6 +164,7 @@ class Run:
         self._target = command.export_dir or layout.export_path(command.train_dir, settings.train_steps)
         self._graph = build_graph(settings, make_model, data.train)
         self._history = History(command.train_dir)
+        self._events = Events(command.train_dir / layout.EVENTS)
         self._checkpoints = CheckpointManager(
             self._graph.graph,
             start,
@@ -185,11 +200,16 @@ class Run:
             except Interrupted as signal:
                 self._history.end_attempt(f"stopped by {signal}")
                 raise
+            if first_step < self._settings.train_steps:
+                graph_def = self._checkpoints.meta_graph.graph_def
+                self._events.begin(first_step, graph_def, self._settings.changing_weights())
             try:
                 return self._train_and_export(session, first_step, unfinished)
             except Exception as error:
                 self._history.end_attempt(f"error: {reason(error)}")
                 raise
+            finally:
+                self._events.close()
 
     def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
         """Puts the session where the run goes on; gives the step of that place, and its record if it is unfinished."""
@@ -247,7 +267,7 @@ class Run:
             validation_accuracy = self._train(session, unfinished)
             with self._stop.at_once():  # from here on the state is on the disk
                 test_accuracy = self._test(session)
-                self._export(session)
+                self._export(session, {"validation": validation_accuracy, "test": test_accuracy})
         except Interrupted as signal:
             self._save(session)
             self._note_progress(session)
@@ -310,25 +330,27 @@ class Run:
             prefix = self._checkpoints.roll_back(session, before)
         step = int(session.run(self._graph.step))
         self._history.go_back(step)
+        self._events.go_on_from(step)
         _log.warning("%s: going back to %s; each step since is made again", error, prefix)
         return step
 
     def _train_once(self, session: tf.compat.v1.Session, unfinished: Record | None) -> float | None:
         settings = self._settings
 
-        def evaluate() -> float | None:
-            return evaluation.accuracy(session, self._graph.inference, self._data.validation, self._stop.check)
-
         def save_if_due(step: int, score: float | None) -> None:
             self._history.progress(step, self._seconds())
             with self._stopwatch("save_stall"):
                 self._checkpoints.save_if_due(session, score)
 
-        hooks = training.Hooks(evaluate, self._history.record, save_if_due, self._stop.check)
+        def record(logged: Record) -> None:
+            self._history.record(logged)
+            self._events.scalars(logged["step"], {name: logged[name] for name in _SHOWN if name in logged})
+
+        hooks = training.Hooks(partial(self._validate, session), record, save_if_due, self._stop.check)
         if unfinished:
-            record = {name: value for name, value in unfinished.items() if name != training.UNFINISHED}
-            training.validate(record, hooks, self._stopwatch)
-            self._history.record(record)
+            completed = {name: value for name, value in unfinished.items() if name != training.UNFINISHED}
+            training.validate(completed, hooks, self._stopwatch)
+            record(completed)
         return training.train(
             session,
             self._graph,
@@ -340,6 +362,17 @@ class Run:
             evaluate_every_steps=settings.evaluate_every_steps,
             save_every_steps=settings.save_every_steps,
         )
+
+    def _validate(self, session: tf.compat.v1.Session) -> float | None:
+        """The validation accuracy; TensorBoard gets what it is made of."""
+        images, labels = self._data.validation
+        question = evaluation.question(self._graph.inference)
+        classes = evaluation.classes(session, question, images, self._stop.check)
+        if len(labels):
+            step = int(session.run(self._graph.step))
+            self._events.judged(step, images, labels, classes)
+            self._events.histograms(step, session.run({each.op.name: each for each in self._graph.trained}))
+        return evaluation.share_right(classes, labels)
 
     def _save(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
         with self._stopwatch("save_stall"):
@@ -366,12 +399,25 @@ class Run:
         assert accuracy is not None, "dataset.load refuses an empty test set"
         return accuracy
 
-    def _export(self, session: tf.compat.v1.Session) -> None:
+    def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
+        settings = self._settings
         with self._stopwatch("export"):
-            prefix = layout.prefix(self._command.train_dir, self._settings.train_steps)
+            prefix = layout.prefix(self._command.train_dir, settings.train_steps)
             example = ask(session, self._graph.inference, self._data.train.images)
-            model_in_use = partial(averaging.in_use, self._make_model, self._settings.ema_decay)
-            export(self._target, prefix, model_in_use, example)
+            model_in_use = partial(averaging.in_use, self._make_model, settings.ema_decay)
+            model_card = card.text(
+                config=self._command.config,
+                settings=settings,
+                data=self._data,
+                accuracies=accuracies,
+                checkpoint=prefix.name,
+                weights_sha256=self._weights_sha256(session),
+            )
+            export(self._target, prefix, model_in_use, example, model_card)
+
+    def _weights_sha256(self, session: tf.compat.v1.Session) -> str:
+        """Of the trained variables, as whoever wants to compare two runs asks for it."""
+        return weights_sha256(session.run({variable.op.name: variable for variable in self._graph.trained}))
 
     def _result(
         self,
@@ -382,7 +428,6 @@ class Run:
     ) -> dict[str, Any]:
         """The contents of result.json."""
         settings = self._settings
-        weights = session.run({variable.op.name: variable for variable in self._graph.trained})
         images = (settings.train_steps - first_step) * settings.batch_size
         resumed_from = self._checkpoints.start.prefix
         return {
@@ -392,7 +437,7 @@ class Run:
             "train_images": len(self._data.train.labels),
             "validation_accuracy": validation_accuracy,
             "test_accuracy": test_accuracy,
-            "weights_sha256": weights_sha256(weights),
+            "weights_sha256": self._weights_sha256(session),
             "checkpoint": str(layout.prefix(self._command.train_dir, settings.train_steps).absolute()),
             "export_dir": str(self._target.absolute()),
             "resumed_from": str(resumed_from.absolute()) if resumed_from else None,

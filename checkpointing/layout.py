@@ -10,6 +10,7 @@ model.ckpt-100.pinned                    there while somebody wants the checkpoi
 quarantine/model.ckpt-100/               a damaged checkpoint's files, and reason.txt
 graph.pbtxt                              the graph as text, for people
 metrics.jsonl, history.jsonl             one JSON object a logged step, an attempt
+events/                                  what TensorBoard shows, a file an attempt
 attempt.json                             how far the attempt that is under way has come
 lock                                     held by the process that owns the train_dir
 result.json                              what programs read at the end
@@ -24,6 +25,7 @@ STATE_FILE = "checkpoint"
 GRAPH = "graph.pbtxt"
 METRICS = "metrics.jsonl"
 HISTORY = "history.jsonl"
+EVENTS = "events"
 ATTEMPT = "attempt.json"
 LOCK = "lock"
 REASON = "reason.txt"

@@ -6,6 +6,7 @@ training, and each export proves that the checkpoint it came from can be read.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +74,11 @@ def _is_rest_of_export(directory: Path) -> bool:
 
 
 def export_saved_model(
-    target: Path, prefix: Path, build_signatures: Callable[[], Mapping[str, Signature]], example: Example
+    target: Path,
+    prefix: Path,
+    build_signatures: Callable[[], Mapping[str, Signature]],
+    example: Example,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes a SavedModel with the tag `serve`.
 
@@ -83,6 +88,7 @@ def export_saved_model(
       build_signatures: builds the model in the current graph; gives its signatures by name, `serving_default` among
         them. The names of its variables are those in the checkpoint.
       example: what the exported model must answer, or it is not put in place.
+      notes: texts that go with it, by their files' names, in `assets.extra`.
 
     Raises:
       CheckpointError: the target exists, or the model, loaded back, answers otherwise than the example.
@@ -91,6 +97,10 @@ def export_saved_model(
     unfinished = layout.unfinished_export_path(target)
     write(unfinished, prefix, [TaggedGraph([tf.saved_model.SERVING], build_signatures)])
     check_saved_model(unfinished, example)
+    for name, text in notes.items():
+        path = layout.export_manifest_path(unfinished).with_name(name)
+        durable.make_directory(path.parent)
+        durable.write(path, text.encode())
     put_in_place(unfinished, target, prefix)
 
 

@@ -55,6 +55,7 @@ class Command(NamedTuple):
     restore_from: Path | None
     warm_start: WarmStart | None
     max_restarts: int
+    dry_run: bool
     debug: bool
 
     @property
@@ -88,6 +89,9 @@ def define_flags(program: str) -> flags.FlagValues:
     flags.DEFINE_string("warm_start_vars", "", "of those whose name matches this regular expression", **place)
     flags.DEFINE_list("warm_start_renames", [], "OLD=NEW, ...: what is called otherwise there", **place)
     flags.DEFINE_integer("max_restarts", 0, "restart a crashed run so often", lower_bound=0, **place)
+    flags.DEFINE_boolean(
+        "dry_run", default=False, help="train for a second, tell time and disk, write nothing", **place
+    )
     flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
     flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
     defaults = configs.load(program)
@@ -165,6 +169,7 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
         restore_from=_path("restore_from", values),
         warm_start=_warm_start(values),
         max_restarts=values.max_restarts,
+        dry_run=values.dry_run,
         debug=values.debug,
     )
 

@@ -14,6 +14,9 @@ from mnist.idx import Bytes
 _BATCH = 500
 
 
+Classes = np.ndarray[Any, np.dtype[np.int64]]
+
+
 class Question(NamedTuple):
     """How a graph is asked what it sees.
 
@@ -44,28 +47,42 @@ def accuracy(
     Returns:
       correct / seen, or None where the split is empty.
     """
-    question = Question(lambda images: {inference.images: images}, inference.classes)
-    return correct(session, question, split, between_batches) / len(split.labels) if len(split.labels) else None
+    answers = classes(session, question(inference), split.images, between_batches)
+    return share_right(answers, split.labels)
 
 
-def correct(
+def share_right(answers: Classes, labels: Bytes) -> float | None:
+    """How many of the answers are the labels, divided once; None where there are none."""
+    return int(np.count_nonzero(answers == labels)) / len(labels) if len(labels) else None
+
+
+def question(inference: Inference) -> Question:
+    """How a graph of ours is asked."""
+    return Question(lambda images: {inference.images: images}, inference.classes)
+
+
+def correct(session: tf.compat.v1.Session, question: Question, split: Split) -> int:
+    """How many images are classified right; the errors are those of `classes`."""
+    return int(np.count_nonzero(classes(session, question, split.images) == split.labels))
+
+
+def classes(
     session: tf.compat.v1.Session,
     question: Question,
-    split: Split,
+    images: Bytes,
     between_batches: Callable[[], None] = lambda: None,
-) -> int:
-    """How many images are classified right; the arguments are those of `accuracy`.
+) -> Classes:
+    """What a graph takes images (uint8 [N, 28, 28]) for, int64 [N]; the other arguments are those of `accuracy`.
 
     Raises:
       ValueError: there is not one answer an image.
     """
-    count = 0
-    for begin in range(0, len(split.labels), _BATCH):
+    answers = np.zeros(len(images), np.int64)
+    for begin in range(0, len(images), _BATCH):
         between_batches()
-        batch = slice(begin, begin + _BATCH)
-        labels = split.labels[batch]
-        classes = session.run(question.classes, question.feed(split.images[batch]))
-        if classes.shape != labels.shape:  # comparing would stretch a single answer over all images
-            raise ValueError(f"answers {list(classes.shape)} found, one for each of {len(labels)} images wanted")
-        count += int(np.count_nonzero(classes == labels))
-    return count
+        batch = images[begin : begin + _BATCH]
+        found = session.run(question.classes, question.feed(batch))
+        if found.shape != (len(batch),):  # comparing would stretch a single answer over all images
+            raise ValueError(f"answers {list(found.shape)} found, one for each of {len(batch)} images wanted")
+        answers[begin : begin + len(batch)] = found
+    return answers

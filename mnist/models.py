@@ -199,7 +199,8 @@ class Cropped:
         """See Model; in use, the logarithms of the averaged probabilities."""
         if dropout_key is not None:
             return self.model.logits(images, dropout_key)
-        padded = tf.pad(images, [[0, 0], [1, 1], [1, 1]])  # [B, 30, 30]
+        # As floats, which are exact here: TFLite pads no bytes.
+        padded = tf.pad(tf.cast(images, tf.float32), [[0, 0], [1, 1], [1, 1]])  # [B, 30, 30]
         height, width = IMAGE_SHAPE
         crops = [padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in self.moves]
         logits = self.model.logits(tf.concat(crops, axis=0))  # [crops * B, 10]

@@ -180,7 +180,10 @@ def read_outcome(train_dir: Path) -> Outcome:
         validation_accuracy=result["validation_accuracy"],
         # No two runs are equally fast.
         metrics=[{**record, "images_per_second": None} for record in programs.metrics(train_dir)],
-        files=sorted(path.relative_to(train_dir).as_posix() for path in train_dir.rglob("*")),
+        # An attempt's file of events is called after its time and its process.
+        files=sorted(
+            path.relative_to(train_dir).as_posix() for path in train_dir.rglob("*") if ".tfevents." not in path.name
+        ),
         named=[Path(path).name for path in state.all_model_checkpoint_paths] if state else [],
     )
 

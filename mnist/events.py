@@ -1,0 +1,173 @@
+"""What TensorBoard shows of a run, in TensorFlow's own event files: `tensorboard --logdir runs`.
+
+    events = Events(train_dir / "events")
+    events.begin(0, graph_def, settings)
+    events.scalars(100, {"loss": 0.5})
+    events.close()
+
+An event file is a TFRecord of Event messages. Each attempt of a run writes one of its own, which begins by telling
+TensorBoard from which step on it counts: what an attempt that was killed wrote beyond that is not shown any more, so
+that no curve is double. Nothing here may stop a run: where the disk refuses, one warning says so.
+"""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorboard.plugins.hparams import summary as hparams
+
+from mnist.dataset import CLASSES, IMAGE_SHAPE
+from mnist.idx import Bytes
+
+Array = np.ndarray[Any, Any]
+
+# How TensorBoard knows files by, and the version that its purging needs (source: its event_accumulator.py).
+_NAME = "events.out.tfevents"
+_VERSION = "brain.Event:2"
+
+_BINS = 40
+_MOST_SHOWN = 64
+_ENLARGED = 16
+_BYTE = 255
+
+_log = logging.getLogger(__name__)
+
+
+class Events:
+    """Writes the events of one attempt; each is in the file when its method returns."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        """Nothing is written before an attempt begins.
+
+        Args:
+          directory: where the files go; made when an attempt begins.
+          clock: gives seconds since 1970.
+        """
+        self._directory = directory
+        self._clock = clock
+        self._writer: Any = None
+
+    def begin(self, step: int, graph_def: tf.compat.v1.GraphDef, settings: Mapping[str, Any]) -> None:
+        """Begins a file; with the graph and the settings in it, where it is the run's first.
+
+        Args:
+          step: where the attempt goes on; whatever was written beyond it is void.
+          graph_def: the graph that is trained.
+          settings: shown as hyper-parameters.
+        """
+        first = not any(self._directory.glob(f"{_NAME}.*"))
+        # TensorBoard reads them in the order of their names.
+        path = self._directory / f"{_NAME}.{int(self._clock()):010d}.{os.getpid()}"
+        with self._tolerant():
+            tf.io.gfile.makedirs(str(self._directory))
+            self._writer = tf.io.TFRecordWriter(str(path))
+        self._write(tf.compat.v1.Event(file_version=_VERSION))
+        self.go_on_from(step)
+        if first:
+            self._write(tf.compat.v1.Event(graph_def=graph_def.SerializeToString()))
+            self._add(0, hparams.session_start_pb(dict(settings)))
+
+    def go_on_from(self, step: int) -> None:
+        """Tells TensorBoard to forget what it was told of later steps than this."""
+        begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        self._write(tf.compat.v1.Event(session_log=begun, step=step + 1))
+
+    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
+        """Figures of a step, by their tags."""
+        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=figure) for tag, figure in figures.items()]
+        self._add(step, tf.compat.v1.Summary(value=values))
+
+    def histograms(self, step: int, arrays: Mapping[str, Array]) -> None:
+        """How the numbers in arrays are spread, by their tags."""
+        values = [tf.compat.v1.Summary.Value(tag=tag, histo=_histogram(array)) for tag, array in arrays.items()]
+        self._add(step, tf.compat.v1.Summary(value=values))
+
+    def judged(self, step: int, images: Bytes, labels: Array, classes: Array) -> None:
+        """The confusion matrix of a judged split, and the images that were taken for something else.
+
+        Args:
+          step: after which it was judged.
+          images: uint8 [N, 28, 28].
+          labels: [N].
+          classes: integers [N], the answers.
+        """
+        wrong = np.flatnonzero(classes != labels)[:_MOST_SHOWN]
+        pictures = {"validation/confusion_matrix": confusion(labels, classes), "validation/wrong": grid(images[wrong])}
+        values = [tf.compat.v1.Summary.Value(tag=tag, image=_image(pixels)) for tag, pixels in pictures.items()]
+        self._add(step, tf.compat.v1.Summary(value=values))
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self._writer is not None:
+            with self._tolerant():
+                self._writer.close()
+
+    def _add(self, step: int, summary: Any) -> None:  # noqa: ANN401 - a Summary of TensorFlow, or one of TensorBoard
+        summary = tf.compat.v1.Summary.FromString(summary.SerializeToString())
+        self._write(tf.compat.v1.Event(step=step, summary=summary))
+
+    def _write(self, event: tf.compat.v1.Event) -> None:
+        if self._writer is None:
+            return
+        event.wall_time = self._clock()
+        with self._tolerant():
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """A block in which the disk may refuse: then nothing more is written."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            self._writer = None
+            _log.warning("what TensorBoard shows cannot be written any more (%s); training goes on", error)
+
+
+def confusion(labels: Array, classes: Array) -> Bytes:
+    """How often each label (rows) was taken for each class (columns), uint8 [160, 160]: the darker the more often."""
+    counts = np.zeros((CLASSES, CLASSES))
+    np.add.at(counts, (labels.astype(int), classes.astype(int)), 1)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    dark = np.sqrt(shares)  # or one mistake in a thousand would not be seen
+    return np.kron(_BYTE - np.round(_BYTE * dark), np.ones((_ENLARGED, _ENLARGED))).astype(np.uint8)
+
+
+def grid(images: Bytes) -> Bytes:
+    """Images (uint8 [N, 28, 28]) beside and below one another, eight a row; one black one where there are none."""
+    columns = 8
+    rows = max(1, -(-len(images) // columns))
+    cells = np.zeros((rows * columns, *IMAGE_SHAPE), np.uint8)
+    cells[: len(images)] = images
+    height, width = IMAGE_SHAPE
+    return cells.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+
+
+def _histogram(array: Array) -> tf.compat.v1.HistogramProto:
+    numbers = array.ravel().astype(np.float64)
+    counts, edges = np.histogram(numbers, _BINS)
+    return tf.compat.v1.HistogramProto(
+        min=numbers.min(),
+        max=numbers.max(),
+        num=numbers.size,
+        sum=numbers.sum(),
+        sum_squares=(numbers**2).sum(),
+        bucket_limit=edges[1:].tolist(),
+        bucket=counts.tolist(),
+    )
+
+
+def _image(pixels: Bytes) -> tf.compat.v1.Summary.Image:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return tf.compat.v1.Summary.Image(
+        height=pixels.shape[0], width=pixels.shape[1], colorspace=1, encoded_image_string=content.getvalue()
+    )

@@ -1,0 +1,34 @@
+import re
+
+import pytest
+
+from tests import programs
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "told"),
+    [
+        ("softmax", [], ["parameters +7,850", "for 1,000 steps", "5, 0.2 MB"]),
+        (
+            "cnn",
+            ["--config=cnn_small", "--train_steps=1000000"],
+            ["parameters +7,578", r"\d+ h .* for 1,000,000 steps"],
+        ),
+        ("cnn", ["--architecture=small", "--members=2", "--max_restarts=3"], ["parameters +7,578", "2 members"]),
+    ],
+)
+def test_a_rehearsal_tells_time_and_disk_and_writes_nothing(program, flags, told, small_data, tmp_path):
+    """What a run would cost; its train_dir is not even made."""
+    flags = [*flags, "--validation_size=200", f"--data_dir={small_data}", f"--train_dir={tmp_path / 'run'}"]
+    ended = programs.run(program, "--dry_run", *flags)
+    assert ended.returncode == 0, ended.stderr
+    assert not (tmp_path / "run").exists()
+    for each in told:
+        assert re.search(each, ended.stdout), ended.stdout
+
+
+def test_a_rehearsal_finds_what_is_wrong_with_the_data(tmp_path):
+    """As the run would."""
+    ended = programs.run("softmax", "--dry_run", f"--data_dir={tmp_path}", f"--train_dir={tmp_path / 'run'}")
+    assert ended.returncode == 1
+    assert re.fullmatch(r"error: .*\n", ended.stderr)
