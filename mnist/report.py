@@ -1,0 +1,253 @@
+"""What became of a run, on one page: curves, mistakes, filters, calibration, checkpoints, settings.
+
+    python -m mnist.report [--train_dir=DIR] [--data_dir=DIR]
+
+Writes `<train_dir>/report.html`, which needs nothing but a browser, and its pictures as `<train_dir>/report/*.png`. The
+newest checkpoint is asked, of a run that has ended or that is still going on; nothing else in the train_dir is touched.
+Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checkpointing import durable, history, inspection, layout
+from checkpointing.errors import CheckpointError, reason
+from checkpointing.journal import Journal
+from checkpointing.manifest import Manifest
+from mnist import result
+from mnist.errors import DataError
+from mnist.quiet import silenced
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from mnist.dataset import Split
+
+Record = dict[str, Any]
+
+_DEFAULT_TRAIN_DIR = Path("runs/cnn")
+_BATCH = 500
+_METRICS = {"step", "loss", "learning_rate", "images_per_second"}
+_DPI = 130
+
+
+class Section(NamedTuple):
+    """A part of the page. figure: its picture. rows: a table's, under the names of its columns if it has any."""
+
+    title: str
+    text: str
+    figure: Figure | None = None
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+
+
+class Answers(NamedTuple):
+    """What a model says of all images of a split: classes int64 [N], probabilities float32 [N, 10]."""
+
+    classes: np.ndarray[Any, Any]
+    probabilities: np.ndarray[Any, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; gives the exit status."""
+    given = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        print(write(given.train_dir, given.data_dir))
+    except (CheckpointError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or given.train_dir}: {reason(error)}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m mnist.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--train_dir", type=Path, default=_DEFAULT_TRAIN_DIR, metavar="DIR", help=f"the run ({_DEFAULT_TRAIN_DIR})")
+    add("--data_dir", type=Path, metavar="DIR", help="its data: IDX files or a TFDS directory (the bundled MNIST)")
+    return parser
+
+
+def write(train_dir: Path, data_dir: Path | None) -> Path:
+    """Writes the report of a run; gives its path.
+
+    Raises:
+      CheckpointError: there is no complete checkpoint. DataError: the data cannot be read, or are not the run's.
+    """
+    from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
+
+    prefix = inspection.find_prefix(train_dir)
+    recorded = Manifest.read(layout.manifest_path(prefix)) if inspection.is_ours(prefix) else None
+    if recorded is None:
+        raise CheckpointError(f"{prefix}: no manifest found beside it, a checkpoint of this project's runs wanted.")
+    data = dataset.load(data_dir, 0)
+    if recorded.settings.get("data", data.fingerprint) != data.fingerprint:
+        found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
+        raise DataError(f"{found}, the run was made with {recorded.settings['data']}: give its --data_dir.")
+    answers = _ask(prefix, data.test)
+    run = _Run(train_dir, prefix, recorded)
+    sections = [
+        (section, _png(section.figure) if section.figure else b"") for section in _sections(run, data.test, answers)
+    ]
+    pictures = train_dir / "report"
+    durable.make_directory(pictures)
+    for section, png in sections:
+        if png:
+            durable.replace(pictures / f"{section.title.lower().replace(' ', '-')}.png", png)
+    path = train_dir / "report.html"
+    durable.replace(path, _page(run, _headline(run, data.test, answers), sections).encode())
+    return path
+
+
+class _Run:
+    """What lies in a train_dir besides the newest checkpoint."""
+
+    def __init__(self, train_dir: Path, prefix: Path, recorded: Manifest) -> None:
+        self.train_dir, self.prefix, self.recorded = train_dir, prefix, recorded
+        self.metrics = [each for each in Journal(train_dir / layout.METRICS).records() if each.keys() >= _METRICS]
+        self.attempts = history.read(train_dir)
+        self.checkpoints = inspection.listing(train_dir, check=False)
+        ended = train_dir / layout.RESULT
+        self.result: Record | None = result.read(ended) if ended.exists() else None
+
+    @property
+    def resumes(self) -> list[tuple[int, str]]:
+        """Where the run was taken up again, and how the attempt before had ended."""
+        pairs = zip(self.attempts, self.attempts[1:], strict=False)
+        return [(later["from_step"], earlier["ended"] or "cut off") for earlier, later in pairs]
+
+
+def _ask(prefix: Path, split: Split) -> Answers:
+    """What the checkpoint's model says of all images of a split."""
+    import numpy as np  # noqa: PLC0415
+
+    with silenced():
+        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
+    with answering.opened(prefix, {"images"}, set(Answers._fields)) as model:
+        batches = [
+            model.ask({"images": split.images[begin : begin + _BATCH]}) for begin in range(0, len(split.labels), _BATCH)
+        ]
+    return Answers(*(np.concatenate([batch[name] for batch in batches]) for name in Answers._fields))
+
+
+def _sections(run: _Run, split: Split, answers: Answers) -> list[Section]:
+    """The page, part by part."""
+    return [*_pictures(run, split, answers), *_tables(run)]
+
+
+def _pictures(run: _Run, split: Split, answers: Answers) -> Iterator[Section]:
+    from checkpointing import tensors  # noqa: PLC0415 - needs NumPy
+    from mnist import figures  # noqa: PLC0415 - needs matplotlib
+
+    asked = (split.labels, answers.classes)
+    if run.metrics:
+        text = f"{len(run.metrics)} logged steps; dotted lines are where the run was taken up again."
+        yield Section("Learning", text, figures.learning(run.metrics, run.resumes))
+    wrong = int((answers.classes != split.labels).sum())
+    yield Section(
+        "Mistakes by digit", f"{wrong} of {len(split.labels)} test images are wrong.", figures.confusion(*asked)
+    )
+    if wrong:
+        text = (
+            "The surest of the wrong answers, with label, answer and its probability. Some labels are wrong themselves."
+        )
+        yield Section("Surest mistakes", text, figures.mistakes(split.images, *asked, answers.probabilities))
+    figure, error = figures.calibration(*asked, answers.probabilities)
+    text = f"How often answers are right that are given so surely; expected calibration error {error:.4f}."
+    yield Section("Calibration", text, figure)
+    weights = tensors.read(run.prefix).get("layer1/weights")
+    if weights is not None:
+        text = "What the first layer looks for: red speaks for it, blue against it."
+        yield Section("First layer", text, figures.first_weights(weights))
+
+
+def _tables(run: _Run) -> Iterator[Section]:
+    rows: list[Sequence[object]] = [
+        (each.prefix.name, _when(each.saved_at), f"{each.bytes / 1e6:.1f} MB", _share(each.score), each.why_kept or "-")
+        for each in run.checkpoints
+    ]
+    columns: Sequence[str] = ("checkpoint", "saved", "size", "validation", "kept, because it is")
+    yield Section("Checkpoints", f"In {run.train_dir}.", columns=columns, rows=rows)
+    rows = [
+        (
+            *(number, _when(each["started_at"]), each["from_step"], each["to_step"], each["steps_redone"]),
+            *(f"{each['seconds'].get('total', 0):.1f}", each["ended"] or "cut off, or under way"),
+        )
+        for number, each in enumerate(run.attempts, start=1)
+    ]
+    columns = ("attempt", "started", "from step", "to step", "made again", "seconds", "ended")
+    yield Section("Attempts", "An attempt is the life of one process.", columns=columns, rows=rows)
+    told = run.result or {}
+    where = {
+        name: told[name] for name in ("machine", "weights_sha256", "export_dir", "images_per_second") if name in told
+    }
+    rows = [
+        *run.recorded.versions.items(),
+        *where.items(),
+        ("code sha256", run.recorded.code),
+        ("checkpoint", run.prefix),
+    ]
+    yield Section("Made with", "Versions, machine and hashes.", rows=rows)
+    yield Section("Settings", "All that the weights are a function of.", rows=list(run.recorded.settings.items()))
+
+
+def _headline(run: _Run, split: Split, answers: Answers) -> list[tuple[str, str]]:
+    accuracy = float((answers.classes == split.labels).mean())
+    error = math.sqrt(accuracy * (1 - accuracy) / len(split.labels))  # binomial
+    validated = [each["validation_accuracy"] for each in run.metrics if "validation_accuracy" in each]
+    seconds = sum(each["seconds"].get("total", 0.0) for each in run.attempts)
+    return [
+        (f"test accuracy, \u00b1 {error:.4f}", f"{accuracy:.4f}"),
+        *([("validation accuracy", f"{validated[-1]:.4f}")] if validated else []),
+        (f"of {run.recorded.settings.get('train_steps', '?')} steps", f"{run.recorded.step:,}"),
+        (f"in {len(run.attempts)} attempt{'s' * (len(run.attempts) != 1)}", f"{seconds:,.0f} s"),
+    ]
+
+
+def _page(run: _Run, headline: Sequence[tuple[str, str]], sections: Sequence[tuple[Section, bytes]]) -> str:
+    """The HTML, its pictures inside."""
+    import jinja2  # noqa: PLC0415 - --help waits for nobody
+
+    source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    parts = [(section, base64.b64encode(png).decode()) for section, png in sections]
+    return template.render(title=f"{run.train_dir.name}: {run.prefix.name}", headline=headline, sections=parts)
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI)
+    return content.getvalue()
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _share(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+import base64
+import io
+import re
+import shutil
+import signal
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist import figures
+from mnist.report import main
+from tests import programs
+
+FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
+
+
+class Page(HTMLParser):
+    """What a browser would find: titles, cells of tables, pictures, and whatever it would have to fetch."""
+
+    def __init__(self, text):
+        """Reads a page."""
+        super().__init__()
+        self.titles, self.cells, self.pictures, self.fetched = [], [], [], []
+        self._within = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        """Notes what is referred to."""
+        self._within = tag
+        for name, value in attributes:
+            if name in {"src", "href"}:
+                (self.pictures if value.startswith("data:image/png") else self.fetched).append(value)
+
+    def handle_endtag(self, _tag):
+        """Text after it belongs to nothing."""
+        self._within = None
+
+    def handle_data(self, data):
+        """Sorts text by the element around it."""
+        if self._within in {"h1", "h2"}:
+            self.titles.append(data)
+        if self._within == "td":
+            self.cells.append(data)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, small_data):
+    """A CNN's train_dir whose run was killed once."""
+    train_dir = tmp_path_factory.mktemp("resumed") / "run"
+    flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", "--train_steps=60", "--log_every_steps=5", *FLAGS]
+    watched = programs.Watched("cnn", *flags)
+    watched.wait_for("saved ")
+    watched.process.send_signal(signal.SIGKILL)
+    watched.end()
+    programs.train("cnn", train_dir, *flags[1:])
+    return train_dir
+
+
+@pytest.fixture
+def reported(resumed, small_data, tmp_path):
+    """A copy of it with its report."""
+    train_dir = shutil.copytree(resumed, tmp_path / "run")
+    assert main([f"--train_dir={train_dir}", f"--data_dir={small_data}"]) == 0
+    return train_dir
+
+
+def test_the_page_is_whole_in_itself(reported):
+    """All its pictures lie in it, and nothing is fetched from anywhere."""
+    page = Page((reported / "report.html").read_text())
+    assert page.titles[1:] == [
+        *("Learning", "Mistakes by digit", "Surest mistakes", "Calibration", "First layer"),
+        *("Checkpoints", "Attempts", "Made with", "Settings"),
+    ]
+    assert len(page.pictures) == 5
+    assert page.fetched == ["data:,"]
+    for picture in page.pictures:
+        content = base64.b64decode(picture.partition(",")[2])
+        assert Image.open(io.BytesIO(content)).size[0] > 600
+
+
+def test_its_figures_are_those_of_the_run(reported, resumed):
+    """Accuracy, hash, checkpoints and settings, as result.json and the manifests have them."""
+    result, page = programs.result(resumed), Page((reported / "report.html").read_text())
+    assert f"<b>{result['test_accuracy']:.4f}</b>" in (reported / "report.html").read_text()
+    assert result["weights_sha256"] in page.cells
+    assert {"model.ckpt-60", "model.ckpt-50", "architecture", "tutorial"} <= set(page.cells)
+
+
+def test_the_kill_is_on_the_page(reported):
+    """An attempt that was killed, and the one that ended."""
+    cells = Page((reported / "report.html").read_text()).cells
+    assert cells.count("killed") == 1
+    assert cells.count("done") == 1
+
+
+def test_pictures_lie_beside_it(reported):
+    """The same, as files."""
+    names = {path.name for path in (reported / "report").iterdir()}
+    assert names == {
+        *("learning.png", "mistakes-by-digit.png", "surest-mistakes.png", "calibration.png", "first-layer.png")
+    }
+
+
+def test_nothing_else_in_the_train_dir_changes(reported, resumed):
+    """A run goes on after it as before."""
+
+    def files(directory):
+        paths = (path for path in directory.rglob("*") if path.is_file() and "report" not in path.as_posix())
+        return {path.relative_to(directory): path.read_bytes() for path in paths}
+
+    assert files(reported) == files(resumed)
+
+
+def test_the_learning_curves_show_the_records():
+    """One point a record, one line a resume in each of the three axes."""
+    records = [
+        {"step": step, "loss": 1 / step, "learning_rate": 0.1, "images_per_second": 100.0}
+        for step in range(10, 100, 10)
+    ]
+    records[4]["validation_accuracy"] = 0.75
+    figure = figures.learning(records, [(40, "killed")])
+    losses, rates, speeds, errors = figure.axes
+    np.testing.assert_allclose(losses.get_lines()[0].get_ydata(), [each["loss"] for each in records])
+    np.testing.assert_allclose(errors.get_lines()[0].get_xydata(), [[50, 25.0]])
+    assert [line.get_xdata()[0] for axes in (losses, rates, speeds) for line in axes.get_lines()[1:]] == [40] * 3
+
+
+def test_the_confusion_matrix_counts_each_image_once():
+    """Rows are labels, columns answers."""
+    labels, classes = np.array([3, 3, 3, 5], np.uint8), np.array([3, 3, 5, 5])
+    texts = [text.get_text() for text in figures.confusion(labels, classes).axes[0].texts]
+    assert (texts[33], texts[35], texts[55]) == ("2", "1", "1")
+    assert sum(map(int, texts)) == 4
+
+
+def test_the_surest_mistakes_come_first():
+    """At most so many, none that is right."""
+    probabilities = np.full((4, 10), 0.01)
+    classes = np.array([1, 2, 3, 4])
+    probabilities[range(4), classes] = [0.5, 0.9, 0.99, 0.7]
+    figure = figures.mistakes(np.zeros((4, 28, 28)), np.array([0, 0, 3, 0]), classes, probabilities, most=2)
+    titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
+    assert titles == ["0 as 2, 0.90", "0 as 4, 0.70"]
+
+
+def test_calibration_of_a_model_that_is_as_sure_as_right():
+    """Eight of ten right at 0.8 is no error; ten of ten is one of 0.2."""
+    probabilities = np.full((10, 10), 0.2 / 9)
+    probabilities[:, 0] = 0.8
+    classes = np.zeros(10, int)
+    labels = np.array([0] * 8 + [1] * 2)
+    assert figures.calibration(labels, classes, probabilities)[1] == pytest.approx(0.0)
+    assert figures.calibration(classes, classes, probabilities)[1] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("flags", [["--train_dir=nowhere"], ["--data_dir=nowhere"]])
+def test_what_is_missing_is_told(flags, resumed, capsys):
+    """In one sentence."""
+    status = main([f"--train_dir={resumed}", *flags])
+    assert status == 1
+    assert re.fullmatch(r"error: .*nowhere.*\.\n", capsys.readouterr().err)
+
+
+def test_other_data_than_the_runs_is_refused(resumed, capsys):
+    """The bundled MNIST is not what this run was made with."""
+    assert main([f"--train_dir={resumed}"]) == 1
+    assert "give its --data_dir" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_browser_shows_it(width, reported, tmp_path):
+    """On a telephone and on a desk: nothing to complain of on its console, and a picture that is not blank."""
+    shot = tmp_path / "shot.png"
+    flags = [
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--enable-logging=stderr", f"--window-size={width},2400", f"--screenshot={shot}"),
+    ]
+    ended = subprocess.run(
+        ["chromium", *flags, (reported / "report.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in ended.stderr
+    assert np.asarray(Image.open(shot).convert("L")).std() > 10
