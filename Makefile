@@ -47,6 +47,7 @@ reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, and check what 
 
 guides: $(VENV)/ready-to-test  ## run the guides in docs/, and write their output anew
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
+	$(RUN) -m tests.guide docs/serving.md
 
 clean:  ## delete the environments; runs stay
 	rm -rf $(VENV) $(PEERS) $(READERS)
@@ -60,7 +61,7 @@ $(VENV)/ready-to-train: requirements.txt constraints.txt $(VENV)/bin/python
 	$(RUN) -m pip install --quiet -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/ready-to-test: requirements-dev.txt $(VENV)/ready-to-train
+$(VENV)/ready-to-test: requirements-dev.txt requirements-convert.txt $(VENV)/ready-to-train
 	$(RUN) -m pip install --quiet -r requirements-dev.txt -c constraints.txt
 	touch $@
 

@@ -4,7 +4,7 @@ import pytest
 from tests import guide
 from tests.guide import ROOT
 
-GUIDES = ["saving-and-restoring"]
+GUIDES = ["saving-and-restoring", "serving"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own

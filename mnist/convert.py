@@ -1,0 +1,191 @@
+"""An exported model for other runtimes: ONNX and TFLite, put in place only where they answer as the model does.
+
+    python -m mnist.convert --saved_model=DIR FILE.onnx
+    python -m mnist.convert --saved_model=DIR FILE.tflite
+        [--data_dir=DIR]
+
+The file takes `images`, uint8 [N, 28, 28], and gives `classes`, int64 [N], and `probabilities`, float32 [N, 10]. Before
+it appears, it is asked all test images: the same classes, and probabilities within 1e-4, or there is no file.
+Needs `pip install -r requirements-convert.txt`.
+Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpointing import durable, inspection
+from checkpointing.errors import CheckpointError, reason
+from mnist.errors import DataError, QuestionError
+from mnist.quiet import silenced
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mnist.idx import Bytes
+
+    Answers = dict[str, np.ndarray[Any, Any]]
+
+_TOLERANCE = 1e-4
+_BATCH = 500
+_OPSET = 17
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; gives the exit status."""
+    given = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        print(_convert(given.saved_model, given.file, given.data_dir))
+    except (CheckpointError, DataError, QuestionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        print(f"error: {error.name} is not installed: pip install -r requirements-convert.txt.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or given.file}: {reason(error)}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m mnist.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--saved_model", type=Path, required=True, metavar="DIR", help="the exported model")
+    add("--data_dir", type=Path, metavar="DIR", help="what to compare them on (the bundled MNIST)")
+    add("file", type=_target, metavar="FILE", help="what to write: .onnx or .tflite")
+    return parser
+
+
+def _target(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in _FORMATS:
+        raise argparse.ArgumentTypeError(f"{text} found, a name that ends in {' or '.join(_FORMATS)} wanted")
+    return path
+
+
+def _convert(directory: Path, target: Path, data_dir: Path | None) -> str:
+    """Converts, compares, and puts in place; gives what to tell."""
+    from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
+
+    if not inspection.is_saved_model(directory):
+        raise CheckpointError(f"{directory}: no SavedModel found there; give a run's saved_model/<step>.")
+    write, ask = _FORMATS[target.suffix]
+    images = dataset.load(data_dir, 0).test.images
+    with silenced():
+        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
+    with answering.opened(directory, {"images"}, {"classes", "probabilities"}) as model:
+        wanted = _asked(lambda batch: model.ask({"images": batch}), images)
+    told = ""
+
+    def write_and_compare(path: Path) -> None:
+        nonlocal told
+        write(directory, path)
+        told = _compared(_asked(ask(path), images), wanted, target)
+
+    durable.replace_by(target, write_and_compare)
+    return f"{target}: {told}"
+
+
+def _asked(ask: Callable[[Bytes], Answers], images: Bytes) -> Answers:
+    import numpy as np  # noqa: PLC0415
+
+    batches = [ask(images[begin : begin + _BATCH]) for begin in range(0, len(images), _BATCH)]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _compared(found: Answers, wanted: Answers, target: Path) -> str:
+    """How alike two models are.
+
+    Raises:
+      QuestionError: not enough.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    others = int(np.count_nonzero(found["classes"] != wanted["classes"]))
+    difference = float(np.abs(found["probabilities"] - wanted["probabilities"]).max())
+    told = f"{len(wanted['classes']) - others:,} of {len(wanted['classes']):,} classes alike, "
+    told += f"probabilities within {difference:.1e}"
+    if others or difference > _TOLERANCE:
+        raise QuestionError(f"{target}: {told}; the same classes wanted, and within {_TOLERANCE:.0e}: not written.")
+    return told
+
+
+def _write_onnx(directory: Path, path: Path) -> None:
+    import tf2onnx  # noqa: F401, PLC0415 - optional; the program of that name does the work
+
+    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(directory), "--output", str(path)]
+    command += ["--signature_def", "serving_default", "--opset", str(_OPSET)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
+    if ended.returncode:
+        last = ended.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise QuestionError(f"{directory}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
+
+
+def _ask_onnx(path: Path) -> Callable[[Bytes], Answers]:
+    import onnxruntime  # noqa: PLC0415 - optional
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+def _write_tflite(directory: Path, path: Path) -> None:
+    """From a model of constants with one signature: the converter takes all of a SavedModel, and no tables."""
+    import tensorflow as tf  # noqa: PLC0415
+    from tensorflow.lite.python.convert_phase import ConverterError  # noqa: PLC0415
+
+    from checkpointing import saved_model  # noqa: PLC0415
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signature = saved_model.load(session, directory, ["serve"]).signature_def["serving_default"]
+        names = [info.name for side in (signature.inputs, signature.outputs) for info in side.values()]
+        kept = [name.partition(":")[0] for name in names]
+        graph_def = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph_def, kept)
+    with tempfile.TemporaryDirectory() as scratch, silenced():
+        with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+            tf.import_graph_def(graph_def, name="")
+            inputs, outputs = (
+                {key: graph.get_tensor_by_name(info.name) for key, info in side.items()}
+                for side in (signature.inputs, signature.outputs)
+            )
+            tf.compat.v1.saved_model.simple_save(session, f"{scratch}/model", inputs, outputs)
+        converter = tf.lite.TFLiteConverter.from_saved_model(f"{scratch}/model", ["serving_default"], {"serve"})
+        try:
+            content = converter.convert()
+        except ConverterError as error:
+            raise QuestionError(f"{directory}: TFLite has no such operations ({reason(error)}).") from error
+    durable.write(path, content)
+
+
+def _ask_tflite(path: Path) -> Callable[[Bytes], Answers]:
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - optional
+
+    with silenced():
+        runner = Interpreter(model_content=path.read_bytes()).get_signature_runner("serving_default")
+    return lambda images: dict(runner(images=images))
+
+
+_FORMATS: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path], Callable[[Bytes], Answers]]]] = {
+    ".onnx": (_write_onnx, _ask_onnx),
+    ".tflite": (_write_tflite, _ask_tflite),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
