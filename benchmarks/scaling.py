@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -116,18 +117,15 @@ class _Session:
 
         with silenced():
             import trainer  # noqa: PLC0415
-            from mnist import graph, models  # noqa: PLC0415
+            from mnist import graph  # noqa: PLC0415
         import configs  # noqa: PLC0415
+        from configs.settings import CnnSettings  # noqa: PLC0415
 
         settings = configs.load("softmax" if name == "softmax" else "cnn")
+        if isinstance(settings, CnnSettings):
+            settings = dataclasses.replace(settings, architecture=name)
         settings = dataclasses.replace(settings, batch_size=_BATCH, train_steps=10**9)
-
-        def make_model() -> models.Model:
-            if name == "softmax":
-                return models.Softmax()
-            return models.make_cnn(name, seed=0, dropout_rate=0.0, precision="float32")
-
-        self.graph = trainer.build_graph(settings, make_model, data)
+        self.graph = trainer.build_graph(settings, partial(trainer.make_model, settings), data)
         self._session = graph.open_session(self.graph.graph, settings.threads)
         graph.start(self._session, self.graph, data)
 

@@ -90,6 +90,10 @@ def _plot(courses: dict[str, list[list[tuple[float, float]]]]) -> Figure:
             label = name if points is rounds[0] else None
             axes.plot(seconds, [100 * (1 - each) for each in accuracies], "o-", color=f"C{number}", label=label)
     axes.set(xlabel="seconds since the process's start", ylabel="errors on the test set, %", xscale="log", yscale="log")
+    for axis, ticks in ((axes.xaxis, (10, 20, 50, 100, 200, 500, 1000)), (axes.yaxis, (0.5, 1, 2, 5, 10))):
+        axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 

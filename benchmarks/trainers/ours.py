@@ -6,11 +6,11 @@ from mnist.stopwatch import Stopwatch
 
 with silenced():
     import trainer
-    from mnist import graph, models, training
+    from mnist import graph, training
 import dataclasses
+from functools import partial
 
 import configs
-from configs.settings import CnnSettings
 from mnist import dataset
 
 _ENDLESS = 10**12
@@ -20,13 +20,7 @@ def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
     """Cut into calls as a run is that logs, validates and saves."""
     settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
     train = dataset.load(None, settings.validation_size).train
-
-    def make_model() -> models.Model:
-        if isinstance(settings, CnnSettings):
-            return trainer.make_cnn(settings)
-        return models.Softmax()
-
-    training_graph = trainer.build_graph(settings, make_model, train)
+    training_graph = trainer.build_graph(settings, partial(trainer.make_model, settings), train)
     session = graph.open_session(training_graph.graph, settings.threads)
     graph.start(session, training_graph, train)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)
