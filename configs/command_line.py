@@ -56,6 +56,7 @@ class Command(NamedTuple):
     warm_start: WarmStart | None
     max_restarts: int
     dry_run: bool
+    quiet: bool
     debug: bool
 
     @property
@@ -92,6 +93,7 @@ def define_flags(program: str) -> flags.FlagValues:
     flags.DEFINE_boolean(
         "dry_run", default=False, help="train for a second, tell time and disk, write nothing", **place
     )
+    flags.DEFINE_boolean("quiet", default=False, help="tell nothing on the way but warnings", **place)
     flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
     flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
     defaults = configs.load(program)
@@ -170,6 +172,7 @@ def parse(program: str, argv: Sequence[str]) -> Command | None:
         warm_start=_warm_start(values),
         max_restarts=values.max_restarts,
         dry_run=values.dry_run,
+        quiet=values.quiet,
         debug=values.debug,
     )
 
@@ -261,7 +264,8 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
     if command is None:
         tell(f"{synopsis}\n{define_flags(program).get_help()}")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    level = logging.WARNING if command.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     if not command.debug:
         # TensorFlow tells of its build, of missing GPUs and of its own plans; its errors reach us as exceptions.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

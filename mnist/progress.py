@@ -27,8 +27,8 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        """Opens the bar where standard error is a terminal."""
-        if sys.stderr.isatty():
+        """Opens the bar where standard error is a terminal, and somebody wants to be told."""
+        if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
             self._context.enter_context(logging_redirect_tqdm())
             self._bar = self._context.enter_context(
                 tqdm(total=self._train_steps, initial=self._first_step, unit=" steps", dynamic_ncols=True)

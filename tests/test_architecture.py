@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = ["train_softmax", "train_cnn"]
 # They are nobody's rooms, so they may know more than the package that they lie in.
 ALLOWED_TO_PROGRAMS = {
+    "mnist/compare.py": {"checkpointing"},
     "mnist/convert.py": {"checkpointing"},
     "mnist/evaluate.py": {"checkpointing"},
     "mnist/predict.py": {"checkpointing"},

@@ -431,12 +431,11 @@ def test_wrong_data_are_told_without_tensorflow(tmp_path):
     assert time.monotonic() - started < 2
 
 
-def test_a_terminal_gets_a_bar(tmp_path, small_data):
-    """Where standard error is a terminal, tqdm shows steps, loss and images/s; the steps' own lines are gone."""
-    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--train_dir={tmp_path / 'run'}"]
+def on_a_terminal(*flags):
+    """What a softmax run shows on a terminal of 120 columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
-    command = [sys.executable, "train_softmax.py", *flags]
+    command = [sys.executable, "train_softmax.py", "--validation_size=200", *SHORT["softmax"], *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=programs.ROOT)
     os.close(theirs)
     shown = b""
@@ -444,7 +443,23 @@ def test_a_terminal_gets_a_bar(tmp_path, small_data):
         while piece := os.read(ours, 4096):
             shown += piece
     assert process.wait() == 0
+    return shown
+
+
+def test_a_terminal_gets_a_bar(tmp_path, small_data):
+    """Where standard error is a terminal, tqdm shows steps, loss and images/s; the steps' own lines are gone."""
+    shown = on_a_terminal(f"--data_dir={small_data}", f"--train_dir={tmp_path / 'run'}")
     assert b"60/60" in shown
     assert b"loss=" in shown
     assert b"images/s=" in shown
     assert b"step 10/60" not in shown
+
+
+def test_a_quiet_run_tells_its_result_alone(tmp_path, small_data):
+    """No bar, no lines; what came out is on standard output as always."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], "--quiet"]
+    assert on_a_terminal(*flags, f"--train_dir={tmp_path / 'one'}") == b""
+    ended = programs.run("softmax", *flags, f"--train_dir={tmp_path / 'two'}")
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    assert "test accuracy" in ended.stdout

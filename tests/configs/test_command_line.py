@@ -17,7 +17,8 @@ from mnist.errors import DataError, NonFiniteLossError
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = [
-    *("config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts", "dry_run", "debug"),
+    *("config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts"),
+    *("dry_run", "quiet", "debug"),
     *("warm_start_from", "warm_start_vars", "warm_start_renames"),
 ]
 OTHER_VALUES = {
