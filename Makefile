@@ -45,9 +45,10 @@ benchmark-tools: $(VENV)/ready-to-test  ## what list, verify and show cost on ma
 reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, and check what they state; takes hours, and goes on
 	$(RUN) -m mnist.reproduce --write_docs
 
-guides: $(VENV)/ready-to-test  ## run the guides in docs/, and write their output anew
+guides: $(VENV)/ready-to-test  ## run the guides in docs/ and the notebook, and write their output anew
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
 	$(RUN) -m tests.guide docs/serving.md
+	$(RUN) -m jupyter execute --inplace notebooks/tour.ipynb
 
 clean:  ## delete the environments; runs stay
 	rm -rf $(VENV) $(PEERS) $(READERS)
