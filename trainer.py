@@ -26,6 +26,7 @@ from mnist import averaging, card, evaluation, graph, kernels, models, result, s
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
+from mnist.evaluation import Answers
 from mnist.events import Events
 from mnist.graph import Inference, TrainingGraph
 from mnist.idx import Bytes
@@ -266,7 +267,8 @@ class Run:
         try:
             validation_accuracy = self._train(session, unfinished)
             with self._stop.at_once():  # from here on the state is on the disk
-                test_accuracy = self._test(session)
+                answers = self._test(session)
+                test_accuracy = evaluation.share_right(answers.classes, self._data.test.labels)
                 self._export(session, {"validation": validation_accuracy, "test": test_accuracy})
         except Interrupted as signal:
             self._save(session)
@@ -279,6 +281,8 @@ class Run:
         self._note_progress(session)
         self._history.end_attempt(history.DONE)
         tell(result.summary(record))
+        if self._settings.report:
+            self._report(answers)
         return DONE
 
     def _tell_if_prolonged(self, step: int) -> None:
@@ -392,12 +396,21 @@ class Run:
             "total": self._stopwatch.total(),
         }
 
-    def _test(self, session: tf.compat.v1.Session) -> float:
+    def _test(self, session: tf.compat.v1.Session) -> Answers:
         """Reads the test set, once, after the last step."""
         with self._stopwatch("evaluate"):
-            accuracy = evaluation.accuracy(session, self._graph.inference, self._data.test)
-        assert accuracy is not None, "dataset.load refuses an empty test set"
-        return accuracy
+            return evaluation.answers(session, self._graph.inference, self._data.test.images)
+
+    def _report(self, answers: Answers) -> None:
+        """Leaves a page about the run; that it cannot be written is no failure of the run."""
+        from mnist import report  # noqa: PLC0415 - draws with matplotlib, which nobody waits for before
+
+        train_dir = self._command.train_dir
+        prefix = layout.prefix(train_dir, self._settings.train_steps)
+        try:
+            _log.info("report: %s", report.write(train_dir, prefix, self._data.test, answers))
+        except (CheckpointError, OSError) as error:
+            _log.warning("the report could not be written (%s)", reason(error))
 
     def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
         settings = self._settings
@@ -424,7 +437,7 @@ class Run:
         session: tf.compat.v1.Session,
         first_step: int,
         validation_accuracy: float | None,
-        test_accuracy: float,
+        test_accuracy: float | None,
     ) -> dict[str, Any]:
         """The contents of result.json."""
         settings = self._settings

@@ -14,6 +14,7 @@ events/                                  what TensorBoard shows, a file an attem
 attempt.json                             how far the attempt that is under way has come
 lock                                     held by the process that owns the train_dir
 result.json                              what programs read at the end
+report.html, report/                     the run on a page, and its pictures
 saved_model/100                          the exported model
 saved_model/100/assets.extra/manifest.json  size and sha256 of each of its files
 """

@@ -107,6 +107,7 @@ class Settings:
         choices=("stop", "rollback"),
         changes_weights=False,
     )
+    report: bool = setting("leave a page about the run, report.html", default=True, changes_weights=False)
     threads: int = setting(
         "that compute; 0 for TensorFlow's choice", 0, at_least=0, at_most=1024, changes_weights=False
     )

@@ -74,7 +74,7 @@ def described(train_dir: Path) -> Record:
     ended = train_dir / layout.RESULT
     told = result.read(ended) if ended.exists() else {}
     attempts = history.read(train_dir)
-    last = {name: each[name] for each in records for name in ("loss", "validation_accuracy") if name in each}
+    last: Record = {name: each[name] for each in records for name in ("loss", "validation_accuracy") if name in each}
     of_the_end = ("test_accuracy", "images_per_second", "weights_sha256", "machine")
     return {
         "step": recorded.step,

@@ -17,6 +17,13 @@ _BATCH = 500
 Classes = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Answers(NamedTuple):
+    """What a model says of images: classes int64 [N], probabilities float32 [N, 10]."""
+
+    classes: Classes
+    probabilities: np.ndarray[Any, np.dtype[np.float32]]
+
+
 class Question(NamedTuple):
     """How a graph is asked what it sees.
 
@@ -49,6 +56,14 @@ def accuracy(
     """
     answers = classes(session, question(inference), split.images, between_batches)
     return share_right(answers, split.labels)
+
+
+def answers(session: tf.compat.v1.Session, inference: Inference, images: Bytes) -> Answers:
+    """All that a graph of ours says of images (uint8 [N, 28, 28]); N is at least 1."""
+    starts = range(0, len(images), _BATCH)
+    fetches = Answers(inference.classes, inference.probabilities)
+    batches = [session.run(fetches, {inference.images: images[begin : begin + _BATCH]}) for begin in starts]
+    return Answers(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
 def share_right(answers: Classes, labels: Bytes) -> float | None:

@@ -2,8 +2,9 @@
 
     python -m mnist.report [--train_dir=DIR] [--data_dir=DIR]
 
-Writes `<train_dir>/report.html`, which needs nothing but a browser, and its pictures as `<train_dir>/report/*.png`. The
-newest checkpoint is asked, of a run that has ended or that is still going on; nothing else in the train_dir is touched.
+Writes `<train_dir>/report.html`, which needs nothing but a browser, and its pictures as `<train_dir>/report/*.png`;
+nothing else in the train_dir is touched. A run does so itself when it ends, unless --noreport; this asks the newest
+checkpoint, also of a run that is still going on.
 Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
 """
 
@@ -30,10 +31,10 @@ from mnist.errors import DataError
 from mnist.quiet import silenced
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
     from mnist.dataset import Split
+    from mnist.evaluation import Answers
 
 Record = dict[str, Any]
 
@@ -53,20 +54,13 @@ class Section(NamedTuple):
     rows: Sequence[Sequence[object]] = ()
 
 
-class Answers(NamedTuple):
-    """What a model says of all images of a split: classes int64 [N], probabilities float32 [N, 10]."""
-
-    classes: np.ndarray[Any, Any]
-    probabilities: np.ndarray[Any, Any]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        print(write(given.train_dir, given.data_dir))
+        print(_report(given.train_dir, given.data_dir))
     except (CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -89,26 +83,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write(train_dir: Path, data_dir: Path | None) -> Path:
-    """Writes the report of a run; gives its path.
-
-    Raises:
-      CheckpointError: there is no complete checkpoint. DataError: the data cannot be read, or are not the run's.
-    """
+def _report(train_dir: Path, data_dir: Path | None) -> Path:
+    """Asks the newest checkpoint, and writes the report."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
     prefix = inspection.find_prefix(train_dir)
-    recorded = Manifest.read(layout.manifest_path(prefix)) if inspection.is_ours(prefix) else None
-    if recorded is None:
+    if not inspection.is_ours(prefix):
         raise CheckpointError(f"{prefix}: no manifest found beside it, a checkpoint of this project's runs wanted.")
+    settings = Manifest.read(layout.manifest_path(prefix)).settings
     data = dataset.load(data_dir, 0)
-    if recorded.settings.get("data", data.fingerprint) != data.fingerprint:
+    if settings.get("data", data.fingerprint) != data.fingerprint:
         found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
-        raise DataError(f"{found}, the run was made with {recorded.settings['data']}: give its --data_dir.")
-    answers = _ask(prefix, data.test)
-    run = _Run(train_dir, prefix, recorded)
+        raise DataError(f"{found}, the run was made with {settings['data']}: give its --data_dir.")
+    return write(train_dir, prefix, data.test, _ask(prefix, data.test))
+
+
+def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path:
+    """Writes the report of a run; gives its path.
+
+    Args:
+      train_dir: where it goes.
+      prefix: a complete checkpoint of the run.
+      split: the test set.
+      answers: what the checkpoint's model says of it.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read. OSError: the disk refuses.
+    """
+    run = _Run(train_dir, prefix, Manifest.read(layout.manifest_path(prefix)))
     sections = [
-        (section, _png(section.figure) if section.figure else b"") for section in _sections(run, data.test, answers)
+        (section, _png(section.figure) if section.figure else b"") for section in _sections(run, split, answers)
     ]
     pictures = train_dir / "report"
     durable.make_directory(pictures)
@@ -116,7 +120,7 @@ def write(train_dir: Path, data_dir: Path | None) -> Path:
         if png:
             durable.replace(pictures / f"{section.title.lower().replace(' ', '-')}.png", png)
     path = train_dir / "report.html"
-    durable.replace(path, _page(run, _headline(run, data.test, answers), sections).encode())
+    durable.replace(path, _page(run, _headline(run, split, answers), sections).encode())
     return path
 
 
@@ -144,6 +148,7 @@ def _ask(prefix: Path, split: Split) -> Answers:
 
     with silenced():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
+        from mnist.evaluation import Answers  # noqa: PLC0415
     with answering.opened(prefix, {"images"}, set(Answers._fields)) as model:
         batches = [
             model.ask({"images": split.images[begin : begin + _BATCH]}) for begin in range(0, len(split.labels), _BATCH)

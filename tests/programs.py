@@ -9,10 +9,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
+def command(program: str, *flags: str) -> list[str]:
+    """The command line of `train_<program>.py`; it draws no report, which takes seconds, unless told to."""
+    return [sys.executable, str(ROOT / f"train_{program}.py"), "--noreport", *flags]
+
+
 def start(program: str, *flags: str) -> subprocess.Popen[str]:
     """Starts `train_<program>.py`; what it prints goes to pipes."""
-    command = [sys.executable, str(ROOT / f"train_{program}.py"), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        command(program, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
 
 def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -27,8 +33,9 @@ class Watched:
 
     def __init__(self, program: str, *flags: str, under: tuple[str, ...] = ()) -> None:
         """Starts it, `under` another program if one is given."""
-        command = [*under, sys.executable, str(ROOT / f"train_{program}.py"), *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        self.process = subprocess.Popen(
+            [*under, *command(program, *flags)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        )
         self.said = ""
 
     def wait_for(self, text: str) -> None:

@@ -67,7 +67,8 @@ def test_nothing_imports_a_script():
     """The programs are ends, not means."""
     for path in PRODUCT:
         assert not roots(path) & set(SCRIPTS), path
-        assert not PROGRAMS & set(imported(path)), path
+        # A run writes its own report.
+        assert not (PROGRAMS - {"mnist.report"}) & set(imported(path)), path
 
 
 @pytest.mark.parametrize(

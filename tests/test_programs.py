@@ -435,7 +435,7 @@ def on_a_terminal(*flags):
     """What a softmax run shows on a terminal of 120 columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
-    command = [sys.executable, "train_softmax.py", "--validation_size=200", *SHORT["softmax"], *flags]
+    command = programs.command("softmax", "--validation_size=200", *SHORT["softmax"], *flags)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=programs.ROOT)
     os.close(theirs)
     shown = b""

@@ -18,6 +18,7 @@ def make_run(train_dir, data_dir, *flags):
         "softmax",
         [
             "train_softmax.py",
+            "--noreport",
             f"--train_dir={train_dir}",
             "--train_steps=60",
             "--save_every_steps=10",

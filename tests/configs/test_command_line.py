@@ -55,6 +55,7 @@ OTHER_VALUES = {
     "keep_best": 2,
     "keep_checkpoint_every_n_hours": 0.5,
     "save_relative_paths": False,
+    "report": False,
     "sharded": True,
     "on_nonfinite": "rollback",
     "threads": 2,

@@ -109,7 +109,7 @@ class Zygotes:
         calls, output = directory.with_name(directory.name + ".calls"), directory.with_name(directory.name + ".output")
         request = {
             "program": program,
-            "flags": [f"--train_dir={directory / 'run'}", *flags],
+            "flags": [f"--train_dir={directory / 'run'}", "--noreport", *flags],
             "directory": str(directory),
             "kill_before": kill.before,
             "in_the_middle": kill.in_the_middle,

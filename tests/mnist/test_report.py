@@ -89,6 +89,32 @@ def test_its_figures_are_those_of_the_run(reported, resumed):
     assert {"model.ckpt-60", "model.ckpt-50", "architecture", "tutorial"} <= set(page.cells)
 
 
+def test_a_run_writes_the_same_when_it_ends(tmp_path, small_data):
+    """What it had asked anyway is what is shown; run again, it is looked at again."""
+    train_dir = tmp_path / "run"
+    flags = [f"--data_dir={small_data}", "--train_steps=40", *FLAGS]
+    programs.train("softmax", train_dir, *flags, "--report")
+    own = (train_dir / "report.html").read_text()
+    assert main([f"--train_dir={train_dir}", f"--data_dir={small_data}"]) == 0
+    assert Page(own).cells == Page((train_dir / "report.html").read_text()).cells
+    assert f"<b>{programs.result(train_dir)['test_accuracy']:.4f}</b>" in own
+    programs.train("softmax", train_dir, *flags)
+    assert Page(own).titles == Page((train_dir / "report.html").read_text()).titles
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(tmp_path, small_data):
+    """Where it should go, something else is in the way: a warning, and the run has succeeded."""
+    train_dir = tmp_path / "run"
+    (train_dir / "report").parent.mkdir()
+    (train_dir / "report").write_text("in the way")
+    ended = programs.run(
+        "softmax", f"--train_dir={train_dir}", f"--data_dir={small_data}", "--train_steps=40", *FLAGS, "--report"
+    )
+    assert ended.returncode == 0
+    assert "the report could not be written" in ended.stderr
+    assert programs.result(train_dir)["step"] == 40
+
+
 def test_the_kill_is_on_the_page(reported):
     """An attempt that was killed, and the one that ended."""
     cells = Page((reported / "report.html").read_text()).cells

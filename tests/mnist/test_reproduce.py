@@ -111,7 +111,13 @@ def test_softmax_is_reproduced_killed_or_not(tmp_path):
 def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeypatch):
     """They are where reproduce left them, and are what they were afterwards."""
     member = dataclasses.replace(
-        configs.load("cnn_small"), train_steps=10, save_every_steps=0, validation_size=59_000, batch_size=20, crops=1
+        configs.load("cnn_small"),
+        train_steps=10,
+        save_every_steps=0,
+        validation_size=59_000,
+        batch_size=20,
+        crops=1,
+        report=False,
     )
     recipes = {"cnn_small": member, "cnn_ensemble": dataclasses.replace(member, members=2)}
     monkeypatch.setattr(configs, "load", lambda name: recipes[name])
