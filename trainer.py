@@ -5,6 +5,7 @@ Both programs run this; what differs between them is the model that they hand in
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ class Run:
         self._target = command.export_dir or layout.export_path(command.train_dir, settings.train_steps)
         self._graph = build_graph(settings, make_model, data.train)
         self._history = History(command.train_dir)
-        self._events = Events(command.train_dir / layout.EVENTS)
+        self._events = Events(command.train_dir / layout.EVENTS, durable.append)
         self._checkpoints = CheckpointManager(
             self._graph.graph,
             start,
@@ -202,6 +203,8 @@ class Run:
                 self._history.end_attempt(f"stopped by {signal}")
                 raise
             if first_step < self._settings.train_steps:
+                with suppress(OSError):  # the first record will say it
+                    durable.make_directory(self._command.train_dir / layout.EVENTS)
                 graph_def = self._checkpoints.meta_graph.graph_def
                 self._events.begin(first_step, graph_def, self._settings.changing_weights())
             try:
@@ -209,8 +212,6 @@ class Run:
             except Exception as error:
                 self._history.end_attempt(f"error: {reason(error)}")
                 raise
-            finally:
-                self._events.close()
 
     def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
         """Puts the session where the run goes on; gives the step of that place, and its record if it is unfinished."""

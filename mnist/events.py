@@ -1,24 +1,25 @@
 """What TensorBoard shows of a run, in TensorFlow's own event files: `tensorboard --logdir runs`.
 
-    events = Events(train_dir / "events")
+    events = Events(train_dir / "events", append)
     events.begin(0, graph_def, settings)
     events.scalars(100, {"loss": 0.5})
-    events.close()
 
 An event file is a TFRecord of Event messages. Each attempt of a run writes one of its own, which begins by telling
 TensorBoard from which step on it counts: what an attempt that was killed wrote beyond that is not shown any more, so
-that no curve is double. Nothing here may stop a run: where the disk refuses, one warning says so.
+that no curve is double. Records are appended whole and no file is held open in between, which TensorFlow's own writers
+do: a disk whose files are open cannot be turned read-only or taken away. Nothing here may stop a run.
 """
 
 import io
 import logging
 import os
+import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -44,16 +45,22 @@ _log = logging.getLogger(__name__)
 class Events:
     """Writes the events of one attempt; each is in the file when its method returns."""
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, append: Callable[[Path, bytes], object], clock: Callable[[], float] = time.time
+    ) -> None:
         """Nothing is written before an attempt begins.
 
         Args:
-          directory: where the files go; made when an attempt begins.
+          directory: where the files go.
+          append: adds bytes to a file, which it makes where there is none; all of them or none. Where it raises
+            OSError, one warning says so, and that record is missing.
           clock: gives seconds since 1970.
         """
         self._directory = directory
+        self._append = append
         self._clock = clock
-        self._writer: Any = None
+        self._path: Path | None = None
+        self._refused = False
 
     def begin(self, step: int, graph_def: tf.compat.v1.GraphDef, settings: Mapping[str, Any]) -> None:
         """Begins a file; with the graph and the settings in it, where it is the run's first.
@@ -65,10 +72,7 @@ class Events:
         """
         first = not any(self._directory.glob(f"{_NAME}.*"))
         # TensorBoard reads them in the order of their names.
-        path = self._directory / f"{_NAME}.{int(self._clock()):010d}.{os.getpid()}"
-        with self._tolerant():
-            tf.io.gfile.makedirs(str(self._directory))
-            self._writer = tf.io.TFRecordWriter(str(path))
+        self._path = self._directory / f"{_NAME}.{int(self._clock()):010d}.{os.getpid()}"
         self._write(tf.compat.v1.Event(file_version=_VERSION))
         self.go_on_from(step)
         if first:
@@ -104,32 +108,32 @@ class Events:
         values = [tf.compat.v1.Summary.Value(tag=tag, image=_image(pixels)) for tag, pixels in pictures.items()]
         self._add(step, tf.compat.v1.Summary(value=values))
 
-    def close(self) -> None:
-        """Ends the file."""
-        if self._writer is not None:
-            with self._tolerant():
-                self._writer.close()
-
     def _add(self, step: int, summary: Any) -> None:  # noqa: ANN401 - a Summary of TensorFlow, or one of TensorBoard
         summary = tf.compat.v1.Summary.FromString(summary.SerializeToString())
         self._write(tf.compat.v1.Event(step=step, summary=summary))
 
     def _write(self, event: tf.compat.v1.Event) -> None:
-        if self._writer is None:
+        if self._path is None:
             return
         event.wall_time = self._clock()
-        with self._tolerant():
-            self._writer.write(event.SerializeToString())
-            self._writer.flush()
-
-    @contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """A block in which the disk may refuse: then nothing more is written."""
         try:
-            yield
-        except (OSError, tf.errors.OpError) as error:
-            self._writer = None
-            _log.warning("what TensorBoard shows cannot be written any more (%s); training goes on", error)
+            self._append(self._path, _framed(event.SerializeToString()))
+        except OSError as error:
+            if not self._refused:
+                _log.warning("%s: cannot be written (%s); training goes on", self._path, error.strerror or error)
+            self._refused = True
+
+
+def _framed(record: bytes) -> bytes:
+    """A record of a TFRecord file: its length, the bytes, and a checksum of either (source: record_writer.h)."""
+    length = struct.pack("<Q", len(record))
+    return length + _masked_crc32c(length) + record + _masked_crc32c(record)
+
+
+def _masked_crc32c(content: bytes) -> bytes:
+    """Masked, for a checksum of bytes that hold checksums is weak (source: crc32c.h)."""
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def confusion(labels: Array, classes: Array) -> Bytes:

@@ -18,9 +18,16 @@ def graph_def():
     return graph.as_graph_def()
 
 
+def append(path, content):
+    """Adds to a file that may be new."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        file.write(content)
+
+
 def begun(directory, step, graph_def, now=1000.0):
     """The events of an attempt."""
-    events = Events(directory, lambda: now)
+    events = Events(directory, append, lambda: now)
     events.begin(step, graph_def, {"learning_rate": 0.5, "architecture": "tutorial"})
     return events
 
@@ -37,7 +44,6 @@ def test_tensorboard_shows_what_was_written(tmp_path, graph_def):
     events.histograms(10, {"layer1/weights": np.arange(100.0)})
     images = np.full((3, 28, 28), 9, np.uint8)
     events.judged(10, images, np.array([1, 2, 3], np.uint8), np.array([1, 2, 4]))
-    events.close()
     shown = read(tmp_path)
     assert [(each.step, each.value) for each in shown.Scalars("loss")] == [(10, 0.5)]
     (histogram,) = shown.Histograms("layer1/weights")
@@ -59,7 +65,6 @@ def test_no_curve_is_double_after_a_crash(tmp_path, graph_def):
         second.scalars(step, {"loss": 2.0})
     second.go_on_from(60)
     second.scalars(70, {"loss": 3.0})
-    second.close()
     shown = [(each.step, each.value) for each in read(tmp_path).Scalars("loss")]
     assert shown == [(10, 1.0), (20, 1.0), (30, 1.0), (40, 2.0), (50, 2.0), (60, 2.0), (70, 3.0)]
 
@@ -72,21 +77,26 @@ def test_each_event_is_in_the_file_at_once(tmp_path, graph_def):
 
 
 def test_a_disk_that_refuses_stops_nothing(tmp_path, graph_def, caplog):
-    """One warning, and training goes on."""
-    (tmp_path / "file").touch()
+    """One warning, and training goes on; once it takes records again, they are shown."""
+    events = begun(tmp_path, 0, graph_def)
+    (written,) = tmp_path.iterdir()
+    written.rename(tmp_path / "moved")
+    written.mkdir()
     with caplog.at_level(logging.WARNING):
-        events = begun(tmp_path / "file", 0, graph_def)
         events.scalars(10, {"loss": 0.5})
-        events.close()
+        events.scalars(20, {"loss": 0.4})
     assert len(caplog.records) == 1
+    written.rmdir()
+    (tmp_path / "moved").rename(written)
+    events.scalars(30, {"loss": 0.3})
+    assert [each.step for each in read(tmp_path).Scalars("loss")] == [30]
     assert "training goes on" in caplog.text
 
 
 def test_nothing_is_written_before_an_attempt_begins(tmp_path):
     """A run that has ended is only looked at."""
-    events = Events(tmp_path)
+    events = Events(tmp_path, append)
     events.scalars(10, {"loss": 0.5})
-    events.close()
     assert not list(tmp_path.iterdir())
 
 
