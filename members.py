@@ -18,7 +18,7 @@ from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
 from checkpointing.manifest import Manifest
 from configs.command_line import UsageError, tell
-from mnist import result
+from mnist import result, sources
 from mnist.quiet import silenced
 
 if TYPE_CHECKING:
@@ -54,12 +54,10 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
 
         data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
     identity = {"model": "cnn", "data": data.fingerprint, **command.changing_weights()}
-    package = Path(dataset.__file__).parent
-    pages = [package.parent / page for page in ("members.py", "ensemble.py", "trainer.py")]
     start = resume.find_start(
         command.train_dir,
         identity,
-        code=code_sha256([*pages, *package.glob("*.py")]),
+        code=code_sha256(sources("members.py", "ensemble.py", "trainer.py")),
     )
     if command.export_dir and command.export_dir.exists() and start.newest is None:
         start.close()

@@ -41,14 +41,15 @@ def rehearse(command: Command, data: Dataset) -> int:
             spent += _seconds(partial(session.run, training_graph.run_steps, {training_graph.steps_to_run: count}))
             steps += count
         some = Split(data.validation.images[:_MOST_VALIDATED], data.validation.labels[:_MOST_VALIDATED])
+        evaluation.accuracy(session, training_graph.inference, some)  # the first call pays for preparations
         judging = _seconds(partial(evaluation.accuracy, session, training_graph.inference, some))
     a_step = spent / steps
     validating = judging * len(data.validation.labels) / max(1, len(some.labels))
     validating *= _times(settings.evaluate_every_steps, settings)
-    size = sum(_bytes(variable) for variable in training_graph.saved)
+    size = sum(_bytes(variable) for variable in training_graph.saved) + training_graph.graph.as_graph_def().ByteSize()
     parameters = sum(math.prod(variable.shape.as_list()) for variable in training_graph.trained)
-    saves = _times(settings.save_every_steps, settings)
-    kept = min(saves, settings.max_to_keep or saves)
+    saves = settings.train_steps if settings.save_every_seconds else _times(settings.save_every_steps, settings)
+    kept = min(saves, settings.max_to_keep + settings.keep_best) if settings.max_to_keep else saves
     told = {
         "parameters": f"{parameters:,}",
         "first step": f"{first:.1f} s",
@@ -56,7 +57,7 @@ def rehearse(command: Command, data: Dataset) -> int:
         "training": f"{_duration(a_step * settings.train_steps)} for {settings.train_steps:,} steps",
         "validation": f"{_duration(validating)} in all",
         "a checkpoint": f"{size / 1e6:.1f} MB",
-        "checkpoints kept": f"{kept}, {kept * size / 1e6:.1f} MB",
+        "checkpoints kept": f"up to {kept:,}, {kept * size / 1e6:.1f} MB",
         "free on the disk": f"{_free(command.train_dir) / 1e6:,.0f} MB",
     }
     tell(tabulate(told.items(), tablefmt="plain"))

@@ -10,7 +10,6 @@ Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an erro
 """
 
 from functools import partial
-from pathlib import Path
 
 import members
 from checkpointing import resume, supervision
@@ -19,6 +18,7 @@ from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
 from configs.settings import CnnSettings
+from mnist import sources
 from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
@@ -39,8 +39,8 @@ def main(command: Command) -> int:
             with stopwatch("data"):
                 from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
-                package = Path(dataset.__file__).parent
-                data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+                download = command.download and not command.dry_run
+                data = dataset.load(command.data_dir, settings.validation_size, download=download)
             if command.dry_run:
                 with silenced(debug=command.debug):
                     import rehearsal  # noqa: PLC0415
@@ -49,7 +49,7 @@ def main(command: Command) -> int:
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256([Path(__file__), package.parent / "trainer.py", *package.glob("*.py")]),
+                code=code_sha256(sources("train_cnn.py", "trainer.py")),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

@@ -9,13 +9,13 @@ Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an erro
 """
 
 from functools import partial
-from pathlib import Path
 
 from checkpointing import resume, supervision
 from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
+from mnist import sources
 from mnist.quiet import silenced
 from mnist.stopwatch import Stopwatch
 
@@ -33,8 +33,8 @@ def main(command: Command) -> int:
             with stopwatch("data"):
                 from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
-                package = Path(dataset.__file__).parent
-                data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+                download = command.download and not command.dry_run
+                data = dataset.load(command.data_dir, settings.validation_size, download=download)
             if command.dry_run:
                 with silenced(debug=command.debug):
                     import rehearsal  # noqa: PLC0415
@@ -43,7 +43,7 @@ def main(command: Command) -> int:
             start = resume.find_start(
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256([Path(__file__), package.parent / "trainer.py", *package.glob("*.py")]),
+                code=code_sha256(sources("train_softmax.py", "trainer.py")),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

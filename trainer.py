@@ -202,7 +202,7 @@ class Run:
             except Interrupted as signal:
                 self._history.end_attempt(f"stopped by {signal}")
                 raise
-            if first_step < self._settings.train_steps:
+            if first_step < self._settings.train_steps or unfinished is not None:
                 with suppress(OSError):  # the first record will say it
                     durable.make_directory(self._command.train_dir / layout.EVENTS)
                 graph_def = self._checkpoints.meta_graph.graph_def
@@ -349,7 +349,8 @@ class Run:
 
         def record(logged: Record) -> None:
             self._history.record(logged)
-            self._events.scalars(logged["step"], {name: logged[name] for name in _SHOWN if name in logged})
+            if training.UNFINISHED not in logged:  # whoever completes it shows it
+                self._events.scalars(logged["step"], {name: logged[name] for name in _SHOWN if name in logged})
 
         hooks = training.Hooks(partial(self._validate, session), record, save_if_due, self._stop.check)
         if unfinished:
@@ -404,14 +405,17 @@ class Run:
 
     def _report(self, answers: Answers) -> None:
         """Leaves a page about the run; that it cannot be written is no failure of the run."""
-        from mnist import report  # noqa: PLC0415 - draws with matplotlib, which nobody waits for before
-
-        train_dir = self._command.train_dir
-        prefix = layout.prefix(train_dir, self._settings.train_steps)
         try:
-            _log.info("report: %s", report.write(train_dir, prefix, self._data.test, answers))
-        except (CheckpointError, OSError) as error:
-            _log.warning("the report could not be written (%s)", reason(error))
+            with self._stop.at_once():
+                from mnist import report  # noqa: PLC0415 - draws with matplotlib, which nobody waits for before
+
+                train_dir = self._command.train_dir
+                prefix = layout.prefix(train_dir, self._settings.train_steps)
+                _log.info("report: %s", report.write(train_dir, prefix, self._data.test, answers))
+        except Interrupted as signal:
+            _log.warning("the report is left out: stopped by %s; all else is done", signal)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, the run has ended well
+            _log.warning("the report could not be written (%s: %s)", type(error).__name__, reason(error))
 
     def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
         settings = self._settings

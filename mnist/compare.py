@@ -19,10 +19,10 @@ from typing import Any
 from tabulate import tabulate
 
 from checkpointing import history, inspection, layout
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError
 from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
-from mnist import result
+from mnist import program, result
 
 Record = dict[str, Any]
 
@@ -32,25 +32,17 @@ _HASH = 12
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    try:
-        runs = {str(directory): described(directory) for directory in given.runs}
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {getattr(error, 'filename', None) or layout.RESULT}: {reason(error)}.", file=sys.stderr)
-        return 1
+    return program.status(lambda: _compare(given))
+
+
+def _compare(given: argparse.Namespace) -> int:
+    runs = {str(directory): described(directory) for directory in given.runs}
     print(json.dumps(runs, indent=2) if given.json else _table(runs))
-    return 0
+    return program.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m mnist.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a train_dir")
     parser.add_argument("--json", action="store_true", help="one object, for programs")
     return parser

@@ -13,8 +13,6 @@ Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing import durable, inspection
 from checkpointing.errors import CheckpointError, reason
-from mnist.errors import DataError, QuestionError
+from mnist import program
+from mnist.errors import QuestionError
 from mnist.quiet import silenced
 
 if TYPE_CHECKING:
@@ -42,29 +41,11 @@ _OPSET = 17
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        print(_convert(given.saved_model, given.file, given.data_dir))
-    except (CheckpointError, DataError, QuestionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ImportError as error:
-        print(f"error: {error.name} is not installed: pip install -r requirements-convert.txt.", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename or given.file}: {reason(error)}.", file=sys.stderr)
-        return 1
-    return 0
+    return program.status(lambda: _convert(given.saved_model, given.file, given.data_dir))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m mnist.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("convert", __doc__)
     add = parser.add_argument
     add("--saved_model", type=Path, required=True, metavar="DIR", help="the exported model")
     add("--data_dir", type=Path, metavar="DIR", help="what to compare them on (the bundled MNIST)")
@@ -79,8 +60,8 @@ def _target(text: str) -> Path:
     return path
 
 
-def _convert(directory: Path, target: Path, data_dir: Path | None) -> str:
-    """Converts, compares, and puts in place; gives what to tell."""
+def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
+    """Converts, compares, puts in place, and tells; gives the exit status."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
     if not inspection.is_saved_model(directory):
@@ -98,8 +79,14 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> str:
         write(directory, path)
         told = _compared(_asked(ask(path), images), wanted, target)
 
-    durable.replace_by(target, write_and_compare)
-    return f"{target}: {told}"
+    try:
+        durable.replace_by(target, write_and_compare)
+    except ImportError as error:
+        return program.tell_error(f"{error.name} is not installed: pip install -r requirements-convert.txt.")
+    except (RuntimeError, ValueError) as error:  # of the runtimes
+        return program.tell_error(f"{target}: cannot be run ({reason(error)}); not written.")
+    print(f"{target}: {told}")
+    return program.OK
 
 
 def _asked(ask: Callable[[Bytes], Answers], images: Bytes) -> Answers:
@@ -121,7 +108,7 @@ def _compared(found: Answers, wanted: Answers, target: Path) -> str:
     difference = float(np.abs(found["probabilities"] - wanted["probabilities"]).max())
     told = f"{len(wanted['classes']) - others:,} of {len(wanted['classes']):,} classes alike, "
     told += f"probabilities within {difference:.1e}"
-    if others or difference > _TOLERANCE:
+    if others or not difference <= _TOLERANCE:  # nor if it is no number
         raise QuestionError(f"{target}: {told}; the same classes wanted, and within {_TOLERANCE:.0e}: not written.")
     return told
 

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
-import os
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +28,7 @@ from tabulate import tabulate
 from checkpointing import alias, inspection, layout, manifest
 from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.manifest import Manifest
+from mnist import program
 from mnist.errors import DataError, QuestionError
 from mnist.quiet import silenced
 
@@ -71,23 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problem = _usage_problem(given)
     if problem:
         parser.error(problem)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        return _evaluate_checkpoints(given) if given.saved_model is None else _evaluate_saved_model(given)
-    except (CheckpointError, DataError, QuestionError) as error:
-        return _tell_error(str(error))
-    except OSError as error:
-        return _tell_error(f"{error.filename or 'the system'}: {reason(error)}.")
+    evaluate = _evaluate_checkpoints if given.saved_model is None else _evaluate_saved_model
+    return program.status(lambda: evaluate(given))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m mnist.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("evaluate", __doc__)
     add = parser.add_argument
     add("--train_dir", type=_path, metavar="DIR", help="what a run has written")
     add("--checkpoint", metavar="WHICH", help="latest (the default), best, all, a step; or a prefix, which is a path")
@@ -179,7 +167,9 @@ def _evaluate_checkpoints(given: argparse.Namespace) -> int:
     _tell(_as_json({"checkpoints": records}) if given.json else _table(records, given.split))
     problems = [record["problem"] for record in records if "problem" in record]
     if problems:
-        return _tell_error(f"{len(problems)} of {len(records)} checkpoints could not be judged: {' '.join(problems)}")
+        return program.tell_error(
+            f"{len(problems)} of {len(records)} checkpoints could not be judged: {' '.join(problems)}"
+        )
     return 0
 
 
@@ -520,12 +510,6 @@ def _tell(text: str) -> None:
 
 def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
-
-
-def _tell_error(text: str) -> int:
-    """Says what went wrong; gives the exit status."""
-    print(f"error: {text}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

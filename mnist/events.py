@@ -60,6 +60,7 @@ class Events:
         self._append = append
         self._clock = clock
         self._path: Path | None = None
+        self._unwritten = b""
         self._refused = False
 
     def begin(self, step: int, graph_def: tf.compat.v1.GraphDef, settings: Mapping[str, Any]) -> None:
@@ -90,8 +91,11 @@ class Events:
         self._add(step, tf.compat.v1.Summary(value=values))
 
     def histograms(self, step: int, arrays: Mapping[str, Array]) -> None:
-        """How the numbers in arrays are spread, by their tags."""
-        values = [tf.compat.v1.Summary.Value(tag=tag, histo=_histogram(array)) for tag, array in arrays.items()]
+        """How the numbers in arrays are spread, by their tags; what is no finite number is left out."""
+        finite = {tag: array[np.isfinite(array)] for tag, array in arrays.items()}
+        values = [
+            tf.compat.v1.Summary.Value(tag=tag, histo=_histogram(array)) for tag, array in finite.items() if array.size
+        ]
         self._add(step, tf.compat.v1.Summary(value=values))
 
     def judged(self, step: int, images: Bytes, labels: Array, classes: Array) -> None:
@@ -116,9 +120,13 @@ class Events:
         if self._path is None:
             return
         event.wall_time = self._clock()
+        content = _framed(event.SerializeToString())
         try:
-            self._append(self._path, _framed(event.SerializeToString()))
+            self._append(self._path, self._unwritten + content)
+            self._unwritten = b""
         except OSError as error:
+            if not event.HasField("summary"):  # without what a file begins with, the rest is shown wrongly
+                self._unwritten += content
             if not self._refused:
                 _log.warning("%s: cannot be written (%s); training goes on", self._path, error.strerror or error)
             self._refused = True

@@ -46,12 +46,10 @@ class Picture(NamedTuple):
     """One picture.
 
     name: its file; with its place in it, where that holds several.
-    file: the file alone.
-    pixels: uint8 [H, W] as it was found; or float32 [H, W, 3], red, green and blue from 0 to 1.
+    pixels: uint8 [H, W] of a grey picture; float32 [H, W, 3], red, green and blue from 0 to 1, of any other.
     """
 
     name: str
-    file: str
     pixels: Pixels
 
 
@@ -86,7 +84,7 @@ def read(path: Path) -> Iterator[Picture]:
     elif start == _NPY_MAGIC:
         yield from _read_npy(path)
     else:
-        yield Picture(str(path), str(path), _read_image(path))
+        yield Picture(str(path), _read_image(path))
 
 
 def _read_idx(path: Path) -> Iterator[Picture]:
@@ -98,15 +96,21 @@ def _read_idx(path: Path) -> Iterator[Picture]:
 
 
 def _read_npy(path: Path) -> Iterator[Picture]:
-    """[H, W], [N, H, W], or either with 3 or 4 channels at the end."""
+    """[H, W], [N, H, W], or either with 1, 3 or 4 channels at the end."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError, tokenize.TokenError) as error:
         raise PictureError(f"{path}: not an array that can be read ({error}); save one by numpy.save.") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim not in {2, 3, 4}:
         found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
-        raise PictureError(f"{path}: {found} found, numbers [H, W], [N, H, W], or these with 3 or 4 channels wanted.")
+        raise PictureError(
+            f"{path}: {found} found, numbers [H, W], [N, H, W], or these with 1, 3 or 4 channels wanted."
+        )
+    if array.ndim > 2 and array.shape[-1] == 1:  # noqa: PLR2004 - as Keras has grey pictures
+        array = array[..., 0]
     coloured = array.ndim > 2 and array.shape[-1] in _CHANNELS  # noqa: PLR2004 - the dimensions of a grey picture
+    if array.ndim == 4 and not coloured:  # noqa: PLR2004 - [N, H, W, C]
+        raise PictureError(f"{path}: {array.shape[-1]} channels found, 1, 3 or 4 wanted.")
     one = array.ndim == (3 if coloured else 2)
     return _each(path, array[None] if one else array, single=one)
 
@@ -116,28 +120,24 @@ def _each(path: Path, arrays: Pixels, *, single: bool = False) -> Iterator[Pictu
         raise PictureError(f"{path}: no pictures found in it.")
     for number, array in enumerate(arrays):
         name = str(path) if single else f"{path}[{number}]"
-        yield Picture(name, str(path), _from_array(name, np.asarray(array)))
+        yield Picture(name, _from_array(name, np.asarray(array)))
 
 
 def _from_array(name: str, array: Pixels) -> Pixels:
-    """Numbers of any range: bytes as they are, other integers by their greatest, floats of 0 to 1 or 0 to 255."""
+    """Numbers of any range: of 0 to 255, whatever their type; other integers by their greatest; floats of 0 to 1."""
     _check_size(name, array.shape[1], array.shape[0])
-    if array.dtype == np.uint8 and array.ndim == 2:  # noqa: PLR2004 - [H, W]
-        return array
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
         raise PictureError(f"{name}: numbers that are not finite found in it.")
-    if array.dtype.kind in "ui":
-        values /= np.iinfo(array.dtype).max
-    elif values.max(initial=0) > 1:
-        values /= _BYTE
-    values = values.clip(0, 1)
-    image = values if values.ndim == 3 else values[..., None].repeat(3, axis=2)  # noqa: PLR2004 - [H, W, C]
-    return _on_paper(image)
+    highest = values.max(initial=0)
+    if array.dtype.kind in "ui" or highest > 1:
+        values /= _BYTE if highest <= _BYTE or array.dtype.kind == "f" else np.iinfo(array.dtype).max
+    image = Image.fromarray((values.clip(0, 1) * _BYTE).round().astype(np.uint8))
+    return _pixels(image)
 
 
 def _read_image(path: Path) -> Pixels:
-    """Uint8 [H, W] of a small grey picture, float32 [H, W, 3] of any other."""
+    """Uint8 [H, W] of a grey picture, float32 [H, W, 3] of any other."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about what it could make sense of all the same
@@ -170,7 +170,11 @@ def _pixels(image: Image.Image) -> Pixels:
     transparent = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     image = image.convert("RGBA" if transparent else "RGB")
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), reducing_gap=3.0)
-    return _on_paper(np.asarray(image).astype(np.float32) / _BYTE)
+    channels = np.asarray(image)
+    opaque = not transparent or bool((channels[..., 3] == _BYTE).all())
+    if opaque and (channels[..., :3] == channels[..., :1]).all():
+        return channels[..., 0]  # grey after all, and bytes are exact
+    return _on_paper(channels.astype(np.float32) / _BYTE)
 
 
 def _on_paper(image: Pixels) -> Pixels:

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mnist import program
 from mnist.errors import PictureError
 from mnist.quiet import silenced
 
@@ -37,42 +35,26 @@ _AT_ONCE = 500
 # A model that has seen labels smoothed to 0.91 is never surer than that; a doubtful digit is far from it.
 _SURE = 0.7
 _RUNNERS_UP = 3
+_BLANK = "no digit found: the picture is blank, or nothing but noise"
 
 _SHADES = " ░▒▓█"
 
 
 class Found(NamedTuple):
-    """A digit in a file. name: of the picture, with its place in a file of several."""
+    """What is in a picture. name: its file's, with its place in a file of several. digit: None where it is blank."""
 
-    file: str
     name: str
-    digit: Digit
+    digit: Digit | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    from checkpointing.errors import CheckpointError  # noqa: PLC0415 - with the rest of what --help does without
-
-    try:
-        return _predict(given)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever reads has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return program.status(lambda: _predict(given))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m mnist.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("predict", __doc__)
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="pictures, or directories of pictures")
     model = parser.add_mutually_exclusive_group()
@@ -92,13 +74,15 @@ def _predict(given: argparse.Namespace) -> int:
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
     path = given.train_dir or given.checkpoint or given.saved_model or _DEFAULT_TRAIN_DIR
     _check_there_is_one(path, asked_for=path != _DEFAULT_TRAIN_DIR)
+    _check_is_free(given.seen)
     problems: list[str] = []
-    with ExitStack() as stack:
-        model = stack.enter_context(answering.opened(path, {"images"}, {"classes", "probabilities"}))
-        for batch in _batches(_found(given.files, given, problems)):
+    number = 0
+    with answering.opened(path, {"images"}, {"classes", "probabilities"}) as model:
+        for batch in _batches(_found(given.files, problems)):
             for found, record in zip(batch, answers(model, batch), strict=True):
-                _tell(found, record, given)
-    return 1 if problems else 0
+                _tell(found, record, given, number)
+                number += 1
+    return program.FAILED if problems else program.OK
 
 
 def _check_there_is_one(path: Path, *, asked_for: bool) -> None:
@@ -111,13 +95,20 @@ def _check_there_is_one(path: Path, *, asked_for: bool) -> None:
         raise CheckpointError(f"{message}{path}` (half a minute), or name one by --train_dir or --saved_model.")
 
 
-def _found(files: Sequence[Path], given: argparse.Namespace, problems: list[str]) -> Iterator[Found]:
-    """The digits in all files; what is wrong with a file is told at once, and kept in `problems`."""
+def _check_is_free(directory: Path | None) -> None:
+    from checkpointing.errors import CheckpointError  # noqa: PLC0415
+
+    if directory is not None and directory.is_dir() and any(directory.iterdir()):
+        raise CheckpointError(f"--seen={directory}: files found in it, and none is overwritten: give a new directory.")
+
+
+def _found(files: Sequence[Path], problems: list[str]) -> Iterator[Found]:
+    """What is in all files; what is wrong with a file is told at once, and kept in `problems`."""
     from mnist import handwriting, pictures  # noqa: PLC0415
 
     def complain(problem: str) -> None:
         problems.append(problem)
-        print(f"error: {problem}", file=sys.stderr)
+        program.tell_error(problem)
 
     for path in files:
         try:
@@ -130,19 +121,11 @@ def _found(files: Sequence[Path], given: argparse.Namespace, problems: list[str]
                 for picture in pictures.read(file):
                     digits = handwriting.digits(picture.pixels)
                     if not digits:
-                        _tell_nothing(picture.file, picture.name, given, complain)
-                    yield from (Found(picture.file, picture.name, digit) for digit in digits)
+                        complain(f"{picture.name}: {_BLANK}.")
+                        yield Found(picture.name, None)
+                    yield from (Found(picture.name, digit) for digit in digits)
             except PictureError as error:
                 complain(str(error))
-
-
-def _tell_nothing(file: str, name: str, given: argparse.Namespace, complain: Any) -> None:  # noqa: ANN401
-    """A blank picture is an answer, too."""
-    warning = "no digit found: the picture is blank, or nothing but noise"
-    complain(f"{name}: {warning}.")
-    if given.json:
-        record = {"file": file, "digit": None, "probability": None, "runners_up": [], "warnings": [warning]}
-        print(json.dumps(record), flush=True)
 
 
 def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
@@ -158,21 +141,26 @@ def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
 
 
 def answers(model: Answering, batch: Sequence[Found]) -> Iterator[dict[str, Any]]:
-    """What is told of each digit."""
+    """What is told of each, in order; a blank picture has an answer, too."""
     import numpy as np  # noqa: PLC0415
 
-    answers = model.ask({"images": np.stack([each.digit.image for each in batch])})
-    for found, digit, probabilities in zip(batch, answers["classes"], answers["probabilities"], strict=True):
+    images = [found.digit.image for found in batch if found.digit]
+    asked = model.ask({"images": np.stack(images)}) if images else {}
+    pairs = zip(asked.get("classes", ()), asked.get("probabilities", ()), strict=True)
+    for found in batch:
+        if found.digit is None:
+            yield {"file": found.name, "digit": None, "probability": None, "runners_up": [], "warnings": [_BLANK]}
+            continue
+        digit, probabilities = next(pairs)
         others = [int(each) for each in np.argsort(-probabilities, kind="stable") if each != digit][:_RUNNERS_UP]
-        runners_up = [{"digit": each, "probability": _rounded(probabilities[each])} for each in others]
         warnings = list(found.digit.warnings)
         if probabilities[digit] < _SURE:
             warnings.append(f"unsure: it could be {others[0]} as well")
         yield {
-            "file": found.file,
+            "file": found.name,
             "digit": int(digit),
             "probability": _rounded(probabilities[digit]),
-            "runners_up": runners_up,
+            "runners_up": [{"digit": each, "probability": _rounded(probabilities[each])} for each in others],
             "warnings": warnings,
         }
 
@@ -181,10 +169,12 @@ def _rounded(probability: float) -> float:
     return round(float(probability), 6)
 
 
-def _tell(found: Found, record: dict[str, Any], given: argparse.Namespace) -> None:
+def _tell(found: Found, record: dict[str, Any], given: argparse.Namespace, number: int) -> None:
     if given.json:
         print(json.dumps(record), flush=True)
-    else:
+    if found.digit is None:  # that has been told as an error
+        return
+    if not given.json:
         others = ", ".join(f"{each['digit']} {each['probability']:.3f}" for each in record["runners_up"])
         warnings = "".join(f"; warning: {each}" for each in record["warnings"])
         how = f"{record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
@@ -192,7 +182,8 @@ def _tell(found: Found, record: dict[str, Any], given: argparse.Namespace) -> No
     if given.show:
         print(drawn(found.digit.image), file=sys.stderr if given.json else sys.stdout, flush=True)
     if given.seen:
-        _write_seen(found, record["digit"], given.seen)
+        name = f"{number:05d}-{Path(found.name).stem}-is-{record['digit']}.png"
+        _write_seen(found.digit, given.seen / name)
 
 
 def drawn(image: Any) -> str:  # noqa: ANN401 - NumPy is not imported here
@@ -201,8 +192,8 @@ def drawn(image: Any) -> str:  # noqa: ANN401 - NumPy is not imported here
     return "\n".join("".join(_SHADES[value] * 2 for value in row).rstrip() for row in shade)
 
 
-def _write_seen(found: Found, digit: int, directory: Path) -> None:
-    """A PNG of what the model saw: the file's name, a number, and what it was taken for."""
+def _write_seen(digit: Digit, path: Path) -> None:
+    """A PNG of what the model saw."""
     import io  # noqa: PLC0415
 
     from PIL import Image  # noqa: PLC0415
@@ -210,10 +201,9 @@ def _write_seen(found: Found, digit: int, directory: Path) -> None:
     from checkpointing import durable  # noqa: PLC0415
 
     content = io.BytesIO()
-    Image.fromarray(found.digit.image).save(content, "PNG")
-    durable.make_directory(directory)
-    taken = len(list(directory.glob("*.png")))
-    durable.replace(directory / f"{taken:04d}-{Path(found.file).stem}-is-{digit}.png", content.getvalue())
+    Image.fromarray(digit.image).save(content, "PNG")
+    durable.make_directory(path.parent)
+    durable.replace(path, content.getvalue())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpointing import durable, history, inspection, layout
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError
 from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
-from mnist import result
+from mnist import program, result
 from mnist.errors import DataError
 from mnist.quiet import silenced
 
@@ -57,34 +55,19 @@ class Section(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    try:
-        print(_report(given.train_dir, given.data_dir))
-    except (CheckpointError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename or given.train_dir}: {reason(error)}.", file=sys.stderr)
-        return 1
-    return 0
+    return program.status(lambda: _report(given.train_dir, given.data_dir))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m mnist.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("report", __doc__)
     add = parser.add_argument
     add("--train_dir", type=Path, default=_DEFAULT_TRAIN_DIR, metavar="DIR", help=f"the run ({_DEFAULT_TRAIN_DIR})")
     add("--data_dir", type=Path, metavar="DIR", help="its data: IDX files or a TFDS directory (the bundled MNIST)")
     return parser
 
 
-def _report(train_dir: Path, data_dir: Path | None) -> Path:
-    """Asks the newest checkpoint, and writes the report."""
+def _report(train_dir: Path, data_dir: Path | None) -> int:
+    """Asks the newest checkpoint, writes the report, and tells where; gives the exit status."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
     prefix = inspection.find_prefix(train_dir)
@@ -95,7 +78,8 @@ def _report(train_dir: Path, data_dir: Path | None) -> Path:
     if settings.get("data", data.fingerprint) != data.fingerprint:
         found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
         raise DataError(f"{found}, the run was made with {settings['data']}: give its --data_dir.")
-    return write(train_dir, prefix, data.test, _ask(prefix, data.test))
+    print(write(train_dir, prefix, data.test, _ask(prefix, data.test)))
+    return program.OK
 
 
 def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path:

@@ -8,7 +8,7 @@ from tests import programs
 @pytest.mark.parametrize(
     ("program", "flags", "told"),
     [
-        ("softmax", [], ["parameters +7,850", "for 1,000 steps", "5, 0.2 MB"]),
+        ("softmax", [], ["parameters +7,850", "for 1,000 steps", "up to 5, 0\\.[2-9] MB"]),
         (
             "cnn",
             ["--config=cnn_small", "--train_steps=1000000"],

@@ -7,7 +7,7 @@ from checkpointing import history, resume
 from checkpointing.errors import CheckpointError
 from checkpointing.interruption import StopRequest
 from configs import command_line
-from mnist import dataset, models
+from mnist import dataset, models, report
 from mnist.stopwatch import Stopwatch
 from tests import programs
 
@@ -62,6 +62,18 @@ def test_a_state_that_is_spoilt_each_time_ends_the_run(tmp_path, small_data, mon
     assert spoilt_at == [45] * (4 if rolled_back else 1)
     [attempt] = history.read(tmp_path)
     assert attempt["steps_redone"] == (10 + 20 + 30 if rolled_back else 0)
+
+
+def test_whatever_is_wrong_with_a_report_the_run_has_ended_well(tmp_path, small_data, monkeypatch, caplog):
+    """A warning, exit 0, and one attempt that is done."""
+
+    def write(*_):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(report, "write", write)
+    assert make_run(tmp_path, small_data, "--report").execute() == trainer.DONE
+    assert "the report could not be written (ValueError: no ink)" in caplog.text
+    assert [attempt["ended"] for attempt in history.read(tmp_path)] == ["done"]
 
 
 def test_a_state_spoilt_by_chance_is_made_good(tmp_path, small_data, monkeypatch):

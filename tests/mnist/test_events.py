@@ -120,14 +120,44 @@ def test_a_grid_shows_each_image_in_its_place():
     assert grid(images[:0]).shape == (28, 224)
 
 
-def test_the_curves_are_those_in_the_metrics(tmp_path, small_data):
-    """Also of a run that was killed: each logged step once, with the figures that metrics.jsonl has."""
+def test_numbers_that_are_none_are_left_out(tmp_path, graph_def):
+    """A spoilt state is for others to judge; showing it stops nothing."""
+    events = begun(tmp_path, 0, graph_def)
+    events.histograms(10, {"some": np.array([1.0, np.nan, np.inf]), "all": np.array([np.nan])})
+    shown = read(tmp_path)
+    assert shown.Tags()["histograms"] == ["some"]
+    assert shown.Histograms("some")[0].histogram_value.num == 1
+
+
+def test_what_a_file_begins_with_is_made_up_for(tmp_path, graph_def):
+    """Where the disk refuses at first, version and start come before whatever is written later."""
+    full = [True]
+
+    def append_unless_full(path, content):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        append(path, content)
+
+    append(tmp_path / "events.out.tfevents.0000000001.1", b"")
+    events = Events(tmp_path, append_unless_full, lambda: 1000.0)
+    events.begin(0, graph_def, {})
+    events.scalars(10, {"loss": 0.5})
+    full[0] = False
+    events.scalars(20, {"loss": 0.4})
+    shown = read(tmp_path)
+    assert [each.step for each in shown.Scalars("loss")] == [20]
+    assert shown.FirstEventTimestamp() == 1000.0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_curves_are_those_in_the_metrics(how, tmp_path, small_data):
+    """Also of a run that was killed or stopped: each logged step once, with the figures that metrics.jsonl has."""
     train_dir = tmp_path / "run"
     flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", "--validation_size=200", "--train_steps=2000"]
     flags += ["--save_every_steps=500", "--log_every_steps=40", "--evaluate_every_steps=400"]
     watched = programs.Watched("softmax", *flags)
     watched.wait_for("saved ")
-    watched.process.send_signal(signal.SIGKILL)
+    watched.process.send_signal(how)
     watched.end()
     programs.train("softmax", train_dir, *flags[1:])
     shown, records = read(train_dir / "events"), programs.metrics(train_dir)

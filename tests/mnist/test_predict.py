@@ -63,6 +63,7 @@ def test_test_images_as_png_are_answered_as_they_are(predict, test_split, tmp_pa
         Image.fromarray(image).save(tmp_path / "png" / f"{number:03d}.png")
     np.save(tmp_path / "all.npy", images)
     by_png, by_array = predict(tmp_path / "png")[0], predict(tmp_path / "all.npy")[0]
+    assert by_array[7]["file"] == f"{tmp_path / 'all.npy'}[7]"
     assert [{**each, "file": ""} for each in by_png] == [{**each, "file": ""} for each in by_array]
     assert sum(each["digit"] == label for each, label in zip(by_png, test_split.labels, strict=False)) >= 49
 
@@ -87,10 +88,10 @@ def test_bad_files_are_named_and_the_others_answered(predict, test_split, tmp_pa
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty").mkdir()
     Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
-    names = ["cut.png", "text.png", "missing.png", "empty", "blank.png", "good.png"]
-    told, said = predict(*(tmp_path / name for name in names), status=1)
-    assert [each["digit"] for each in told] == [None, 7]
-    for name in names[:-1]:
+    names = ["cut.png", "text.png", "missing.png", "empty", "blank.png"]
+    told, said = predict(good, *(tmp_path / name for name in names), good, status=1)
+    assert [each["digit"] for each in told] == [7, None, 7]
+    for name in names:
         assert re.search(rf"^error: {re.escape(str(tmp_path / name))}: .*\.$", said, re.MULTILINE), name
 
 
@@ -113,7 +114,7 @@ def test_an_unsure_answer_says_so(sure, doubts):
     probabilities[0, [9, 4]] = sure, 0.9 - sure + 0.09
     model = Answering(Path("model"), lambda _: {"classes": np.array([9]), "probabilities": probabilities})
     digit = Digit(np.zeros((28, 28), np.uint8), "as in MNIST")
-    (told,) = answers(model, [Found("file", "file", digit)])
+    (told,) = answers(model, [Found("file", digit)])
     assert told["digit"] == 9
     assert told["runners_up"][0]["digit"] == 4
     assert told["warnings"] == doubts

@@ -134,9 +134,11 @@ def test_nothing_else_in_the_train_dir_changes(reported, resumed):
     """A run goes on after it as before."""
 
     def files(directory):
-        paths = (path for path in directory.rglob("*") if path.is_file() and "report" not in path.as_posix())
-        return {path.relative_to(directory): path.read_bytes() for path in paths}
+        paths = (path for path in directory.rglob("*") if path.is_file())
+        contents = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
+        return {name: content for name, content in contents.items() if not name.startswith("report")}
 
+    assert "result.json" in files(resumed)
     assert files(reported) == files(resumed)
 
 
