@@ -32,6 +32,15 @@ class Answering(NamedTuple):
     ask: Callable[[Arrays], dict[str, np.ndarray[Any, Any]]]
 
 
+def ask_in_batches(ask: Callable[[Arrays], Arrays], inputs: Arrays, size: int = 500) -> dict[str, np.ndarray[Any, Any]]:
+    """All answers to many inputs, which are cut along their first dimension; there is at least one."""
+    count = len(next(iter(inputs.values())))
+    batches = [
+        ask({name: array[begin : begin + size] for name, array in inputs.items()}) for begin in range(0, count, size)
+    ]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
 @contextmanager
 def opened(path: Path, inputs: set[str], outputs: set[str]) -> Iterator[Answering]:
     """Opens a model's `serving_default`.

@@ -16,7 +16,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,9 @@ from mnist.quiet import silenced
 if TYPE_CHECKING:
     import numpy as np
 
-    from mnist.idx import Bytes
-
-    Answers = dict[str, np.ndarray[Any, Any]]
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 _TOLERANCE = 1e-4
-_BATCH = 500
 _OPSET = 17
 
 
@@ -71,13 +68,13 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
     with silenced():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
     with answering.opened(directory, {"images"}, {"classes", "probabilities"}) as model:
-        wanted = _asked(lambda batch: model.ask({"images": batch}), images)
+        wanted = answering.ask_in_batches(model.ask, {"images": images})
     told = ""
 
     def write_and_compare(path: Path) -> None:
         nonlocal told
         write(directory, path)
-        told = _compared(_asked(ask(path), images), wanted, target)
+        told = _compared(answering.ask_in_batches(ask(path), {"images": images}), wanted, target)
 
     try:
         durable.replace_by(target, write_and_compare)
@@ -89,14 +86,7 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
     return program.OK
 
 
-def _asked(ask: Callable[[Bytes], Answers], images: Bytes) -> Answers:
-    import numpy as np  # noqa: PLC0415
-
-    batches = [ask(images[begin : begin + _BATCH]) for begin in range(0, len(images), _BATCH)]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def _compared(found: Answers, wanted: Answers, target: Path) -> str:
+def _compared(found: Arrays, wanted: Arrays, target: Path) -> str:
     """How alike two models are.
 
     Raises:
@@ -124,12 +114,12 @@ def _write_onnx(directory: Path, path: Path) -> None:
         raise QuestionError(f"{directory}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
 
 
-def _ask_onnx(path: Path) -> Callable[[Bytes], Answers]:
+def _ask_onnx(path: Path) -> Callable[[Arrays], Arrays]:
     import onnxruntime  # noqa: PLC0415 - optional
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 def _write_tflite(directory: Path, path: Path) -> None:
@@ -160,15 +150,15 @@ def _write_tflite(directory: Path, path: Path) -> None:
     durable.write(path, content)
 
 
-def _ask_tflite(path: Path) -> Callable[[Bytes], Answers]:
+def _ask_tflite(path: Path) -> Callable[[Arrays], Arrays]:
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - optional
 
     with silenced():
         runner = Interpreter(model_content=path.read_bytes()).get_signature_runner("serving_default")
-    return lambda images: dict(runner(images=images))
+    return lambda inputs: dict(runner(**inputs))
 
 
-_FORMATS: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path], Callable[[Bytes], Answers]]]] = {
+_FORMATS: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path], Callable[[Arrays], Arrays]]]] = {
     ".onnx": (_write_onnx, _ask_onnx),
     ".tflite": (_write_tflite, _ask_tflite),
 }

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 _DEFAULT_TRAIN_DIR = Path("runs/cnn")
-_BATCH = 500
 _METRICS = {"step", "loss", "learning_rate", "images_per_second"}
 _DPI = 130
 
@@ -128,16 +127,11 @@ class _Run:
 
 def _ask(prefix: Path, split: Split) -> Answers:
     """What the checkpoint's model says of all images of a split."""
-    import numpy as np  # noqa: PLC0415
-
     with silenced():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
         from mnist.evaluation import Answers  # noqa: PLC0415
     with answering.opened(prefix, {"images"}, set(Answers._fields)) as model:
-        batches = [
-            model.ask({"images": split.images[begin : begin + _BATCH]}) for begin in range(0, len(split.labels), _BATCH)
-        ]
-    return Answers(*(np.concatenate([batch[name] for batch in batches]) for name in Answers._fields))
+        return Answers(**answering.ask_in_batches(model.ask, {"images": split.images}))
 
 
 def _sections(run: _Run, split: Split, answers: Answers) -> list[Section]:

@@ -44,7 +44,10 @@ def test_what_answers_otherwise_is_not_written(tmp_path, small_data, capsys, mon
     classes, probabilities = np.zeros(500, np.int64), np.zeros((500, 10), np.float32)
 
     def ask(_path):
-        return lambda images: {"classes": classes[: len(images)], "probabilities": probabilities[: len(images)]}
+        return lambda inputs: {
+            "classes": classes[: len(inputs["images"])],
+            "probabilities": probabilities[: len(inputs["images"])],
+        }
 
     write, _ = convert._FORMATS[".tflite"]  # noqa: SLF001 - the converter that fails
     monkeypatch.setitem(convert._FORMATS, ".tflite", (write, ask))  # noqa: SLF001
