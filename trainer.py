@@ -342,10 +342,11 @@ class Run:
     def _train_once(self, session: tf.compat.v1.Session, unfinished: Record | None) -> float | None:
         settings = self._settings
 
-        def save_if_due(step: int, score: float | None) -> None:
+        def save_if_due(step: int, score: float | None) -> int | None:
             self._history.progress(step, self._seconds())
             with self._stopwatch("save_stall"):
                 self._checkpoints.save_if_due(session, score)
+            return self._checkpoints.newest_step
 
         def record(logged: Record) -> None:
             self._history.record(logged)

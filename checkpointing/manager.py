@@ -42,6 +42,7 @@ class CheckpointManager:
 
     start: where the run goes on; restoring and falling back may change it.
     seconds_saving: what making checkpoints took so far, whether training waited for it or not.
+    newest_step: of the newest complete checkpoint that this manager made or restored; None where there is none.
     meta_graph: the graph as each `.meta` file holds it.
     """
 
@@ -87,6 +88,7 @@ class CheckpointManager:
         """
         self.start = start
         self.seconds_saving = 0.0
+        self.newest_step: int | None = None
         self._directory = start.directory
         self._step = step
         self._variables = list(variables)
@@ -167,7 +169,7 @@ class CheckpointManager:
             # A crash may have come between a commit and what follows it, and fewer may be wanted now. Not before the
             # one that stays in any case has proved to be good.
             self._tidy_up()
-            self._last_step = int(session.run(self._step))
+            self.newest_step = self._last_step = int(session.run(self._step))
             return
 
     def _restore(self, session: tf.compat.v1.Session, prefix: Path, wanted: Manifest | None) -> None:
@@ -212,7 +214,7 @@ class CheckpointManager:
                 newer_prefix = layout.prefix(self._directory, newer)
                 quarantine.set_aside(newer_prefix, f"{newer_prefix.name}: the run went back from it to step {step}")
             self._tidy_up()
-            self._last_step = step
+            self.newest_step = self._last_step = step
             return prefix
         raise CheckpointError(f"{self._directory}: no checkpoint from before step {before} to go back to.")
 
@@ -339,6 +341,7 @@ class CheckpointManager:
             self._snapshot.release(session)
             self.seconds_saving += time.perf_counter() - began
         self._last_save_seconds = time.perf_counter() - began
+        self.newest_step = step
         _log.info("saved %s", prefix)
         self._tidy_up()
 

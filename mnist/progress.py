@@ -1,6 +1,7 @@
-"""Training as a person sees it: a bar on a terminal, a log line every logged step elsewhere."""
+"""Training as a person sees it: a bar on a terminal; elsewhere a log line every few seconds."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import Any, Self
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+# A log that somebody reads later; a bar moves all the time.
+_SECONDS_BETWEEN_LINES = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ class Progress:
         self._first_step = step
         self._clock = clock
         self._started = clock()
+        self._told_at = -math.inf
+        self._figures: dict[str, str] = {}
         self._context = ExitStack()
         self._bar: Any = None
 
@@ -46,17 +52,35 @@ class Progress:
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
+    def saved(self, step: int | None) -> None:
+        """Shows on the bar from which step a run would go on now; a log has a line of the save itself."""
+        if self._bar is not None and step is not None:
+            self._show_on_bar({"saved": f"{step:,}"})
+
     def show(self, record: dict[str, Any]) -> None:
-        """Shows the record of a logged step: beside the bar, or as a line of its own."""
+        """Shows the record of a logged step beside the bar.
+
+        Without a bar it is a line of its own, if the last one was seconds ago, or if the record is one of few: the
+        first, the last, one with a validation accuracy.
+        """
         figures = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:,.0f}"}
         if "validation_accuracy" in record:
             figures["validation"] = f"{record['validation_accuracy']:.4f}"
         if self._bar is not None:
-            self._bar.set_postfix(figures)
+            self._show_on_bar(figures)
             return
-        step = record["step"]
-        told = "  ".join(f"{name} {figure}" for name, figure in figures.items())
-        _log.info("step %d/%d  %s  %s left", step, self._train_steps, told, self._time_left(step))
+        step, now = record["step"], self._clock()
+        rare = "validation" in figures or step == self._train_steps
+        if rare or now - self._told_at >= _SECONDS_BETWEEN_LINES:
+            self._told_at = now
+            told = "  ".join(f"{name} {figure}" for name, figure in figures.items())
+            _log.info("step %d/%d  %s  %s left", step, self._train_steps, told, self._time_left(step))
+
+    def _show_on_bar(self, figures: dict[str, str]) -> None:
+        """What is not new stays: a validation is true until the next one."""
+        if not figures.items() <= self._figures.items():
+            self._figures |= figures
+            self._bar.set_postfix(self._figures)
 
     def _time_left(self, step: int) -> str:
         """As the run has gone so far, evaluations and saves included."""

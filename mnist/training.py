@@ -29,13 +29,13 @@ class Hooks(NamedTuple):
     record: takes the record of a logged step, JSON-ready, before anything of that step is saved. With UNFINISHED in
       it the record lacks its validation accuracy, for whoever was to give it raised.
     save_if_due: is called after every call, once the step's record is taken, with the step and its validation accuracy
-      if it has one.
+      if it has one; gives the step of the newest checkpoint, None where there is none.
     check_stop: raises where the run has been asked to stop.
     """
 
     evaluate: Callable[[], float | None]
     record: Callable[[dict[str, Any]], None]
-    save_if_due: Callable[[int, float | None], None]
+    save_if_due: Callable[[int, float | None], int | None]
     check_stop: Callable[[], None]
 
 
@@ -88,7 +88,7 @@ def train(
                     validation_accuracy = validate(record, hooks, stopwatch)
                 hooks.record(record)
                 progress.show(record)
-            hooks.save_if_due(step, validation_accuracy if evaluation_due else None)
+            progress.saved(hooks.save_if_due(step, validation_accuracy if evaluation_due else None))
             hooks.check_stop()
     return validation_accuracy
 

@@ -89,6 +89,14 @@ def test_a_run_goes_on_from_its_newest_checkpoint(tmp_path, name):
     assert Counter(tmp_path / name).state() == saved == (3, saved[1])
 
 
+def test_the_newest_step_is_that_of_the_last_commit(tmp_path):
+    """Whoever shows a run's progress can say from where it would go on; a restart knows it at once."""
+    counter = Counter(tmp_path)
+    assert counter.manager.newest_step is None
+    assert counter.count(2, save=True).count(1).manager.newest_step == 2
+    assert Counter(tmp_path).manager.newest_step == 2
+
+
 def test_a_moved_train_dir_goes_on(tmp_path):
     """Nothing in it holds its old path, TensorFlow's state file included."""
     counter = Counter(tmp_path / "old").count(2, save=True)
