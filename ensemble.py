@@ -23,6 +23,7 @@ from configs.command_line import Command
 from configs.settings import CnnSettings
 from mnist import averaging, card, evaluation, graph, models, result, serving
 from mnist.dataset import Dataset
+from mnist.evaluation import Answers
 from mnist.stopwatch import Stopwatch
 
 Record = dict[str, Any]
@@ -36,7 +37,7 @@ def join(
     data: Dataset,
     start: Start,
     stopwatch: Stopwatch,
-) -> Record:
+) -> tuple[Record, Answers]:
     """Joins runs that have ended; leaves a checkpoint and an exported model, as a run does.
 
     Args:
@@ -49,7 +50,7 @@ def join(
 
     Returns:
       The contents of result.json; seconds are those of the members' last attempts, and of joining. weights_sha256 is
-      taken over all variables of the members, under their names in the whole.
+      taken over all variables of the members, under their names in the whole. And what the whole says of the test set.
 
     Raises:
       CheckpointError: a member's checkpoint is missing or damaged, or the disk refuses.
@@ -81,7 +82,8 @@ def join(
                 prefix = checkpoints.save(session)
             with stopwatch("evaluate"):
                 validation_accuracy = evaluation.accuracy(session, inference, data.validation)
-                test_accuracy = evaluation.accuracy(session, inference, data.test)
+                answers = evaluation.answers(session, inference, data.test.images)
+                test_accuracy = evaluation.share_right(answers.classes, data.test.labels)
             weights_hash = weights_sha256(session.run({variable.op.name: variable for variable in variables}))
             accuracies = {"validation": validation_accuracy, "test": test_accuracy}
             model_card = card.text(
@@ -99,7 +101,7 @@ def join(
     own = result.seconds(stopwatch)
     own["total"] = sum(own.values()) - own["total"]  # the stopwatch runs while members are trained
     spent = [*(each["seconds"] for each in records), own]
-    return {
+    record = {
         **records[0],
         "config": command.config,
         "seed": settings.seed,
@@ -117,6 +119,7 @@ def join(
         "machine": result.machine(),
         "members": [{name: each[name] for name in ("seed", "test_accuracy", "weights_sha256")} for each in records],
     }
+    return record, answers
 
 
 def _make_ensemble(settings: CnnSettings, members: int) -> models.Model:

@@ -75,13 +75,17 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
     if status:
         start.close()
         return status
-    with listen_for_stop() as stop, stop.at_once():
-        with stopwatch("import"), silenced(debug=command.debug):
-            import ensemble  # noqa: PLC0415 - members do not wait for a TensorFlow of ours
-        ended = {directory: result.read(directory / layout.RESULT) for directory in directories.values()}
-        record = ensemble.join(command, settings, ended, data=data, start=start, stopwatch=stopwatch)
-        durable.replace_json(command.train_dir / layout.RESULT, record)
-    tell(result.summary(record))
+    with listen_for_stop() as stop:
+        with stop.at_once():
+            with stopwatch("import"), silenced(debug=command.debug):
+                import ensemble  # noqa: PLC0415 - members do not wait for a TensorFlow of ours
+                from mnist import report  # noqa: PLC0415
+            ended = {directory: result.read(directory / layout.RESULT) for directory in directories.values()}
+            record, answers = ensemble.join(command, settings, ended, data=data, start=start, stopwatch=stopwatch)
+            durable.replace_json(command.train_dir / layout.RESULT, record)
+        tell(result.summary(record))
+        if settings.report:
+            report.leave(command.train_dir, settings.train_steps, data.test, answers, stop)
     return 0
 
 

@@ -23,7 +23,7 @@ from checkpointing.resume import Start
 from checkpointing.rotation import Retention
 from configs.command_line import Command, tell
 from configs.settings import CnnSettings, Settings
-from mnist import averaging, card, evaluation, graph, kernels, models, result, schedules, serving, training
+from mnist import averaging, card, evaluation, graph, kernels, models, report, result, schedules, serving, training
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
 from mnist.errors import NonFiniteLossError
@@ -283,7 +283,7 @@ class Run:
         self._history.end_attempt(history.DONE)
         tell(result.summary(record))
         if self._settings.report:
-            self._report(answers)
+            report.leave(self._command.train_dir, self._settings.train_steps, self._data.test, answers, self._stop)
         return DONE
 
     def _tell_if_prolonged(self, step: int) -> None:
@@ -403,20 +403,6 @@ class Run:
         """Reads the test set, once, after the last step."""
         with self._stopwatch("evaluate"):
             return evaluation.answers(session, self._graph.inference, self._data.test.images)
-
-    def _report(self, answers: Answers) -> None:
-        """Leaves a page about the run; that it cannot be written is no failure of the run."""
-        try:
-            with self._stop.at_once():
-                from mnist import report  # noqa: PLC0415 - draws with matplotlib, which nobody waits for before
-
-                train_dir = self._command.train_dir
-                prefix = layout.prefix(train_dir, self._settings.train_steps)
-                _log.info("report: %s", report.write(train_dir, prefix, self._data.test, answers))
-        except Interrupted as signal:
-            _log.warning("the report is left out: stopped by %s; all else is done", signal)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, the run has ended well
-            _log.warning("the report could not be written (%s: %s)", type(error).__name__, reason(error))
 
     def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
         settings = self._settings

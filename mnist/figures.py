@@ -58,6 +58,17 @@ def learning(records: Sequence[Record], resumes: Sequence[tuple[int, str]]) -> F
     return figure
 
 
+def losses(runs: Mapping[str, Sequence[Record]]) -> Figure:
+    """Loss by step of several runs, by their names."""
+    figure = Figure(figsize=(_WIDTH, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, records in runs.items():
+        axes.plot([each["step"] for each in records], [each["loss"] for each in records], label=name, linewidth=1)
+    axes.set(xlabel="step", ylabel="training: loss of a batch", yscale="log")
+    axes.legend()
+    return figure
+
+
 def _mark(axes: Axes, resumes: Sequence[tuple[int, str]], *, named: bool) -> None:
     """A line where each attempt but the first began."""
     for step, ended in resumes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import logging
 import math
 import sys
 import time
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpointing import durable, history, inspection, layout
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, reason
+from checkpointing.interruption import Interrupted, StopRequest
 from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
 from mnist import program, result
@@ -39,6 +41,8 @@ Record = dict[str, Any]
 _DEFAULT_TRAIN_DIR = Path("runs/cnn")
 _METRICS = {"step", "loss", "learning_rate", "images_per_second"}
 _DPI = 130
+
+_log = logging.getLogger(__name__)
 
 
 class Section(NamedTuple):
@@ -107,22 +111,46 @@ def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path
     return path
 
 
+def leave(train_dir: Path, step: int, split: Split, answers: Answers, stop: StopRequest) -> None:
+    """Writes the report of a run that has ended at that step; that it cannot be written is no failure of the run.
+
+    The other arguments are those of `write`. A signal ends the writing, not the run: all else is done.
+    """
+    try:
+        with stop.at_once():
+            _log.info("report: %s", write(train_dir, layout.prefix(train_dir, step), split, answers))
+    except Interrupted as signal:
+        _log.warning("the report is left out: stopped by %s; all else is done", signal)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, the run has ended well
+        _log.warning("the report could not be written (%s: %s)", type(error).__name__, reason(error))
+
+
 class _Run:
     """What lies in a train_dir besides the newest checkpoint."""
 
     def __init__(self, train_dir: Path, prefix: Path, recorded: Manifest) -> None:
         self.train_dir, self.prefix, self.recorded = train_dir, prefix, recorded
-        self.metrics = [each for each in Journal(train_dir / layout.METRICS).records() if each.keys() >= _METRICS]
+        self.metrics = _metrics(train_dir)
         self.attempts = history.read(train_dir)
         self.checkpoints = inspection.listing(train_dir, check=False)
         ended = train_dir / layout.RESULT
-        self.result: Record | None = result.read(ended) if ended.exists() else None
+        self.result: Record = result.read(ended) if ended.exists() else {}
+
+    @property
+    def members(self) -> dict[str, Record]:
+        """Of an ensemble, what its result.json says of each network, by the name of its train_dir."""
+        return {f"seed-{each['seed']}": each for each in self.result.get("members", [])}
 
     @property
     def resumes(self) -> list[tuple[int, str]]:
         """Where the run was taken up again, and how the attempt before had ended."""
         pairs = zip(self.attempts, self.attempts[1:], strict=False)
         return [(later["from_step"], earlier["ended"] or "cut off") for earlier, later in pairs]
+
+
+def _metrics(train_dir: Path) -> list[Record]:
+    """What the logged steps of a run were."""
+    return [each for each in Journal(train_dir / layout.METRICS).records() if each.keys() >= _METRICS]
 
 
 def _ask(prefix: Path, split: Split) -> Answers:
@@ -147,6 +175,10 @@ def _pictures(run: _Run, split: Split, answers: Answers) -> Iterator[Section]:
     if run.metrics:
         text = f"{len(run.metrics)} logged steps; dotted lines are where the run was taken up again."
         yield Section("Learning", text, figures.learning(run.metrics, run.resumes))
+    logged = {name: metrics for name in run.members if (metrics := _metrics(run.train_dir / name))}
+    if logged:
+        text = "The networks whose answers are averaged, each a run of its own with a report of its own."
+        yield Section("Learning of the members", text, figures.losses(logged))
     wrong = int((answers.classes != split.labels).sum())
     yield Section(
         "Mistakes by digit", f"{wrong} of {len(split.labels)} test images are wrong.", figures.confusion(*asked)
@@ -181,10 +213,11 @@ def _tables(run: _Run) -> Iterator[Section]:
     ]
     columns = ("attempt", "started", "from step", "to step", "made again", "seconds", "ended")
     yield Section("Attempts", "An attempt is the life of one process.", columns=columns, rows=rows)
-    told = run.result or {}
-    where = {
-        name: told[name] for name in ("machine", "weights_sha256", "export_dir", "images_per_second") if name in told
-    }
+    if run.members:
+        rows = [(name, f"{each['test_accuracy']:.4f}", each["weights_sha256"]) for name, each in run.members.items()]
+        yield Section("Members", "Each alone.", columns=("train_dir", "test accuracy", "weights sha256"), rows=rows)
+    named = ("machine", "weights_sha256", "export_dir", "images_per_second")
+    where = {name: run.result[name] for name in named if run.result.get(name) is not None}
     rows = [
         *run.recorded.versions.items(),
         *where.items(),

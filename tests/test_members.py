@@ -1,6 +1,7 @@
 """An ensemble, from the command line to the exported model."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_what_a_run_tells_an_ensemble_tells(ensemble):
     assert result["validation_accuracy"] is not None
     parts = {name: seconds for name, seconds in result["seconds"].items() if name != "total"}
     assert 0 < parts["train"] < sum(parts.values()) <= result["seconds"]["total"]
+
+
+def test_the_report_of_the_whole_shows_the_members(ensemble, small_data, tmp_path):
+    """Their curves and what each reached alone, besides the mistakes of the whole."""
+    train_dir = shutil.copytree(ensemble, tmp_path / "run")
+    programs.train("cnn", train_dir, f"--data_dir={small_data}", *FLAGS, "--report")
+    page = (train_dir / "report.html").read_text()
+    for each in programs.result(ensemble)["members"]:
+        assert each["weights_sha256"] in page
+    pictures = {path.stem for path in (train_dir / "report").iterdir()}
+    assert pictures >= {"learning-of-the-members", "mistakes-by-digit", "calibration"}
 
 
 def test_killed_the_networks_end_as_a_run_does_that_is_left_alone(tmp_path, small_data, ensemble):

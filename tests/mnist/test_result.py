@@ -2,6 +2,9 @@ import json
 import os
 import platform
 
+import pytest
+
+from checkpointing.errors import DamagedError
 from mnist import result
 from mnist.stopwatch import Stopwatch
 
@@ -83,3 +86,14 @@ def test_what_was_not_measured_is_not_told():
 def test_an_accuracy_of_zero_is_told():
     """Zero is a result; only None is none."""
     assert "validation accuracy  0.0000" in result.summary(RECORD | {"validation_accuracy": 0.0})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"step'])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
+    """The run itself is whole: asked again, it only evaluates."""
+    path = tmp_path / "result.json"
+    path.write_text(content)
+    with pytest.raises(
+        DamagedError, match=r"result\.json: no .* found.*; delete it, and run the same training command"
+    ):
+        result.read(path)
