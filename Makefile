@@ -5,7 +5,7 @@ PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides clean
+.PHONY: help train test test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -49,6 +49,9 @@ guides: $(VENV)/ready-to-test  ## run the guides in docs/ and the notebook, and 
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
 	$(RUN) -m tests.guide docs/serving.md
 	$(RUN) -m jupyter execute --inplace notebooks/tour.ipynb
+
+pictures: $(VENV)/ready-to-test  ## draw README.md's pictures anew, from a real run
+	$(RUN) -m tests.pictures
 
 clean:  ## delete the environments; runs stay
 	rm -rf $(VENV) $(PEERS) $(READERS)

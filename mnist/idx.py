@@ -26,25 +26,27 @@ _UNSIGNED_BYTE = 8
 _PIECE = 1 << 20
 
 
-def read(path: Path, shape: tuple[int | None, ...]) -> Bytes:
+def read(path: Path, shape: tuple[int | None, ...], most_bytes: int | None = None) -> Bytes:
     """Reads one IDX file of unsigned bytes, plain or gzip (told by its content, not by its name).
 
     Args:
       path: the file.
       shape: the dimensions wanted; None where any size from 0 up will do.
+      most_bytes: of data; a small gzip file can unfold into more than memory holds. None for any.
 
     Returns:
       A read-only uint8 array of that shape.
 
     Raises:
-      DataError: the file cannot be read, is no IDX file, or holds fewer or more bytes than its header says.
+      DataError: the file cannot be read, is no IDX file, holds fewer or more bytes than its header says, or says more than
+        most_bytes.
     """
     try:
         with path.open("rb") as file:
             compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if compressed else file
-            return _read(path, stream, shape)
+            return _read(path, stream, shape, most_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"{path}: the gzip data is truncated or corrupt ({error}); replace the file with a good copy."
         raise DataError(message) from error
@@ -53,13 +55,18 @@ def read(path: Path, shape: tuple[int | None, ...]) -> Bytes:
         raise DataError(message) from error
 
 
-def _read(path: Path, stream: io.BufferedIOBase | gzip.GzipFile, shape: tuple[int | None, ...]) -> Bytes:
+def _read(
+    path: Path, stream: io.BufferedIOBase | gzip.GzipFile, shape: tuple[int | None, ...], most_bytes: int | None
+) -> Bytes:
     found = _read_header(path, stream, dimensions=len(shape))
     if any(want is not None and want != have for want, have in zip(shape, found, strict=True)):
         wanted = " x ".join("any" if size is None else str(size) for size in shape)
         message = f"{path}: dimensions {_times(found)} found, {wanted} wanted."
         raise DataError(message)
     expected = math.prod(found)
+    if most_bytes is not None and expected > most_bytes:
+        message = f"{path}: the header says {_times(found)}, {most_bytes:,} bytes at most wanted; split the file."
+        raise DataError(message)
     content = _read_up_to(stream, expected)
     if len(content) < expected:
         message = f"{path}: {len(content)} bytes of data found, {expected} wanted: the header says {_times(found)}."

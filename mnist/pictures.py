@@ -27,6 +27,8 @@ Pixels = np.ndarray[Any, Any]
 
 # A telephone's photograph has up to 50 million pixels; a small file that unfolds into more is out for memory.
 _MOST_PIXELS = 64_000_000
+# All pictures of an IDX file are in memory at once: room for two million of MNIST's.
+_MOST_BYTES = 1 << 31
 # Strokes of a digit are seen as well in less, and the rest of the way takes no longer for a photograph than for a scan.
 _LONGEST_SIDE = 800
 _GREATEST_16_BIT = 65535
@@ -89,7 +91,7 @@ def read(path: Path) -> Iterator[Picture]:
 
 def _read_idx(path: Path) -> Iterator[Picture]:
     try:
-        images = idx.read(path, (None, None, None))
+        images = idx.read(path, (None, None, None), _MOST_BYTES)
     except DataError as error:
         raise PictureError(str(error)) from error
     return _each(path, images)

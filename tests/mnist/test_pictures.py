@@ -168,6 +168,7 @@ def bomb():
         (b"hello", "not a picture"),
         (b"\x89PNG\r\n\x1a\n", "picture"),
         (b"\x00\x00\x08\x03\x00\x00", "ends inside its header"),
+        (gzip.compress(b"\x00\x00\x08\x03" + struct.pack(">III", 100_000, 200, 200) + bytes(1000)), "at most wanted"),
         (b"\x93NUMPY\x01\x00", "not an array"),
         (bomb(), "too large a picture"),
     ],
