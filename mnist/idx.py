@@ -38,8 +38,8 @@ def read(path: Path, shape: tuple[int | None, ...], most_bytes: int | None = Non
       A read-only uint8 array of that shape.
 
     Raises:
-      DataError: the file cannot be read, is no IDX file, holds fewer or more bytes than its header says, or says more than
-        most_bytes.
+      DataError: the file cannot be read, is no IDX file, holds fewer or more bytes than its header says, or its header
+        says more than most_bytes.
     """
     try:
         with path.open("rb") as file:
