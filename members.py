@@ -19,6 +19,7 @@ from checkpointing.interruption import listen_for_stop
 from checkpointing.manifest import Manifest
 from configs.command_line import UsageError, tell
 from mnist import result, sources
+from mnist.errors import ResultError
 from mnist.quiet import silenced
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
       it died of signal n.
 
     Raises:
-      UsageError, CheckpointError, DataError: in one sentence, what is wrong and what to do.
+      UsageError, CheckpointError, DataError, ResultError: in one sentence, what is wrong and what to do.
     """
     if command.restore_from:
         message = (
@@ -95,7 +96,7 @@ def _has_ended(directory: Path, step: int, identity: dict[str, Any]) -> bool:
     result_path = directory / layout.RESULT
     if not (manifest_path.exists() and result_path.exists()):
         return False
-    with suppress(DamagedError):
+    with suppress(DamagedError, ResultError):
         return result.read(result_path)["step"] == step and Manifest.read(manifest_path).settings == identity
     return False
 

@@ -13,6 +13,10 @@ class NonFiniteLossError(Exception):
     """Training cannot go on, for the loss is no finite number. The message names the step."""
 
 
+class ResultError(Exception):
+    """A run's result.json cannot be read. The message names the file, and says what to do."""
+
+
 class QuestionError(Exception):
     """A graph cannot be asked what it sees. The message says what was found in it, and what was wanted."""
 

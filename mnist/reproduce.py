@@ -35,6 +35,7 @@ from checkpointing.interruption import STOPPED
 from configs.expectation import Expectation
 from configs.settings import CnnSettings
 from mnist import result
+from mnist.errors import ResultError
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("softmax", "cnn")
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError:
         print("stopped: run the same command again to go on", flush=True)
         return STOPPED
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, ResultError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if given.write_docs:

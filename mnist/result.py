@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from checkpointing.errors import DamagedError, reason
+from mnist.errors import ResultError
 from mnist.stopwatch import Stopwatch
 
 _TIMED = ("import", "data", "restore", "train", "save_stall", "evaluate", "export")
@@ -22,15 +22,15 @@ def read(path: Path) -> dict[str, Any]:
     """What a run said that has ended.
 
     Raises:
-      DamagedError: the file holds nothing that a run writes.
+      ResultError: the file holds nothing that a run writes.
     """
     what_to_do = "delete it, and run the same training command again: it only evaluates"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedError(f"{path}: no JSON found ({reason(error)}); {what_to_do}.") from error
+        raise ResultError(f"{path}: no JSON found ({error}); {what_to_do}.") from error
     if not isinstance(record, dict) or "step" not in record:
-        raise DamagedError(f"{path}: no result of a run found; {what_to_do}.")
+        raise ResultError(f"{path}: no result of a run found; {what_to_do}.")
     return record
 
 

@@ -4,8 +4,8 @@ import platform
 
 import pytest
 
-from checkpointing.errors import DamagedError
 from mnist import result
+from mnist.errors import ResultError
 from mnist.stopwatch import Stopwatch
 
 RECORD = {
@@ -94,6 +94,6 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     path = tmp_path / "result.json"
     path.write_text(content)
     with pytest.raises(
-        DamagedError, match=r"result\.json: no .* found.*; delete it, and run the same training command"
+        ResultError, match=r"result\.json: no .* found.*; delete it, and run the same training command"
     ):
         result.read(path)
