@@ -9,7 +9,7 @@ from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
     architecture="deep",
-    train_steps=5625,  # 12 epochs
+    train_steps=7500,  # 16 epochs
     batch_size=128,
     optimizer="adam",
     learning_rate=0.004,

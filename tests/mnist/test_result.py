@@ -93,7 +93,5 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     """The run itself is whole: asked again, it only evaluates."""
     path = tmp_path / "result.json"
     path.write_text(content)
-    with pytest.raises(
-        ResultError, match=r"result\.json: no .* found.*; delete it, and run the same training command"
-    ):
+    with pytest.raises(ResultError, match=r"result\.json: no .* found.*; delete it, and run the same training command"):
         result.read(path)
