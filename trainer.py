@@ -225,7 +225,10 @@ class Run:
         step = int(session.run(self._graph.step))
         train_steps = self._settings.train_steps
         if step > train_steps:
-            message = f"{start.prefix}: step {step} found, at most --train_steps={train_steps} wanted."
+            message = (
+                f"{start.prefix}: step {step} found, at most --train_steps={train_steps} wanted: give a larger "
+                "--train_steps, or another --train_dir for a shorter run."
+            )
             raise CheckpointError(message)
         finished = step == train_steps
         ours = start.newest is not None and self._command.export_dir is None

@@ -74,6 +74,18 @@ def find_prefix(path: Path) -> Path:
     return prefix
 
 
+def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
+    """The newest checkpoint of one of our runs, and what is recorded about it.
+
+    Raises:
+      CheckpointError: there is none, or it is somebody else's.
+    """
+    prefix = find_prefix(train_dir)
+    if not is_ours(prefix):
+        raise CheckpointError(f"{prefix}: no manifest found beside it; give the train_dir of a run of this project.")
+    return prefix, Manifest.read(layout.manifest_path(prefix))
+
+
 def is_saved_model(directory: Path) -> bool:
     """Whether this is the directory of a SavedModel."""
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))

@@ -19,9 +19,7 @@ from typing import Any
 from tabulate import tabulate
 
 from checkpointing import history, inspection, layout
-from checkpointing.errors import CheckpointError
 from checkpointing.journal import Journal
-from checkpointing.manifest import Manifest
 from mnist import program, result
 
 Record = dict[str, Any]
@@ -58,10 +56,7 @@ def described(train_dir: Path) -> Record:
     Raises:
       CheckpointError: there is no complete checkpoint of one of this project's runs.
     """
-    prefix = inspection.find_prefix(train_dir)
-    if not inspection.is_ours(prefix):
-        raise CheckpointError(f"{prefix}: no manifest found beside it, a checkpoint of this project's runs wanted.")
-    recorded = Manifest.read(layout.manifest_path(prefix))
+    _, recorded = inspection.newest_of_run(train_dir)
     records = Journal(train_dir / layout.METRICS).records()
     ended = train_dir / layout.RESULT
     told = result.read(ended) if ended.exists() else {}

@@ -194,7 +194,10 @@ def _download(data_dir: Path) -> Path:
         _check_downloadable(builder, data_dir / "downloads" / "manual")
         builder.download_and_prepare()
     except Exception as error:  # whatever the network, the disk or the library raise becomes the one sentence
-        message = f"{data_dir}: tensorflow-datasets could not prepare MNIST there ({_first_line(error)})."
+        message = (
+            f"{data_dir}: tensorflow-datasets could not prepare MNIST there ({_first_line(error)}); "
+            "leave --data_dir out for the bundled MNIST."
+        )
         raise DataError(message) from error
     return Path(builder.data_path)
 
@@ -226,7 +229,10 @@ def _read_tfds(directory: Path) -> tuple[Split, Split]:
             for name in ("train", "test")
         }
     except Exception as error:  # a damaged record, a missing shard, a missing split: the library has many words for it
-        message = f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})."
+        message = (
+            f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)}); "
+            "put a good copy there, or prepare it again."
+        )
         raise DataError(message) from error
     return tuple(_from_tfds(columns[name], f"{directory}, split '{name}'") for name in ("train", "test"))  # type: ignore[return-value]
 

@@ -90,7 +90,8 @@ class OneEpochCnn:
     """A small network that learns in one epoch, 162,394 parameters.
 
     5x5 convolution to 16 channels, 2x2 max pool, 3x3 convolution to 48, 2x2 max pool, 128 hidden units, 10 logits; no
-    padding (after github.com/tuomaso/train_mnist_fast, with fewer channels where the maps are large). Weights start as normal numbers of variance 2 / inputs.
+    padding (after github.com/tuomaso/train_mnist_fast, with fewer channels where the maps are large). Weights start as
+    normal numbers of variance 2 / inputs.
     """
 
     def __init__(self, seed: int, dropout_rate: float, precision: str = "float32") -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpointing import durable, history, inspection, layout
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import reason
 from checkpointing.interruption import Interrupted, StopRequest
 from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
@@ -73,10 +73,8 @@ def _report(train_dir: Path, data_dir: Path | None) -> int:
     """Asks the newest checkpoint, writes the report, and tells where; gives the exit status."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
-    prefix = inspection.find_prefix(train_dir)
-    if not inspection.is_ours(prefix):
-        raise CheckpointError(f"{prefix}: no manifest found beside it, a checkpoint of this project's runs wanted.")
-    settings = Manifest.read(layout.manifest_path(prefix)).settings
+    prefix, recorded = inspection.newest_of_run(train_dir)
+    settings = recorded.settings
     data = dataset.load(data_dir, 0)
     if settings.get("data", data.fingerprint) != data.fingerprint:
         found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
