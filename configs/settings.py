@@ -66,7 +66,12 @@ class Settings:
         "names the run: initial weights, order, augmentation, dropout", 0, at_least=0, at_most=2**31 - 1
     )
     validation_size: int = setting("training images kept for validation, the last ones", 5000, at_least=0)
-    log_every_steps: int = setting("record, and tell; 0 for the last step only", 100, at_least=0, changes_weights=False)
+    log_every_steps: int = setting(
+        "record, and tell (a log has a line every few seconds); 0 for the last step only",
+        100,
+        at_least=0,
+        changes_weights=False,
+    )
     # At a hundred images a step, 5,000 validation images are a twentieth of those trained on, each a third of the work.
     evaluate_every_steps: int = setting("validate; 0 for the last step only", 1000, at_least=0, changes_weights=False)
     save_every_steps: int = setting("save a checkpoint; 0 for the last step only", at_least=0, changes_weights=False)

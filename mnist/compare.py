@@ -54,7 +54,8 @@ def described(train_dir: Path) -> Record:
       images_per_second and weights_sha256, where it has ended; seconds, of all attempts; restarts; machine; settings.
 
     Raises:
-      CheckpointError: there is no complete checkpoint of one of this project's runs.
+      CheckpointError: there is no complete checkpoint of one of this project's runs. ResultError: its result.json is
+        damaged.
     """
     _, recorded = inspection.newest_of_run(train_dir)
     records = Journal(train_dir / layout.METRICS).records()

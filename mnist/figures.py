@@ -28,14 +28,14 @@ def learning(records: Sequence[Record], resumes: Sequence[tuple[int, str]]) -> F
       resumes: where the run was taken up again, and how the attempt before had ended.
     """
     figure = Figure(figsize=(_WIDTH, 7), layout="constrained")
-    losses, rates, speeds = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
+    loss, rates, speeds = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     steps = [each["step"] for each in records]
-    losses.plot(steps, [each["loss"] for each in records], color="C0", label="training: loss of a batch")
-    losses.set_ylabel("loss")
-    losses.set_yscale("log")
+    loss.plot(steps, [each["loss"] for each in records], color="C0", label="training: loss of a batch")
+    loss.set_ylabel("loss")
+    loss.set_yscale("log")
     validated = [each for each in records if "validation_accuracy" in each]
     if validated:
-        errors = losses.twinx()
+        errors = loss.twinx()
         errors.plot(
             [each["step"] for each in validated],
             [100 * (1 - each["validation_accuracy"]) for each in validated],
@@ -46,15 +46,15 @@ def learning(records: Sequence[Record], resumes: Sequence[tuple[int, str]]) -> F
         )
         errors.set_ylabel("validation errors, %")
         errors.set_ylim(bottom=0)
-        losses.legend(handles=[*losses.get_lines(), *errors.get_lines()], loc="upper right")
+        loss.legend(handles=[*loss.get_lines(), *errors.get_lines()], loc="upper right")
     rates.plot(steps, [each["learning_rate"] for each in records], color="C2")
     rates.set_ylabel("learning rate")
     speeds.plot(steps, [each["images_per_second"] for each in records], color="C4")
     speeds.set_ylabel("images/s")
     speeds.set_ylim(bottom=0)
     speeds.set_xlabel("step")
-    for axes in (losses, rates, speeds):
-        _mark(axes, resumes, named=axes is losses)
+    for axes in (loss, rates, speeds):
+        _mark(axes, resumes, named=axes is loss)
     return figure
 
 

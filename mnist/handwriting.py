@@ -213,10 +213,8 @@ def _together(groups: list[_Group], highest: int) -> list[_Group]:
         count = len(groups)
         joined: list[_Group] = []
         for group in groups:
-            alone = [not _belong(each, group, highest) for each in joined]
-            friends = [each for each, apart in zip(joined, alone, strict=True) if not apart]
-            joined = [each for each, apart in zip(joined, alone, strict=True) if apart]
-            joined.append(_joined([*friends, group]))
+            friends = [each for each in joined if _belong(each, group, highest)]
+            joined = [*(each for each in joined if each not in friends), _joined([*friends, group])]
         groups = joined
     return groups
 

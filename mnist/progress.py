@@ -15,6 +15,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 # A log that somebody reads later; a bar moves all the time.
 _SECONDS_BETWEEN_LINES = 5.0
 
+# What 80 columns have room for.
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt} {remaining} left{postfix}"
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +31,7 @@ class Progress:
         self._clock = clock
         self._started = clock()
         self._told_at = -math.inf
-        self._figures: dict[str, str] = {}
+        self._figures = dict.fromkeys(("loss", "validation", "saved", "speed"), "")
         self._context = ExitStack()
         self._bar: Any = None
 
@@ -37,7 +40,7 @@ class Progress:
         if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
             self._context.enter_context(logging_redirect_tqdm())
             self._bar = self._context.enter_context(
-                tqdm(total=self._train_steps, initial=self._first_step, unit=" steps", dynamic_ncols=True)
+                tqdm(total=self._train_steps, initial=self._first_step, bar_format=_BAR, dynamic_ncols=True)
             )
         return self
 
@@ -55,7 +58,7 @@ class Progress:
     def saved(self, step: int | None) -> None:
         """Shows on the bar from which step a run would go on now; a log has a line of the save itself."""
         if self._bar is not None and step is not None:
-            self._show_on_bar({"saved": f"{step:,}"})
+            self._show_on_bar(saved=f"saved {step:,}")
 
     def show(self, record: dict[str, Any]) -> None:
         """Shows the record of a logged step beside the bar.
@@ -63,24 +66,24 @@ class Progress:
         Without a bar it is a line of its own, if the last one was seconds ago, or if the record is one of few: the
         first, the last, one with a validation accuracy.
         """
-        figures = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:,.0f}"}
+        figures = {"loss": f"loss {record['loss']:.4f}"}
         if "validation_accuracy" in record:
-            figures["validation"] = f"{record['validation_accuracy']:.4f}"
+            figures["validation"] = f"validation {record['validation_accuracy']:.4f}"
+        rate = f"{record['images_per_second']:,.0f}"
         if self._bar is not None:
-            self._show_on_bar(figures)
+            self._show_on_bar(**figures, speed=f"{rate}/s")
             return
         step, now = record["step"], self._clock()
         rare = "validation" in figures or step == self._train_steps
         if rare or now - self._told_at >= _SECONDS_BETWEEN_LINES:
             self._told_at = now
-            told = "  ".join(f"{name} {figure}" for name, figure in figures.items())
+            told = "  ".join([*figures.values(), f"{rate} images/s"])
             _log.info("step %d/%d  %s  %s left", step, self._train_steps, told, self._time_left(step))
 
-    def _show_on_bar(self, figures: dict[str, str]) -> None:
-        """What is not new stays: a validation is true until the next one."""
-        if not figures.items() <= self._figures.items():
-            self._figures |= figures
-            self._bar.set_postfix(self._figures)
+    def _show_on_bar(self, **figures: str) -> None:
+        """What is not new stays: a validation is true until the next one. Drawn when the bar next moves."""
+        self._figures |= figures
+        self._bar.set_postfix_str("  ".join(filter(None, self._figures.values())), refresh=False)
 
     def _time_left(self, step: int) -> str:
         """As the run has gone so far, evaluations and saves included."""

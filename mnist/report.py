@@ -93,7 +93,7 @@ def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path
       answers: what the checkpoint's model says of it.
 
     Raises:
-      CheckpointError: the checkpoint cannot be read. OSError: the disk refuses.
+      CheckpointError: the checkpoint cannot be read. ResultError: nor can result.json. OSError: the disk refuses.
     """
     run = _Run(train_dir, prefix, Manifest.read(layout.manifest_path(prefix)))
     sections = [
@@ -112,7 +112,7 @@ def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path
 def leave(train_dir: Path, step: int, split: Split, answers: Answers, stop: StopRequest) -> None:
     """Writes the report of a run that has ended at that step; that it cannot be written is no failure of the run.
 
-    The other arguments are those of `write`. A signal ends the writing, not the run: all else is done.
+    A signal that `stop` hears ends the writing, not the run: all else is done. The others are the arguments of `write`.
     """
     try:
         with stop.at_once():
@@ -202,15 +202,7 @@ def _tables(run: _Run) -> Iterator[Section]:
     ]
     columns: Sequence[str] = ("checkpoint", "saved", "size", "validation", "kept, because it is")
     yield Section("Checkpoints", f"In {run.train_dir}.", columns=columns, rows=rows)
-    rows = [
-        (
-            *(number, _when(each["started_at"]), each["from_step"], each["to_step"], each["steps_redone"]),
-            *(f"{each['seconds'].get('total', 0):.1f}", each["ended"] or "cut off, or under way"),
-        )
-        for number, each in enumerate(run.attempts, start=1)
-    ]
-    columns = ("attempt", "started", "from step", "to step", "made again", "seconds", "ended")
-    yield Section("Attempts", "An attempt is the life of one process.", columns=columns, rows=rows)
+    yield from _attempts(run)
     if run.members:
         rows = [(name, f"{each['test_accuracy']:.4f}", each["weights_sha256"]) for name, each in run.members.items()]
         yield Section("Members", "Each alone.", columns=("train_dir", "test accuracy", "weights sha256"), rows=rows)
@@ -226,16 +218,36 @@ def _tables(run: _Run) -> Iterator[Section]:
     yield Section("Settings", "All that the weights are a function of.", rows=list(run.recorded.settings.items()))
 
 
+def _attempts(run: _Run) -> Iterator[Section]:
+    """What the run's processes did; of an ensemble, the members' own reports tell it."""
+    if not run.attempts:
+        return
+    rows = [
+        (
+            *(number, _when(each["started_at"]), each["from_step"], each["to_step"], each["steps_redone"]),
+            *(f"{each['seconds'].get('total', 0):.1f}", each["ended"] or "cut off, or under way"),
+        )
+        for number, each in enumerate(run.attempts, start=1)
+    ]
+    columns = ("attempt", "started", "from step", "to step", "made again", "seconds", "ended")
+    yield Section("Attempts", "An attempt is the life of one process.", columns=columns, rows=rows)
+
+
 def _headline(run: _Run, split: Split, answers: Answers) -> list[tuple[str, str]]:
     accuracy = float((answers.classes == split.labels).mean())
     error = math.sqrt(accuracy * (1 - accuracy) / len(split.labels))  # binomial
-    validated = [each["validation_accuracy"] for each in run.metrics if "validation_accuracy" in each]
-    seconds = sum(each["seconds"].get("total", 0.0) for each in run.attempts)
+    recorded = [each["validation_accuracy"] for each in run.metrics if "validation_accuracy" in each]
+    validated = recorded[-1] if recorded else run.result.get("validation_accuracy")
+    if run.attempts:
+        seconds = sum(each["seconds"].get("total", 0.0) for each in run.attempts)
+        taken = [(f"in {len(run.attempts)} attempt{'s' * (len(run.attempts) != 1)}", f"{seconds:,.0f} s")]
+    else:
+        taken = [(f"{len(run.members)} members", f"{run.result['seconds']['total']:,.0f} s")] if run.members else []
     return [
         (f"test accuracy, \u00b1 {error:.4f}", f"{accuracy:.4f}"),
-        *([("validation accuracy", f"{validated[-1]:.4f}")] if validated else []),
+        *([("validation accuracy", f"{validated:.4f}")] if validated is not None else []),
         (f"of {run.recorded.settings.get('train_steps', '?')} steps", f"{run.recorded.step:,}"),
-        (f"in {len(run.attempts)} attempt{'s' * (len(run.attempts) != 1)}", f"{seconds:,.0f} s"),
+        *taken,
     ]
 
 

@@ -5,7 +5,7 @@
 Each run is a run of train_softmax.py or train_cnn.py, in DIR/<config>/seed-<seed> (DIR is runs/reproduce); an ensemble
 is made of the runs of its members' recipe, once, whatever --seeds says. Stopped or killed, the same command goes on
 where it was: what has ended is read from its result.json, what has not goes on from its newest checkpoint. To begin
-anew, delete DIR.
+anew, or after a recipe or a network has changed, delete DIR.
 
 A recipe reaches what it states where the mean over the seeds is at least its goal, and within the spread of the mean
 that it states. With --killed, the first seed is run once more and killed with SIGKILL after its first checkpoint; the
@@ -138,7 +138,12 @@ def _command(recipe: Recipe, seed: int, train_dir: Path) -> list[str]:
 
 
 def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
-    """Brings one run to its end; gives its result.json."""
+    """Brings one run to its end; gives its result.json.
+
+    Raises:
+      StoppedError: a signal asked to stop. ResultError: result.json is damaged.
+      CheckpointError: the run failed; or it is one with other settings than the recipe's.
+    """
     path = train_dir / layout.RESULT
     if not path.exists():
         print(f"{recipe.name}, seed {seed}: {train_dir}", flush=True)
@@ -147,7 +152,12 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
             raise StoppedError
         if status:
             raise CheckpointError(f"{train_dir}: the run ended with status {status}; its own message says why.")
-    return result.read(path)
+    record = result.read(path)
+    steps = configs.load(recipe.name).train_steps
+    if record["step"] != steps:
+        found = f"a run to step {record['step']} found, to {steps} wanted: {recipe.name} has changed"
+        raise CheckpointError(f"{train_dir}: {found}; delete the directory, and run the same command again.")
+    return record
 
 
 def _run_killed(recipe: Recipe, train_dir: Path) -> Record:
@@ -181,7 +191,9 @@ def summarize(recipe: Recipe, results: Sequence[Record]) -> Record:
     reached, near = mean >= expected.goal, abs(mean - expected.mean) <= tolerance
     verdict = "as stated" if reached and near else "goal missed" if near else "other than stated"
     told = f"{mean:.4f}, {expected.mean:.4f} +- {tolerance:.4f} stated, goal {expected.goal:.4f}"
-    rates = [each["images_per_second"] for each in results if each["images_per_second"]]
+    # A run that had ended, and was asked again, only evaluated: the seconds of training are gone.
+    timed = [each for each in results if each["images_per_second"]]
+    rates = [each["images_per_second"] for each in timed]
     return {
         "config": recipe.name,
         "seeds": len(results),
@@ -190,8 +202,8 @@ def summarize(recipe: Recipe, results: Sequence[Record]) -> Record:
         "lowest": min(accuracies),
         "highest": max(accuracies),
         "goal": expected.goal,
-        "train_seconds": statistics.median(each["seconds"]["train"] for each in results),
-        "total_seconds": statistics.median(each["seconds"]["total"] for each in results),
+        "train_seconds": statistics.median(each["seconds"]["train"] for each in timed or results),
+        "total_seconds": statistics.median(each["seconds"]["total"] for each in timed or results),
         "images_per_second": statistics.median(rates) if rates else None,
         "weights_sha256": [each["weights_sha256"] for each in results],
         "machine": results[0]["machine"],

@@ -9,6 +9,12 @@ from typing import Any
 from mnist.errors import ResultError
 from mnist.stopwatch import Stopwatch
 
+# What every run tells.
+NAMES = {
+    *("config", "seed", "step", "train_images", "validation_accuracy", "test_accuracy", "weights_sha256"),
+    *("checkpoint", "export_dir", "resumed_from", "images_per_second", "seconds", "steps_redone", "restarts"),
+    *("versions", "machine"),
+}
 _TIMED = ("import", "data", "restore", "train", "save_stall", "evaluate", "export")
 
 
@@ -24,13 +30,13 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
       ResultError: the file holds nothing that a run writes.
     """
-    what_to_do = "delete it, and run the same training command again: it only evaluates"
+    what_to_do = "delete it, and run the same training command again: a run that has ended only evaluates"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}: no JSON found ({error}); {what_to_do}.") from error
-    if not isinstance(record, dict) or "step" not in record:
-        raise ResultError(f"{path}: no result of a run found; {what_to_do}.")
+    if not isinstance(record, dict) or not record.keys() >= NAMES:
+        raise ResultError(f"{path}: no whole result of a run found; {what_to_do}.")
     return record
 
 

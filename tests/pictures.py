@@ -2,34 +2,35 @@
 
     python -m tests.pictures [TRAIN_DIR]
 
-They are of the first run that `make reproduce` makes of cnn_small, or of any other run of it; one that has not ended
-goes on first.
+TRAIN_DIR is that of a run of cnn_small which has ended, by default the first that `make reproduce` makes.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
 
+from mnist import report
 from tests import drawing, programs
 
 PLOTS = programs.ROOT / "docs" / "plots"
-_TRAIN_DIR = Path("runs/reproduce/cnn_small/seed-0")
-_ROWS, _ROWS_SHOWN = 10, 4
+_TRAIN_DIR = "runs/reproduce/cnn_small/seed-0"
+_SHOWN = 0.4  # of the mistakes: the page is short
 
 
-def draw(train_dir: Path) -> None:
-    """Ends the run, and takes over what its report shows; the surest mistakes alone, for the page is short."""
-    train = programs.command("cnn", "--config=cnn_small", f"--train_dir={train_dir}", "--report")
-    subprocess.run(train, check=True)
+def draw(train_dir: Path) -> int:
+    """Writes the run's report, takes over two of its pictures, and draws the drawings; gives the exit status."""
+    status = report.main([f"--train_dir={train_dir}"])
+    if status:
+        return status
     pictures = train_dir / "report"
     PLOTS.joinpath("report-learning.png").write_bytes((pictures / "learning.png").read_bytes())
     with Image.open(pictures / "surest-mistakes.png") as mistakes:
         width, height = mistakes.size
-        mistakes.crop((0, 0, width, height * _ROWS_SHOWN // _ROWS)).save(PLOTS / "report-mistakes.png")
+        mistakes.crop((0, 0, width, int(height * _SHOWN))).save(PLOTS / "report-mistakes.png")
     drawing.sheet().save(PLOTS / "drawings.png")
+    return 0
 
 
 if __name__ == "__main__":
-    draw(Path(*sys.argv[1:]) if sys.argv[1:] else _TRAIN_DIR)
+    sys.exit(draw(Path(*(sys.argv[1:2] or [_TRAIN_DIR]))))

@@ -35,6 +35,7 @@ def imported(path):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def roots(path):

@@ -77,6 +77,8 @@ def test_the_report_of_the_whole_shows_the_members(ensemble, small_data, tmp_pat
     page = (train_dir / "report.html").read_text()
     for each in programs.result(ensemble)["members"]:
         assert each["weights_sha256"] in page
+    assert "2 members" in page
+    assert "attempt" not in page
     pictures = {path.stem for path in (train_dir / "report").iterdir()}
     assert pictures >= {"learning-of-the-members", "mistakes-by-digit", "calibration"}
 

@@ -123,6 +123,15 @@ def test_the_newest_of_a_directory_is_ours(tmp_path):
     assert find_prefix(tmp_path) == layout.prefix(tmp_path, 5)
 
 
+def test_the_newest_of_a_run_is_never_somebody_elses(tmp_path):
+    """It comes with what its run recorded, which others do not."""
+    make_foreign(tmp_path, "model-10")
+    assert "model-10: no manifest found beside it; give the train_dir" in complaint(inspection.newest_of_run, tmp_path)
+    make_checkpoint(tmp_path, 5)
+    prefix, recorded = inspection.newest_of_run(tmp_path)
+    assert (prefix, recorded.step) == (layout.prefix(tmp_path, 5), 5)
+
+
 def test_a_prefix_that_is_not_there_lists_those_that_are(tmp_path):
     """In order of steps, with an example to copy."""
     for step in (100, 50):

@@ -42,13 +42,13 @@ def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
         (
             "one_epoch",
             {
-                "layer1/weights": [5, 5, 1, 24],
-                "layer1/biases": [24],
-                "layer2/weights": [3, 3, 24, 32],
-                "layer2/biases": [32],
-                "layer3/weights": [800, 256],
-                "layer3/biases": [256],
-                "layer4/weights": [256, 10],
+                "layer1/weights": [5, 5, 1, 16],
+                "layer1/biases": [16],
+                "layer2/weights": [3, 3, 16, 48],
+                "layer2/biases": [48],
+                "layer3/weights": [1200, 128],
+                "layer3/biases": [128],
+                "layer4/weights": [128, 10],
                 "layer4/biases": [10],
             },
         ),
@@ -62,7 +62,7 @@ def test_names_and_shapes_are_a_persistent_format(name, shapes):
     assert found == shapes
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("small", 7_578), ("deep", 136_642)])
+@pytest.mark.parametrize(("name", "parameters"), [("small", 7_578), ("deep", 197_802)])
 def test_normalized_networks_are_as_large_as_they_say(name, parameters):
     """Each layer has weights, scale and offset to train, and two moving averages that are saved beside them."""
     with tf.Graph().as_default():

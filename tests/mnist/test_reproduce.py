@@ -10,6 +10,7 @@ import pytest
 import configs
 from configs.expectation import Expectation
 from mnist import reproduce
+from mnist.result import NAMES
 from tests import programs
 
 RECIPES = [(program, name) for program in reproduce.PROGRAMS for name in configs.names(program)]
@@ -106,6 +107,20 @@ def test_softmax_is_reproduced_killed_or_not(tmp_path):
     began = time.perf_counter()
     assert reproduce.main(flags) == 0  # all has ended: only read
     assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(json.dumps(dict.fromkeys(NAMES) | {"step": 7}), "softmax has changed; delete the directory"), ("{", "no JSON")],
+)
+def test_what_was_left_by_another_recipe_is_not_taken_for_this_one(content, told, tmp_path, capsys):
+    """Nor what is damaged: one sentence, exit status 1, and nothing is run."""
+    train_dir = tmp_path / "softmax" / "seed-0"
+    train_dir.mkdir(parents=True)
+    (train_dir / "result.json").write_text(content)
+    assert reproduce.main(["--configs=softmax", f"--directory={tmp_path}"]) == 1
+    assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["result.json"]
 
 
 def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeypatch):

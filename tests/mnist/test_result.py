@@ -88,7 +88,7 @@ def test_an_accuracy_of_zero_is_told():
     assert "validation accuracy  0.0000" in result.summary(RECORD | {"validation_accuracy": 0.0})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"step'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"step', '{"step": 1}', "[" * 100_000])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     """The run itself is whole: asked again, it only evaluates."""
     path = tmp_path / "result.json"
