@@ -1,6 +1,6 @@
 """Pictures such as people make: a digit of MNIST's test set drawn anew, larger, turned, in other ink on other paper.
 
-python -m tests.drawing SHEET.png     # of each kind some, and below each what a model is shown
+python -m tests.drawing DIRECTORY COUNT     # so many of them, of each kind as many; their names begin with the label
 """
 
 import sys
@@ -55,6 +55,15 @@ def _on_paper(opacity: Image.Image, kind: str, generator: np.random.Generator) -
     return Image.fromarray((page * (1 - cover) + colour * cover).clip(0, 255).astype(np.uint8))
 
 
+def write(directory: Path, count: int) -> None:
+    """Draws the first so many digits of the test set: LABEL-NUMBER-KIND.png."""
+    test, generator = dataset.load(None, 0).test, np.random.default_rng(6)
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, (image, label) in enumerate(zip(test.images[:count], test.labels, strict=False)):
+        kind = KINDS[number % len(KINDS)]
+        draw(image, kind, generator).save(directory / f"{label}-{number:04d}-{kind}.png")
+
+
 def sheet(columns: int = 10, side: int = 84) -> Image.Image:
     """A row of drawings a kind, and below it a row of what is made of them."""
     images, generator = dataset.load(None, 0).test.images, np.random.default_rng(0)
@@ -75,4 +84,4 @@ def sheet(columns: int = 10, side: int = 84) -> Image.Image:
 
 
 if __name__ == "__main__":
-    sheet().save(sys.argv[1])
+    write(Path(sys.argv[1]), int(sys.argv[2]))
