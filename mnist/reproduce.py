@@ -246,7 +246,9 @@ def _write_docs(rows: Sequence[Record]) -> None:
     order = [name for program in PROGRAMS for name in configs.names(program)]
     kept = [merged[name] for name in order if name in merged]
     durable.replace_json(path, {"recipes": kept})
-    machines = sorted({f"{row['machine']}; {_versions(row)}" for row in kept})
+    machines: dict[str, list[str]] = {}
+    for row in kept:
+        machines.setdefault(f"{row['machine']}; {_versions(row)}", []).append(row["config"])
     lines = [
         "# Results",
         "",
@@ -256,7 +258,7 @@ def _write_docs(rows: Sequence[Record]) -> None:
         "",
         markdown(kept),
         "",
-        *[f"Measured on: {machine}." for machine in machines],
+        *[f"- {', '.join(names)}: {machine}." for machine, names in machines.items()],
         "",
     ]
     durable.replace(ROOT / "docs" / "results.md", "\n".join(lines).encode())
