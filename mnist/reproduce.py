@@ -142,7 +142,7 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
 
     Raises:
       StoppedError: a signal asked to stop. ResultError: result.json is damaged.
-      CheckpointError: the run failed; or it is one with other settings than the recipe's.
+      CheckpointError: the run failed; or one is there that ended at another step than the recipe's.
     """
     path = train_dir / layout.RESULT
     if not path.exists():
