@@ -1,7 +1,7 @@
 """Seconds from process start to 97, 98, 99 and 99.5 % on the test set: our recipes, and others' examples as published.
 
     python -m benchmarks.time_to_accuracy [--rounds=3] [--limit=1800] [--peers_python=.venv-peers/bin/python]
-        [--contenders=NAME,...]
+        [--contender=NAME ...]
 
 Each contender is a process that judges itself on the test set after each of its epochs, and prints what comes out; this
 one holds the watch. It is ended once it has reached 99.5 %, by itself after its last epoch, or at the limit. Judging
@@ -49,7 +49,9 @@ CONTENDERS = {
     "PyTorch, basic example": Contender(("torch_main",), elsewhere=True),
     "JAX, classifier example": Contender(("jax_classifier",), elsewhere=True),
 }
-_WHICH = flags.DEFINE_list("contenders", list(CONTENDERS), "which to measure; ratios are taken to the first")
+_WHICH = flags.DEFINE_multi_enum(
+    "contender", list(CONTENDERS), list(CONTENDERS), "which to measure, once for each; ratios are taken to the first"
+)
 
 
 def course(contender: Contender) -> list[tuple[float, float]]:

@@ -1,17 +1,22 @@
-"""Importing TensorFlow without its lines about the machine.
+"""Importing TensorFlow without its lines about the machine, and without Keras.
 
     with silenced():
         import tensorflow as tf
 
-It writes five of them from C++, before any setting is read; whoever waits for a sentence of ours would have to look for
-it among them.
+It writes five lines from C++, before any setting is read; whoever waits for a sentence of ours would have to look for
+it among them. Of the seconds that its import takes, the Keras that it brings along takes a quarter
+(docs/benchmarks.md), and we use none.
 """
 
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+# What TensorFlow imports of Keras, if it is there, to know the optimizers of Keras' models; with it come SciPy and
+# Matplotlib.
+_KERAS = "keras.src.optimizers"
 
 
 def choose_kernels() -> None:
@@ -26,11 +31,30 @@ def choose_kernels() -> None:
 
 @contextmanager
 def silenced(*, debug: bool = False) -> Iterator[None]:
-    """Holds back what the block writes to standard error, unless it fails or `debug` says not to."""
+    """Holds back what the block writes to standard error, unless it fails or `debug` says not to; hides Keras."""
     choose_kernels()
-    if debug:
+    with _without_keras(), nullcontext() if debug else _held_back():
+        yield
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """Has TensorFlow's import find no Keras, which it can do without; once the block ends, anyone may import it.
+
+    What is None in sys.modules cannot be imported (source: Python's language reference, "The module cache").
+    """
+    if _KERAS in sys.modules:
         yield
         return
+    sys.modules[_KERAS] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_KERAS]
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

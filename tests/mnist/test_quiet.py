@@ -53,3 +53,23 @@ def test_silence_holds_back_what_python_writes(text):
     code = f"import sys; from mnist.quiet import silenced\nwith silenced(): sys.stderr.write('{text}')"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stderr == ""
+
+
+def test_tensorflow_comes_without_keras_which_can_still_be_imported():
+    """Keras takes a quarter of the seconds of TensorFlow's import; whoever needs it afterwards has it."""
+    code = (
+        "import sys\nfrom mnist.quiet import silenced\nwith silenced(): import tensorflow as tf\n"
+        "assert not any(name.split('.')[0] in {'keras', 'matplotlib'} for name in sys.modules)\n"
+        "assert tf.keras.optimizers.Adam.__module__.startswith('keras.src.optimizers')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_a_keras_that_is_there_already_stays():
+    """Whoever imported it before us keeps it."""
+    code = (
+        "import sys\nsys.modules['keras.src.optimizers'] = keras = object()\nfrom mnist.quiet import silenced\n"
+        "with silenced(): assert sys.modules['keras.src.optimizers'] is keras\n"
+        "assert sys.modules['keras.src.optimizers'] is keras"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
