@@ -59,10 +59,10 @@ def resumed(tmp_path_factory, small_data):
     return train_dir
 
 
-@pytest.fixture
-def reported(resumed, small_data, tmp_path):
+@pytest.fixture(scope="module")
+def reported(resumed, small_data, tmp_path_factory):
     """A copy of it with its report."""
-    train_dir = shutil.copytree(resumed, tmp_path / "run")
+    train_dir = shutil.copytree(resumed, tmp_path_factory.mktemp("reported") / "run")
     assert main([f"--train_dir={train_dir}", f"--data_dir={small_data}"]) == 0
     return train_dir
 
