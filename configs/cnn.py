@@ -19,6 +19,6 @@ EXPECTED = Expectation(
     mean=0.9934,
     standard_deviation=0.0004,
     seeds=3,
-    seconds=226.0,
+    seconds=347,
     machine="Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64",
 )

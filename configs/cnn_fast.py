@@ -27,6 +27,6 @@ EXPECTED = Expectation(
     mean=0.9913,
     standard_deviation=0.0008,
     seeds=10,
-    seconds=14.5,
+    seconds=9.9,
     machine="Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64",
 )
