@@ -20,7 +20,7 @@ from checkpointing.manifest import Manifest
 from configs.command_line import UsageError, tell
 from mnist import result, sources
 from mnist.errors import ResultError
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
 if TYPE_CHECKING:
     from configs.command_line import Command
@@ -78,7 +78,7 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
         return status
     with listen_for_stop() as stop:
         with stop.at_once():
-            with stopwatch("import"), silenced(debug=command.debug):
+            with stopwatch("import"), tensorflow_import(debug=command.debug):
                 import ensemble  # noqa: PLC0415 - members do not wait for a TensorFlow of ours
                 from mnist import report  # noqa: PLC0415
             ended = {directory: result.read(directory / layout.RESULT) for directory in directories.values()}

@@ -19,7 +19,7 @@ from configs import command_line
 from configs.command_line import Command
 from configs.settings import CnnSettings
 from mnist import sources
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 from mnist.stopwatch import Stopwatch
 
 MODEL = "cnn"
@@ -42,7 +42,7 @@ def main(command: Command) -> int:
                 download = command.download and not command.dry_run
                 data = dataset.load(command.data_dir, settings.validation_size, download=download)
             if command.dry_run:
-                with silenced(debug=command.debug):
+                with tensorflow_import(debug=command.debug):
                     import rehearsal  # noqa: PLC0415
 
                 return rehearsal.rehearse(command, data)
@@ -54,7 +54,7 @@ def main(command: Command) -> int:
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),
             )
-            with stopwatch("import"), silenced(debug=command.debug):
+            with stopwatch("import"), tensorflow_import(debug=command.debug):
                 import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
 
             make_model = partial(trainer.make_cnn, settings)

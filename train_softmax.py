@@ -16,7 +16,7 @@ from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
 from mnist import sources
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 from mnist.stopwatch import Stopwatch
 
 MODEL = "softmax"
@@ -36,7 +36,7 @@ def main(command: Command) -> int:
                 download = command.download and not command.dry_run
                 data = dataset.load(command.data_dir, settings.validation_size, download=download)
             if command.dry_run:
-                with silenced(debug=command.debug):
+                with tensorflow_import(debug=command.debug):
                     import rehearsal  # noqa: PLC0415
 
                 return rehearsal.rehearse(command, data)
@@ -48,7 +48,7 @@ def main(command: Command) -> int:
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),
             )
-            with stopwatch("import"), silenced(debug=command.debug):
+            with stopwatch("import"), tensorflow_import(debug=command.debug):
                 import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
                 from mnist import models  # noqa: PLC0415
 

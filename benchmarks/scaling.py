@@ -48,12 +48,12 @@ def images_case(count: int) -> Record:
     import numpy as np  # noqa: PLC0415 - the process that only calls others needs none of this
 
     from mnist import dataset  # noqa: PLC0415
-    from mnist.quiet import silenced  # noqa: PLC0415
+    from mnist.quiet import tensorflow_import  # noqa: PLC0415
 
     train = dataset.load(None, 0).train
     indices = np.arange(count) % len(train.labels)
     data = dataset.Split(train.images[indices], train.labels[indices])
-    with silenced():
+    with tensorflow_import():
         import trainer  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
     began = time.perf_counter()
     with _Session("softmax", data) as session:
@@ -113,9 +113,9 @@ class _Session:
     """A training graph in a session, with data in it."""
 
     def __init__(self, name: str, data: Any) -> None:  # noqa: ANN401 - a Split, from a module imported late
-        from mnist.quiet import silenced  # noqa: PLC0415 - as above
+        from mnist.quiet import tensorflow_import  # noqa: PLC0415 - as above
 
-        with silenced():
+        with tensorflow_import():
             import trainer  # noqa: PLC0415
             from mnist import graph  # noqa: PLC0415
         import configs  # noqa: PLC0415

@@ -24,7 +24,7 @@ from checkpointing import durable, inspection
 from checkpointing.errors import CheckpointError, reason
 from mnist import program
 from mnist.errors import QuestionError
-from mnist.quiet import silenced
+from mnist.quiet import silenced, tensorflow_import
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
         raise CheckpointError(f"{directory}: no SavedModel found there; give a run's saved_model/<step>.")
     write, ask = _FORMATS[target.suffix]
     images = dataset.load(data_dir, 0).test.images
-    with silenced():
+    with tensorflow_import():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
     with answering.opened(directory, {"images"}, {"classes", "probabilities"}) as model:
         wanted = answering.ask_in_batches(model.ask, {"images": images})

@@ -16,7 +16,7 @@ import numpy as np
 
 from mnist import idx
 from mnist.errors import DataError
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
@@ -181,7 +181,7 @@ def _find_tfds(data_dir: Path, *, download: bool) -> Path:
 
 def _tensorflow_datasets() -> ModuleType:
     """The library, which needs TensorFlow: only who has a TFDS directory waits for it."""
-    with silenced():
+    with tensorflow_import():
         import tensorflow as tf  # noqa: F401, PLC0415
         import tensorflow_datasets as tfds  # noqa: PLC0415
     return tfds  # type: ignore[no-any-return]

@@ -30,7 +30,7 @@ from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.manifest import Manifest
 from mnist import program
 from mnist.errors import DataError, QuestionError
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
 if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors in what is asked for not for TensorFlow
     from collections.abc import Iterator, Mapping, Sequence
@@ -304,7 +304,7 @@ def _load(given: argparse.Namespace, recorded: Manifest | None) -> Split:
 
 def _import_tensorflow() -> None:
     """Imports it without its lines about the machine; whoever imports it later has it at once."""
-    with silenced():
+    with tensorflow_import():
         import tensorflow as tf  # noqa: F401, PLC0415
 
 

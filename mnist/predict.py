@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnist import program
 from mnist.errors import PictureError
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
 if TYPE_CHECKING:  # --help waits for none of them
     from checkpointing.answering import Answering
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(given: argparse.Namespace) -> int:
     from mnist import dataset  # noqa: F401, PLC0415 - NumPy, before TensorFlow is imported in silence
 
-    with silenced():
+    with tensorflow_import():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
     path = given.train_dir or given.checkpoint or given.saved_model or _DEFAULT_TRAIN_DIR
     _check_there_is_one(path, asked_for=path != _DEFAULT_TRAIN_DIR)

@@ -1,13 +1,15 @@
-"""Importing TensorFlow without its lines about the machine, and without Keras.
+"""Importing TensorFlow without its lines about the machine, without Keras, and for good.
 
-    with silenced():
+    with tensorflow_import():
         import tensorflow as tf
 
 It writes five lines from C++, before any setting is read; whoever waits for a sentence of ours would have to look for
 it among them. Of the seconds that its import takes, the Keras that it brings along takes a quarter
-(docs/benchmarks.md), and we use none.
+(docs/benchmarks.md), and we use none. And Python, when the program ends, would visit each of its objects, which takes
+half a second.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -30,11 +32,32 @@ def choose_kernels() -> None:
 
 
 @contextmanager
-def silenced(*, debug: bool = False) -> Iterator[None]:
-    """Holds back what the block writes to standard error, unless it fails or `debug` says not to; hides Keras."""
+def silenced() -> Iterator[None]:
+    """Holds back what the block writes to standard error, unless it fails."""
+    sys.stderr.flush()
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            held_back.seek(0)
+            os.write(standard_error, held_back.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
+@contextmanager
+def tensorflow_import(*, debug: bool = False) -> Iterator[None]:
+    """A block that imports TensorFlow, or what imports it; with `debug` one sees what is written meanwhile."""
     choose_kernels()
-    with _without_keras(), nullcontext() if debug else _held_back():
+    first = "tensorflow" not in sys.modules
+    with _without_keras(), nullcontext() if debug else silenced():
         yield
+    if first:
+        gc.freeze()  # what has been imported stays until the end: garbage collection need not visit it
 
 
 @contextmanager
@@ -51,20 +74,3 @@ def _without_keras() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_KERAS]
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    sys.stderr.flush()
-    standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            held_back.seek(0)
-            os.write(standard_error, held_back.read())
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)

@@ -28,7 +28,7 @@ from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
 from mnist import program, result
 from mnist.errors import DataError
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,7 +153,7 @@ def _metrics(train_dir: Path) -> list[Record]:
 
 def _ask(prefix: Path, split: Split) -> Answers:
     """What the checkpoint's model says of all images of a split."""
-    with silenced():
+    with tensorflow_import():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
         from mnist.evaluation import Answers  # noqa: PLC0415
     with answering.opened(prefix, {"images"}, set(Answers._fields)) as model:

@@ -8,9 +8,9 @@ A run of the program reads the test set once, after the last step; here the ques
 import sys
 from functools import partial
 
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 
-with silenced():
+with tensorflow_import():
     import trainer
     from mnist import evaluation, graph
 import configs

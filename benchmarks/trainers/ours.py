@@ -1,10 +1,10 @@
 """The trainer's own graph and loop, with the settings of its recipe."""
 
 from benchmarks.trainers import protocol
-from mnist.quiet import silenced
+from mnist.quiet import tensorflow_import
 from mnist.stopwatch import Stopwatch
 
-with silenced():
+with tensorflow_import():
     import trainer
     from mnist import graph, training
 import dataclasses
