@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.fork import Fork
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -14,18 +16,29 @@ def command(program: str, *flags: str) -> list[str]:
     return [sys.executable, str(ROOT / f"train_{program}.py"), "--noreport", *flags]
 
 
-def start(program: str, *flags: str) -> subprocess.Popen[str]:
-    """Starts `train_<program>.py`; what it prints goes to pipes."""
-    return subprocess.Popen(
-        command(program, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+Process = Fork | subprocess.Popen[str]
 
 
-def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
+def start(program: str, *flags: str, anew: bool = False) -> Process:
+    """Starts `train_<program>.py`; what it prints goes to pipes.
+
+    Args:
+      program: "softmax" or "cnn".
+      flags: its command line.
+      anew: as a process of which nothing is there yet, which takes seconds more. For beliefs about start-up, and about
+        processes that have nothing in common: all forks order their sets alike, for example.
+    """
+    if not anew:
+        return Fork(program, "--noreport", *flags)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(program, *flags), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+
+
+def run(program: str, *flags: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
     """Runs `train_<program>.py` to its end."""
-    process = start(program, *flags)
+    process = start(program, *flags, anew=anew)
     stdout, stderr = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(flags, process.wait(), stdout, stderr)
 
 
 class Watched:
@@ -33,9 +46,12 @@ class Watched:
 
     def __init__(self, program: str, *flags: str, under: tuple[str, ...] = ()) -> None:
         """Starts it, `under` another program if one is given."""
-        self.process = subprocess.Popen(
-            [*under, *command(program, *flags)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-        )
+        self.process: Process
+        if under:
+            both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen([*under, *command(program, *flags)], **both, text=True, cwd=ROOT)
+        else:
+            self.process = Fork(program, "--noreport", *flags, stderr_to_stdout=True)
         self.said = ""
 
     def wait_for(self, text: str) -> None:
@@ -50,12 +66,12 @@ class Watched:
     def end(self) -> int:
         """Waits for its end; gives its exit status."""
         self.said += self.process.communicate()[0]
-        return self.process.returncode
+        return self.process.wait()
 
 
-def train(program: str, train_dir: Path, *flags: str) -> dict[str, Any]:
+def train(program: str, train_dir: Path, *flags: str, anew: bool = False) -> dict[str, Any]:
     """Runs a program that must succeed; gives its result.json."""
-    ended = run(program, f"--train_dir={train_dir}", *flags)
+    ended = run(program, f"--train_dir={train_dir}", *flags, anew=anew)
     assert ended.returncode == 0, ended.stderr
     return result(train_dir)
 

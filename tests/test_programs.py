@@ -55,9 +55,9 @@ def checkpoints(train_dir):
     return [Path(path).name for path in state.all_model_checkpoint_paths]
 
 
-def fails(program, *flags):
+def fails(program, *flags, anew=False):
     """Runs a program that must end with exit status 1; gives its one sentence."""
-    ended = programs.run(program, *flags)
+    ended = programs.run(program, *flags, anew=anew)
     assert ended.returncode == 1, ended.stdout
     lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, ended.stderr
@@ -106,8 +106,8 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data
         "softmax": ["--train_steps=40000", "--log_every_steps=200"],
         "cnn": ["--train_steps=120", "--log_every_steps=10"],
     }[program]
-    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
-    process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags)
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, anew=True)
+    process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags, anew=True)
     wait_for_training(process)
     process.terminate()
     stdout, stderr = process.communicate()
@@ -116,7 +116,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data
     assert "run the same command again" in stdout
     [checkpoint] = checkpoints(tmp_path / "stopped")
 
-    result = programs.train(program, tmp_path / "stopped", *flags)
+    result = programs.train(program, tmp_path / "stopped", *flags, anew=True)
     assert result["weights_sha256"] == undisturbed["weights_sha256"]
     assert result["resumed_from"] == str(tmp_path / "stopped" / checkpoint)
     assert (result["restarts"], result["steps_redone"]) == (1, 0)
@@ -138,7 +138,7 @@ def test_a_signal_is_heard_within_a_second(tmp_path, small_data, number):
 def test_a_signal_during_startup_is_heard(tmp_path, small_data):
     """A run asked to stop before its first step stops there, with exit status 75."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path / 'run'}", *ENDLESS]
-    process = programs.start("softmax", *flags)
+    process = programs.start("softmax", *flags, anew=True)
     while not (tmp_path / "run").exists():
         time.sleep(0.01)
     process.terminate()
@@ -426,7 +426,7 @@ def test_awkward_paths_work(tmp_path, small_data):
 def test_wrong_data_are_told_without_tensorflow(tmp_path):
     """A directory without data is one sentence that says what was looked for and what to do, within a second or so."""
     started = time.monotonic()
-    sentence = fails("cnn", f"--data_dir={tmp_path}")
+    sentence = fails("cnn", f"--data_dir={tmp_path}", anew=True)
     assert "train-images-idx3-ubyte" in sentence
     assert "--download" in sentence
     assert time.monotonic() - started < 2

@@ -20,7 +20,7 @@ STAY = ["--learning_rate=0", "--train_steps=4", "--save_every_steps=2", "--batch
 
 def train(train_dir, data_dir, *flags, program="softmax"):
     """Runs a program in this process; gives its checkpoint after the last step, by names."""
-    flags = [f"--train_dir={train_dir}", f"--data_dir={data_dir}", "--validation_size=200", *flags]
+    flags = [f"--train_dir={train_dir}", f"--data_dir={data_dir}", "--validation_size=200", "--noreport", *flags]
     command = command_line.parse(program, ["train.py", *flags])
     assert {"softmax": train_softmax, "cnn": train_cnn}[program].main(command) == 0
     return tensors.read(layout.prefix(train_dir, command.settings.train_steps))

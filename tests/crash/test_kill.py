@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -30,12 +29,12 @@ def kill_and_resume(program: str, train_dir: Path, flags: list[str], kills: int,
     chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
     hits = 0
     for _ in range(kills):
-        process = programs.start(program, f"--train_dir={train_dir}", *flags)
+        process = programs.start(program, f"--train_dir={train_dir}", *flags, anew=True)
         time.sleep(chance.uniform(1.5, 5.0))
         hits += process.poll() is None
         process.kill()
         process.communicate()
-    programs.train(program, train_dir, *flags)
+    programs.train(program, train_dir, *flags, anew=True)
     return hits
 
 
@@ -49,7 +48,7 @@ def values(train_dir: Path) -> list[dict[str, float]]:
 def check(program: str, tmp_path: Path, kills: int, seed: int) -> None:
     """Compares an undisturbed run with one that was killed again and again."""
     flags = RUNS[program] + LOGGED
-    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, anew=True)
     hits = kill_and_resume(program, tmp_path / "killed", flags, kills, seed)
     killed = programs.result(tmp_path / "killed")
 
@@ -77,7 +76,7 @@ def test_twenty_kills_change_no_bit(program, tmp_path):
     check(program, tmp_path, kills=20, seed=20)
 
 
-def wait_for_attempt(process: subprocess.Popen[str], train_dir: Path) -> None:
+def wait_for_attempt(process: programs.Process, train_dir: Path) -> None:
     """Waits until a run has restored its state, and trains."""
     while process.poll() is None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,29 +1,22 @@
-"""A process that has imported TensorFlow once, and forks a run of a program for each request.
+"""A process that has imported TensorFlow once, and forks runs of the programs that are killed at a system call.
 
     python -m tests.crash.zygote KILL_AT_LIBRARY
 
-Importing TensorFlow takes seconds, a small run a fraction of one. Whatever a fork cannot carry over (sessions, their
-threads) does not exist yet: what the child goes through is what the command line goes through, `command_line.run`
-included; only the imports are there already.
+Why, `tests/zygote.py` tells, its relative for runs that nobody follows.
 
 A request is a line of JSON on standard input (see `Request`), its answer the child's exit status, minus the signal
 where one ended it, on a line of standard output. It ends where its input does. `boundaries.py` is the other end.
 """
 
 import ctypes
-import gc
 import json
 import os
 import signal
 import sys
 from typing import NamedTuple, NoReturn
 
-import train_cnn
-import train_softmax
-import trainer  # noqa: F401 - imported for the children: with it comes TensorFlow
-from configs import command_line
-
-SCRIPTS = {"softmax": train_softmax, "cnn": train_cnn}
+from mnist.quiet import tensorflow_import
+from tests.zygote import become
 
 
 class Request(NamedTuple):
@@ -48,8 +41,6 @@ class Request(NamedTuple):
 
 def serve(kill_at: ctypes.CDLL) -> None:
     """Answers requests; in a child, ends as the program does, by SystemExit."""
-    # Else each child, when it ends, visits every object of TensorFlow, and copies its page: a second a run.
-    gc.freeze()
     for line in sys.stdin:
         request = Request(**json.loads(line))
         child = os.fork()
@@ -66,14 +57,12 @@ def run_program(request: Request, kill_at: ctypes.CDLL) -> NoReturn:
     """Turns this process into the program that was asked for."""
     signal.alarm(request.seconds)
     nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for descriptor, source in ((0, nothing), (1, output), (2, output)):
-        os.dup2(source, descriptor)
     if kill_at.start_being_followed() != 0:
         sys.exit("ptrace or seccomp is not allowed here")
-    script = SCRIPTS[request.program]
-    sys.argv = [script.__file__, *request.flags]
-    command_line.run(script.main, program=script.MODEL, synopsis=script.__doc__)
+    become(request.program, request.flags, [nothing, output, output])
 
 
 if __name__ == "__main__":
+    with tensorflow_import():
+        import trainer  # noqa: F401 - for the children: with it comes TensorFlow
     serve(ctypes.CDLL(sys.argv[1]))

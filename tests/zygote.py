@@ -1,0 +1,93 @@
+"""A process that has imported TensorFlow once, and forks a run of a program for each request.
+
+    python -m tests.zygote DESCRIPTOR
+
+Importing TensorFlow takes seconds, a small run a fraction of one. Whatever a fork cannot carry over (sessions, their
+threads) does not exist yet: what the child goes through is what the command line goes through, `command_line.run`
+included; only the imports are there already.
+
+Requests come through the socket that DESCRIPTOR is (see `Request`), each with four descriptors: the run's standard
+input, output and error, and a pipe into which go two C ints: the run's process, at once, and in the end its exit
+status, or minus the signal that ended it. The zygote ends when the socket is closed. `fork.py` is the other end.
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+import train_cnn
+import train_softmax
+from configs import command_line
+from mnist.quiet import tensorflow_import
+
+SCRIPTS = {"softmax": train_softmax, "cnn": train_cnn}
+
+NUMBER = struct.Struct("i")
+
+
+class Request(NamedTuple):
+    """One run: "softmax" or "cnn", its command line, all its environment variables, and its working directory."""
+
+    program: str
+    flags: list[str]
+    environment: dict[str, str]
+    directory: str
+
+
+def serve(requests: socket.socket) -> None:
+    """Answers requests; in a child, ends as the program does, by SystemExit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    while True:
+        text, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 4)
+        if not text:
+            return
+        if os.fork() == 0:
+            requests.close()
+            keep(Request(**json.loads(text)), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
+    """Forks the run, and waits for it, so that it is somebody's child."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, told = descriptors
+    child = os.fork()
+    if child == 0:
+        os.close(told)
+        os.environ.clear()
+        os.environ.update(request.environment)
+        os.chdir(request.directory)
+        become(request.program, request.flags, streams)
+    for stream in streams:
+        os.close(stream)
+    os.write(told, NUMBER.pack(child))
+    _, status = os.waitpid(child, 0)
+    os.write(told, NUMBER.pack(os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def become(program: str, flags: Sequence[str], streams: Sequence[int]) -> NoReturn:
+    """Turns this process into a program, with these as its standard input, output and error."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    for stream in set(streams):
+        os.close(stream)
+    # Those of before know whether they could seek.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    script = SCRIPTS[program]
+    sys.argv = [str(script.__file__), *flags]
+    sys.orig_argv = [sys.executable, *sys.argv]
+    command_line.run(script.main, program=script.MODEL, synopsis=str(script.__doc__))
+
+
+if __name__ == "__main__":
+    with tensorflow_import():
+        import trainer  # noqa: F401 - for the children: with it comes TensorFlow
+    serve(socket.socket(fileno=int(sys.argv[1])))
