@@ -1,18 +1,20 @@
 """What saving, logging and validating cost a run: against the same run's bare loop.
 
     python -m benchmarks.overhead [--rounds=3] [--programs=softmax,cnn] [--save_every_steps=50]
-        [--steps=softmax=20000,cnn=1000]
+        [--steps=softmax=20000,cnn=1000] [--slice_seconds=2]
 
-Told is what the runs themselves count: of the one with everything the seconds of training, of waiting for saves and of
-validating; of the bare one those of training alone. The recipe's own periods of logging and validating are kept. The
-one reading of the test set after the last step belongs to neither, and is taken off by its share of the images judged.
+Both runs are under way at once, but only one of them at a time: the other is stopped (SIGSTOP), and after some seconds
+they change places. A machine whose neighbours take half of it for a minute slows both alike. Told is for how long each
+ran between its start from step 0 and the commit of its last checkpoint, which both save: graph and data are there, the
+test set is read afterwards. The recipe's own periods of logging and validating are kept.
 """
 
-import json
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -21,47 +23,77 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
+from checkpointing import layout
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "how often each is measured", lower_bound=1)
 _PROGRAMS = flags.DEFINE_list("programs", ["softmax", "cnn"], "which to measure")
 _EVERY = flags.DEFINE_integer("save_every_steps", 50, "of the run with everything")
 _STEPS = flags.DEFINE_list("steps", ["softmax=20000", "cnn=1000"], "how long each program's runs are")
+_SLICE = flags.DEFINE_float("slice_seconds", 2.0, "how long one runs before the other's turn", lower_bound=0.1)
 
 _BARE = ("--save_every_steps=0", "--log_every_steps=0", "--evaluate_every_steps=0")
-# Of what a run judges that validates once: 5,000 images for validation, 10,000 of the test set.
-_TEST_SHARE = 10_000 / 15_000
+_SECONDS_BETWEEN_LOOKS = 0.002
 
 
-def spent(program: str, steps: str, *flags_of_run: str) -> dict[str, float]:
-    """Runs a program; gives what it counted, in seconds."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, str(ROOT / f"train_{program}.py"), f"--train_dir={directory}/run"]
-        subprocess.run([*command, f"--train_steps={steps}", *flags_of_run], check=True, capture_output=True)
-        seconds: dict[str, float] = json.loads((Path(directory) / "run" / "result.json").read_text())["seconds"]
-    return seconds
+class Run:
+    """A run that can be stopped and let go on, and how long it has trained."""
+
+    def __init__(self, program: str, steps: str, train_dir: Path, *flags_of_run: str) -> None:
+        """Starts it, and stops it at once."""
+        command = [sys.executable, str(ROOT / f"train_{program}.py"), f"--train_dir={train_dir}", "--noreport"]
+        command += [f"--train_steps={steps}", *flags_of_run]
+        self._began = train_dir / layout.ATTEMPT
+        self._ended = layout.manifest_path(layout.prefix(train_dir, int(steps)))
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process.send_signal(signal.SIGSTOP)
+        self.trained_seconds = 0.0
+
+    def is_under_way(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def go_on(self, seconds: float) -> None:
+        """Lets it run for so long; adds what of it was training."""
+        self._process.send_signal(signal.SIGCONT)
+        turn = before = time.perf_counter()
+        while self.is_under_way() and before - turn < seconds:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            now = time.perf_counter()
+            if self._began.exists() and not self._ended.exists():
+                self.trained_seconds += now - before
+            before = now
+        self._process.send_signal(signal.SIGSTOP)
+
+    def status(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return self._process.poll()
+
+
+def take_turns(runs: Sequence[Run], seconds: float) -> None:
+    """Brings runs to their end, each for so long before the next one's turn."""
+    while any(run.is_under_way() for run in runs):
+        for run in runs:
+            run.go_on(seconds)
+    if any(run.status() for run in runs):
+        sys.exit("error: a run failed; start it by hand to see why.")
 
 
 def main(_: list[str]) -> None:
-    """Measures in turn, so that a machine whose speed drifts slows both alike."""
+    """Measures round after round."""
     steps = dict(pair.split("=") for pair in _STEPS.value)
     for program in _PROGRAMS.value:
-        parts: dict[str, list[float]] = {"train": [], "save_stall": [], "validate": []}
-        bare: list[float] = []
+        rounds: dict[str, list[float]] = {"with everything": [], "bare": []}
         for _round in range(_ROUNDS.value):
-            full = spent(program, steps[program], f"--save_every_steps={_EVERY.value}")
-            alone = spent(program, steps[program], *_BARE)
-            full["validate"] = full["evaluate"] - _TEST_SHARE * alone["evaluate"]
-            for part, seconds in parts.items():
-                seconds.append(full[part])
-            bare.append(alone["train"])
-        rounds = {"with everything": [sum(each) for each in zip(*parts.values(), strict=True)], "bare": bare}
-        notes = {
-            "steps": steps[program],
-            "a save every so many": _EVERY.value,
-            "parts of the first, medians": {
-                part: round(statistics.median(seconds), 3) for part, seconds in parts.items()
-            },
-        }
+            with tempfile.TemporaryDirectory() as scratch:
+                full = Run(program, steps[program], Path(scratch) / "full", f"--save_every_steps={_EVERY.value}")
+                bare = Run(program, steps[program], Path(scratch) / "bare", *_BARE)
+                take_turns([full, bare], _SLICE.value)
+            for seconds, run in zip(rounds.values(), (full, bare), strict=True):
+                seconds.append(run.trained_seconds)
+            print(
+                f"{program}: {full.trained_seconds:.2f} s with everything, {bare.trained_seconds:.2f} bare", flush=True
+            )
+        notes = {"steps": steps[program], "a save every so many": _EVERY.value, "seconds a turn": _SLICE.value}
         report.write(f"overhead_{program}", "seconds", rounds, notes)
 
 

@@ -32,6 +32,7 @@ import configs
 from checkpointing import durable, layout, supervision
 from checkpointing.errors import CheckpointError
 from checkpointing.interruption import STOPPED
+from checkpointing.manifest import Manifest
 from configs.expectation import Expectation
 from configs.settings import CnnSettings
 from mnist import result
@@ -142,7 +143,7 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
 
     Raises:
       StoppedError: a signal asked to stop. ResultError: result.json is damaged.
-      CheckpointError: the run failed; or one is there that ended at another step than the recipe's.
+      CheckpointError: the run failed; or one is there that was made with other settings than the recipe's.
     """
     path = train_dir / layout.RESULT
     if not path.exists():
@@ -153,11 +154,21 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
         if status:
             raise CheckpointError(f"{train_dir}: the run ended with status {status}; its own message says why.")
     record = result.read(path)
-    steps = configs.load(recipe.name).train_steps
-    if record["step"] != steps:
-        found = f"a run to step {record['step']} found, to {steps} wanted: {recipe.name} has changed"
-        raise CheckpointError(f"{train_dir}: {found}; delete the directory, and run the same command again.")
+    problem = _problem(recipe, seed, layout.prefix(train_dir, record["step"]))
+    if problem:
+        raise CheckpointError(f"{train_dir}: {problem}; delete the directory, and run the same command again.")
     return record
+
+
+def _problem(recipe: Recipe, seed: int, prefix: Path) -> str | None:
+    """Why this last checkpoint of a run is not the recipe's, if it is not."""
+    manifest_path = layout.manifest_path(prefix)
+    if not manifest_path.exists():
+        return f"no {prefix.name} found, of which result.json tells"
+    made = Manifest.read(manifest_path).settings
+    wanted = dataclasses.replace(configs.load(recipe.name), seed=seed).changing_weights()
+    changed = [f"{name} {made.get(name)} (now {value})" for name, value in wanted.items() if made.get(name) != value]
+    return f"{recipe.name} has changed since it was run: {', '.join(changed)}" if changed else None
 
 
 def _run_killed(recipe: Recipe, train_dir: Path) -> Record:

@@ -97,7 +97,7 @@ def test_wrong_usage_is_told_at_once(flags, capsys):
     assert "wanted" in capsys.readouterr().err
 
 
-def test_softmax_is_reproduced_killed_or_not(tmp_path):
+def test_softmax_is_reproduced_killed_or_not(tmp_path, monkeypatch, capsys):
     """Real runs of the recipe: mean and spread as stated, and a killed run ends with the same weights."""
     flags = ["--configs=softmax", "--seeds=2", f"--directory={tmp_path}", "--killed"]
     assert reproduce.main(flags) == 0
@@ -107,13 +107,21 @@ def test_softmax_is_reproduced_killed_or_not(tmp_path):
     began = time.perf_counter()
     assert reproduce.main(flags) == 0  # all has ended: only read
     assert time.perf_counter() - began < 1
+    # Runs of the recipe as it was are not taken for those of what it has become.
+    changed = dataclasses.replace(configs.load("softmax"), learning_rate=0.25)
+    monkeypatch.setattr(configs, "load", lambda _: changed)
+    assert reproduce.main(flags) == 1
+    told = (
+        f"{tmp_path / 'softmax' / 'seed-0'}: softmax has changed since it was run: learning_rate 0.5 (now 0.25); delete"
+    )
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(json.dumps(dict.fromkeys(NAMES) | {"step": 7}), "softmax has changed; delete the directory"), ("{", "no JSON")],
+    [(json.dumps(dict.fromkeys(NAMES) | {"step": 7}), "no model.ckpt-7 found, of which result.json"), ("{", "no JSON")],
 )
-def test_what_was_left_by_another_recipe_is_not_taken_for_this_one(content, told, tmp_path, capsys):
+def test_a_result_that_no_checkpoint_bears_out_is_not_taken_for_a_run(content, told, tmp_path, capsys):
     """Nor what is damaged: one sentence, exit status 1, and nothing is run."""
     train_dir = tmp_path / "softmax" / "seed-0"
     train_dir.mkdir(parents=True)
