@@ -135,7 +135,8 @@ def _reproduce(recipes: Sequence[Recipe], given: argparse.Namespace) -> list[Rec
 
 def _command(recipe: Recipe, seed: int, train_dir: Path) -> list[str]:
     program = str(ROOT / f"train_{recipe.program}.py")
-    return [sys.executable, program, f"--config={recipe.name}", f"--seed={seed}", f"--train_dir={train_dir}"]
+    flags = [f"--config={recipe.name}", f"--seed={seed}", f"--train_dir={train_dir}", "--noreport"]
+    return [sys.executable, program, *flags]
 
 
 def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:

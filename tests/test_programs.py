@@ -103,7 +103,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data
     """SIGTERM saves and exits 75; run again, the weights are those of a run left alone."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--save_every_steps=0", "--batch_size=20"]
     flags += {
-        "softmax": ["--train_steps=40000", "--log_every_steps=200"],
+        "softmax": ["--train_steps=20000", "--log_every_steps=200"],
         "cnn": ["--train_steps=120", "--log_every_steps=10"],
     }[program]
     undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, anew=True)
@@ -151,12 +151,12 @@ def test_a_signal_is_heard_wherever_the_run_is(tmp_path, small_data, at):
     """In the middle of a validation or of the export: exit 75, and the same command gives the undisturbed run."""
     flags = [f"--data_dir={small_data}", "--validation_size=600", "--batch_size=20", "--log_every_steps=10"]
     flags += {
-        "validation": ["--train_steps=600", "--save_every_steps=0", "--evaluate_every_steps=1"],
+        "validation": ["--train_steps=300", "--save_every_steps=0", "--evaluate_every_steps=1"],
         "export": ["--train_steps=600", "--save_every_steps=0", "--evaluate_every_steps=0"],
     }[at]
     undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags)
     run = programs.Watched("softmax", f"--train_dir={tmp_path / 'run'}", *flags)
-    run.wait_for({"validation": "step 200/600", "export": "saved "}[at])
+    run.wait_for({"validation": "step 50/300", "export": "saved "}[at])
     run.process.terminate()
     assert run.end() == 75, run.said
     assert "stopped by SIGTERM, the state is saved" in run.said
