@@ -6,7 +6,8 @@
 Both runs are under way at once, but only one of them at a time: the other is stopped (SIGSTOP), and after some seconds
 they change places. A machine whose neighbours take half of it for a minute slows both alike. Told is for how long each
 ran between its start from step 0 and the commit of its last checkpoint, which both save: graph and data are there, the
-test set is read afterwards. The recipe's own periods of logging and validating are kept.
+test set is read afterwards. The recipe's own periods of logging and validating are kept. The bare run, which would validate
+after its last step, has no images to do it with, and trains on those, too: a step costs the same.
 """
 
 import signal
@@ -31,7 +32,7 @@ _EVERY = flags.DEFINE_integer("save_every_steps", 50, "of the run with everythin
 _STEPS = flags.DEFINE_list("steps", ["softmax=20000", "cnn=1000"], "how long each program's runs are")
 _SLICE = flags.DEFINE_float("slice_seconds", 2.0, "how long one runs before the other's turn", lower_bound=0.1)
 
-_BARE = ("--save_every_steps=0", "--log_every_steps=0", "--evaluate_every_steps=0")
+_BARE = ("--save_every_steps=0", "--log_every_steps=0", "--evaluate_every_steps=0", "--validation_size=0")
 _SECONDS_BETWEEN_LOOKS = 0.002
 
 
@@ -64,17 +65,21 @@ class Run:
             before = now
         self._process.send_signal(signal.SIGSTOP)
 
-    def status(self) -> int | None:
-        """Its exit status, once it has ended."""
-        return self._process.poll()
+    def end(self) -> int:
+        """Kills it, unless it has ended; gives its exit status."""
+        self._process.kill()
+        return self._process.wait()
 
 
 def take_turns(runs: Sequence[Run], seconds: float) -> None:
     """Brings runs to their end, each for so long before the next one's turn."""
-    while any(run.is_under_way() for run in runs):
-        for run in runs:
-            run.go_on(seconds)
-    if any(run.status() for run in runs):
+    try:
+        while any(run.is_under_way() for run in runs):
+            for run in runs:
+                run.go_on(seconds)
+    finally:
+        statuses = [run.end() for run in runs]  # or one would stay, stopped
+    if any(statuses):
         sys.exit("error: a run failed; start it by hand to see why.")
 
 

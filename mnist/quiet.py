@@ -56,7 +56,7 @@ def tensorflow_import(*, debug: bool = False) -> Iterator[None]:
     first = "tensorflow" not in sys.modules
     with _without_keras(), nullcontext() if debug else silenced():
         yield
-    if first:
+    if first and "tensorflow" in sys.modules:
         gc.freeze()  # what has been imported stays until the end: garbage collection need not visit it
 
 

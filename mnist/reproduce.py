@@ -30,7 +30,7 @@ from tabulate import tabulate
 
 import configs
 from checkpointing import durable, layout, supervision
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.interruption import STOPPED
 from checkpointing.manifest import Manifest
 from configs.expectation import Expectation
@@ -157,7 +157,8 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
     record = result.read(path)
     problem = _problem(recipe, seed, layout.prefix(train_dir, record["step"]))
     if problem:
-        raise CheckpointError(f"{train_dir}: {problem}; delete the directory, and run the same command again.")
+        what = "all in it but the seed-* directories" if recipe.member_recipe else "the directory"
+        raise CheckpointError(f"{train_dir}: {problem}; delete {what}, and run the same command again.")
     return record
 
 
@@ -166,9 +167,15 @@ def _problem(recipe: Recipe, seed: int, prefix: Path) -> str | None:
     manifest_path = layout.manifest_path(prefix)
     if not manifest_path.exists():
         return f"no {prefix.name} found, of which result.json tells"
-    made = Manifest.read(manifest_path).settings
-    wanted = dataclasses.replace(configs.load(recipe.name), seed=seed).changing_weights()
-    changed = [f"{name} {made.get(name)} (now {value})" for name, value in wanted.items() if made.get(name) != value]
+    try:
+        made = Manifest.read(manifest_path).settings
+    except DamagedError as error:
+        return str(error)
+    settings = dataclasses.replace(configs.load(recipe.name), seed=seed)
+    # A setting that did not exist yet was what is its default now.
+    made = {field.name: field.default for field in dataclasses.fields(settings)} | made
+    wanted = settings.changing_weights()
+    changed = [f"{name} {made[name]} (now {value})" for name, value in wanted.items() if made[name] != value]
     return f"{recipe.name} has changed since it was run: {', '.join(changed)}" if changed else None
 
 

@@ -1,4 +1,4 @@
-"""The programs, run as a user runs them: real processes, real signals, real files."""
+"""The programs in real processes, forked or started anew, with real signals and real files."""
 
 import json
 import subprocess

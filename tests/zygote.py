@@ -31,7 +31,10 @@ NUMBER = struct.Struct("i")
 
 
 class Request(NamedTuple):
-    """One run: "softmax" or "cnn", its command line, all its environment variables, and its working directory."""
+    """One run: "softmax" or "cnn", its command line, all its environment variables, and its working directory.
+
+    What Python and TensorFlow read of the environment when they start is the zygote's.
+    """
 
     program: str
     flags: list[str]
@@ -59,6 +62,7 @@ def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
     *streams, told = descriptors
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.close(told)
         os.environ.clear()
         os.environ.update(request.environment)
@@ -88,6 +92,9 @@ def become(program: str, flags: Sequence[str], streams: Sequence[int]) -> NoRetu
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # of a terminal: it ends with whoever asks it, and keepers with their runs
     with tensorflow_import():
         import trainer  # noqa: F401 - for the children: with it comes TensorFlow
     serve(socket.socket(fileno=int(sys.argv[1])))

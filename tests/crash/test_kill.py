@@ -90,8 +90,9 @@ def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[in
     chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
     statuses = []
     for _ in range(times):
-        process = programs.start("softmax", f"--train_dir={train_dir}", *flags)
-        if chance.random() < 0.8:  # the others come while it starts up
+        while_starting = chance.random() >= 0.8
+        process = programs.start("softmax", f"--train_dir={train_dir}", *flags, anew=while_starting)
+        if not while_starting:
             wait_for_attempt(process, train_dir)
         time.sleep(chance.uniform(0.0, 1.0))
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
