@@ -6,8 +6,8 @@
 Both runs are under way at once, but only one of them at a time: the other is stopped (SIGSTOP), and after some seconds
 they change places. A machine whose neighbours take half of it for a minute slows both alike. Told is for how long each
 ran between its start from step 0 and the commit of its last checkpoint, which both save: graph and data are there, the
-test set is read afterwards. The recipe's own periods of logging and validating are kept. The bare run, which would validate
-after its last step, has no images to do it with, and trains on those, too: a step costs the same.
+test set is read afterwards. The recipe's own periods of logging and validating are kept. The bare run, which would
+validate after its last step, has no images to do it with, and trains on those, too: a step costs the same.
 """
 
 import signal
