@@ -27,7 +27,7 @@ class Fork:
         stdout, out = os.pipe()
         stderr, err = (None, out) if stderr_to_stdout else os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        request = zygote.Request(program, list(flags), dict(os.environ), str(_ROOT))
+        request = zygote.Request(program, list(flags), dict(os.environ))
         socket.send_fds(_zygote(), [json.dumps(request._asdict()).encode()], [nothing, out, err, told])
         for descriptor in {nothing, out, err, told}:
             os.close(descriptor)
@@ -82,7 +82,7 @@ class Fork:
 
 @cache
 def _zygote() -> socket.socket:
-    """The socket that takes requests; the process behind it ends with this one."""
+    """The socket that takes requests; the process behind it, in whose directory runs begin, ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.zygote", str(theirs.fileno())]

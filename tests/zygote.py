@@ -31,7 +31,7 @@ NUMBER = struct.Struct("i")
 
 
 class Request(NamedTuple):
-    """One run: "softmax" or "cnn", its command line, all its environment variables, and its working directory.
+    """One run: "softmax" or "cnn", its command line, and all its environment variables.
 
     What Python and TensorFlow read of the environment when they start is the zygote's.
     """
@@ -39,7 +39,6 @@ class Request(NamedTuple):
     program: str
     flags: list[str]
     environment: dict[str, str]
-    directory: str
 
 
 def serve(requests: socket.socket) -> None:
@@ -66,7 +65,6 @@ def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
         os.close(told)
         os.environ.clear()
         os.environ.update(request.environment)
-        os.chdir(request.directory)
         become(request.program, request.flags, streams)
     for stream in streams:
         os.close(stream)
