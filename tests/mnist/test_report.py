@@ -165,13 +165,34 @@ def test_the_confusion_matrix_counts_each_image_once():
 
 
 def test_the_surest_mistakes_come_first():
-    """At most so many, none that is right."""
+    """At most so many, none that is right, and each caption above its image."""
     probabilities = np.full((4, 10), 0.01)
     classes = np.array([1, 2, 3, 4])
     probabilities[range(4), classes] = [0.5, 0.9, 0.99, 0.7]
-    figure = figures.mistakes(np.zeros((4, 28, 28)), np.array([0, 0, 3, 0]), classes, probabilities, most=2)
-    titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
-    assert titles == ["0 as 2, 0.90", "0 as 4, 0.70"]
+    images = np.arange(4)[:, None, None] * np.ones((28, 28))
+    [axes] = figures.mistakes(images, np.array([0, 0, 3, 0]), classes, probabilities, most=2).axes
+    assert [text.get_text() for text in axes.texts] == ["0 as 2, 0.90\nimage 1", "0 as 4, 0.70\nimage 3"]
+    assert [image.get_array().max() for image in axes.images] == [1, 3]
+    for text, image in zip(axes.texts, axes.images, strict=True):
+        left, right, bottom, top = image.get_extent()
+        x, y = text.get_position()
+        assert x == pytest.approx((left + right) / 2)
+        assert y < top < bottom
+
+
+@pytest.mark.parametrize("shape", [(784, 10), (5, 5, 1, 16), (5, 5, 1, 100)])
+def test_the_first_layers_weights_are_side_by_side(shape):
+    """An image a class or a channel, of the first 64; none overlaps another or leaves the page."""
+    [axes] = figures.first_weights(np.random.default_rng(0).normal(size=shape)).axes
+    count = min(64, shape[-1])
+    assert [text.get_text() for text in axes.texts] == [str(number) for number in range(count)]
+    corners = sorted((image.get_extent()[3], image.get_extent()[0]) for image in axes.images)
+    assert len(set(corners)) == count
+    width, height = axes.figure.get_size_inches()
+    for left, right, bottom, top in (image.get_extent() for image in axes.images):
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        assert not [(y, x) for y, x in corners if (y, x) != (top, left) and top <= y < bottom and left <= x < right]
 
 
 def test_calibration_of_a_model_that_is_as_sure_as_right():
