@@ -1,6 +1,7 @@
 """What all tests share: small data cut from the bundled MNIST, and the programs as processes."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from mnist import idx
 from mnist.dataset import BUNDLED
 from mnist.quiet import choose_kernels
+from tests import ensembles
 
 # TensorFlow is imported by pytest's own process too: no lines about the machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,3 +34,13 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_idx(directory / f"{name}-images-idx3-ubyte", images[:count])
         write_idx(directory / f"{name}-labels-idx1-ubyte", labels[:count])
     return directory
+
+
+@pytest.fixture(scope="session")
+def ensemble(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
+    """The train_dir of an ensemble that was killed, and run again; tests only read it, or copy it."""
+    train_dir = tmp_path_factory.mktemp("ensemble") / "run"
+    status, said = ensembles.disturbed(train_dir, small_data, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert "seed-3" not in said  # which had ended
+    return train_dir

@@ -106,7 +106,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data
         "softmax": ["--train_steps=20000", "--log_every_steps=200"],
         "cnn": ["--train_steps=120", "--log_every_steps=10"],
     }[program]
-    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, anew=True)
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
     process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags, anew=True)
     wait_for_training(process)
     process.terminate()
