@@ -71,14 +71,15 @@ def test_sigterm_reaches_whoever_is_at_work(tmp_path, small_data, ensemble):
 
 
 @pytest.mark.slow
-def test_run_again_it_finds_all_done(small_data, ensemble):
+def test_run_again_it_finds_all_done(tmp_path, small_data, ensemble):
     """No checkpoint is written twice, and the model is compared, not exported again."""
-    files = {path: path.stat().st_mtime_ns for path in ensemble.glob("model.ckpt-*")}
-    before = programs.result(ensemble)
-    programs.train("cnn", ensemble, f"--data_dir={small_data}", *FLAGS)
+    train_dir = shutil.copytree(ensemble, tmp_path / "run")
+    files = {path: path.stat().st_mtime_ns for path in train_dir.glob("model.ckpt-*")}
+    before = programs.result(train_dir)
+    programs.train("cnn", train_dir, f"--data_dir={small_data}", *FLAGS)
     assert files
-    assert {path: path.stat().st_mtime_ns for path in ensemble.glob("model.ckpt-*")} == files
-    assert programs.result(ensemble)["test_accuracy"] == before["test_accuracy"]
+    assert {path: path.stat().st_mtime_ns for path in train_dir.glob("model.ckpt-*")} == files
+    assert programs.result(train_dir)["test_accuracy"] == before["test_accuracy"]
 
 
 def test_a_member_that_fails_ends_the_run_with_its_sentence(tmp_path, small_data):

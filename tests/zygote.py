@@ -90,9 +90,8 @@ def become(program: str, flags: Sequence[str], streams: Sequence[int]) -> NoRetu
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # of a terminal: it ends with whoever asks it, and keepers with their runs
+    # Ctrl-C in a terminal reaches this process, too, which ends with whoever asks it, and keepers, with their runs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with tensorflow_import():
         import trainer  # noqa: F401 - for the children: with it comes TensorFlow
     serve(socket.socket(fileno=int(sys.argv[1])))
