@@ -3,7 +3,8 @@
     python -m benchmarks.scaling [--images=10000,100000,1000000,10000000] [--checkpoints=1000]
 
 images       the softmax on so many images (MNIST's, over and over): seconds until the graph is filled, images a second,
-             and the process's memory at its highest beside that of the images alone.
+             and the process's memory at its highest beside that of the images alone. And what NumPy takes to copy them:
+             where a machine is slow to give memory, so is whoever asks for it.
 models       each network: parameters, images a second, seconds and bytes of a save.
 checkpoints  one softmax run that saves after each step: what a save takes, and the process's memory, tenth by tenth.
 
@@ -45,14 +46,9 @@ Record = dict[str, Any]
 
 def images_case(count: int) -> Record:
     """The softmax on so many images."""
-    import numpy as np  # noqa: PLC0415 - the process that only calls others needs none of this
+    from mnist.quiet import tensorflow_import  # noqa: PLC0415 - the process that only calls others needs none of this
 
-    from mnist import dataset  # noqa: PLC0415
-    from mnist.quiet import tensorflow_import  # noqa: PLC0415
-
-    train = dataset.load(None, 0).train
-    indices = np.arange(count) % len(train.labels)
-    data = dataset.Split(train.images[indices], train.labels[indices])
+    data = _images(count)
     with tensorflow_import():
         import trainer  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
     began = time.perf_counter()
@@ -68,6 +64,25 @@ def images_case(count: int) -> Record:
         "memory at its highest, GB": _memory_gb(),
         "beside twice the images, GB": _memory_gb() - 2 * images_gb,
     }
+
+
+def copy_case(count: int) -> float:
+    """Seconds that a bare copy of so many images takes."""
+    images = _images(count).images
+    began = time.perf_counter()
+    images.copy()
+    return time.perf_counter() - began
+
+
+def _images(count: int) -> Any:  # noqa: ANN401 - a Split, from a module imported late
+    """So many of MNIST's, over and over."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from mnist import dataset  # noqa: PLC0415
+
+    train = dataset.load(None, 0).train
+    indices = np.arange(count) % len(train.labels)
+    return dataset.Split(train.images[indices], train.labels[indices])
 
 
 def model_case(name: str) -> Record:
@@ -184,6 +199,7 @@ def _memory_gb() -> float:
 
 CASES: dict[str, Callable[[str], Any]] = {
     "images": lambda text: images_case(int(text)),
+    "copy": lambda text: copy_case(int(text)),
     "model": model_case,
     "checkpoints": lambda text: checkpoints_case(int(text)),
 }
@@ -203,7 +219,10 @@ def main(_: list[str]) -> None:
         print(json.dumps(CASES[case](argument)))
         return
     tables = {
-        "images": [in_a_process("images", count) for count in _IMAGES.value],
+        "images": [
+            {**in_a_process("images", count), "seconds to copy them": in_a_process("copy", count)}
+            for count in _IMAGES.value
+        ],
         "models": [in_a_process("model", name) for name in NETWORKS],
         "checkpoints": in_a_process("checkpoints", _CHECKPOINTS.value),
     }

@@ -1,6 +1,7 @@
 """The commit record of a checkpoint: which files make it up, and which run made it."""
 
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -205,6 +206,7 @@ def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:
     return manifests, damaged
 
 
+@functools.cache  # each save records them, and looking them up takes two milliseconds
 def versions() -> dict[str, str]:
     """The versions that decide what a computation gives."""
     libraries = {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy")}

@@ -29,6 +29,9 @@ from checkpointing import durable, layout
 # In the calling thread: a writer does not wait in line behind the training's operations, nor they behind its.
 _CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 
+# What DebugNumericSummaryV2 is asked for: whether there is an infinity or a NaN, as the second of two numbers.
+_CURT_HEALTH = 2
+
 
 class Examination(NamedTuple):
     """What a snapshot holds.
@@ -66,7 +69,7 @@ class Snapshot:
                 ]
             )
             floats = [name for name in shadows if shadows[name].dtype.is_floating]
-            self._finite = {name: tf.reduce_all(tf.math.is_finite(shadows[name])) for name in floats}
+            self._spoilt = {name: _is_spoilt(shadows[name].read_value()) for name in floats}
             self._of_shadows = _fingerprints(shadows)
             self._of_variables = [_fingerprints(group) for group in groups]
             self._restorers = [tf.compat.v1.train.Saver(group) for group in groups]
@@ -87,8 +90,8 @@ class Snapshot:
 
     def examine(self, session: tf.compat.v1.Session) -> Examination:
         """Looks at the snapshot."""
-        finite, fingerprints = session.run([self._finite, self._of_shadows], options=_CALLING_THREAD)
-        return Examination(_digest(fingerprints), sorted(name for name in finite if not finite[name]))
+        spoilt, fingerprints = session.run([self._spoilt, self._of_shadows], options=_CALLING_THREAD)
+        return Examination(_digest(fingerprints), sorted(name for name in spoilt if spoilt[name]))
 
     def digest_of_variables(self, session: tf.compat.v1.Session) -> str:
         """The digest of the variables as they are now."""
@@ -147,6 +150,16 @@ def _value(variable: tf.Variable) -> tf.Tensor:
     if hasattr(variable, "handle"):
         return variable.read_value()
     return tf.raw_ops.DeepCopy(x=variable.read_value())
+
+
+def _is_spoilt(values: tf.Tensor) -> tf.Tensor:
+    """Whether any of the values is no finite number, a bool scalar.
+
+    In one pass of the calling thread: tf.math.is_finite would write an answer for each value, and take the threads that
+    train to do so.
+    """
+    summary = tf.raw_ops.DebugNumericSummaryV2(input=values, tensor_debug_mode=_CURT_HEALTH)
+    return summary[1] > 0
 
 
 def _fingerprints(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:

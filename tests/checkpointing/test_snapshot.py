@@ -124,6 +124,24 @@ def test_spoilt_variables_are_named(value):
     assert state.snapshot.examine(state.session).spoilt == ["half"]
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64, tf.half, tf.bfloat16], ids=lambda dtype: dtype.name)
+def test_one_value_among_many_spoils_a_variable(dtype):
+    """Wherever it stands; the largest and the smallest numbers of a kind are numbers, also where their sum is none."""
+    numpy_dtype = dtype.as_numpy_dtype
+    values = np.full([4099], dtype.max, numpy_dtype)
+    values[::2] = dtype.min
+    values[7] = np.nextafter(numpy_dtype(0), numpy_dtype(1))
+    state = State(kinds={"values": values, "whole": values})
+    state.snapshot.take(state.session)
+    assert state.snapshot.examine(state.session).spoilt == []
+    for place in (0, 2048, 4098):
+        spoilt = values.copy()
+        spoilt[place] = np.nan
+        state.set("values", spoilt)
+        state.snapshot.take(state.session)
+        assert state.snapshot.examine(state.session).spoilt == ["values"], place
+
+
 def test_the_graph_knows_nothing_of_the_shadows():
     """Whoever saves or initialises the graph's variables does not meet them."""
     state = State()
