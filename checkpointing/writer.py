@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
-# As Unix counts: a third of the share of a thread that trains, where both want a core. The lowest, 19, would leave the
-# writer next to nothing on a busy machine, and training waiting for it at the next save.
+# Added to the process's own niceness: a third of the share of a thread that trains, where both want a core. As much as
+# can be, 19, would leave the writer next to nothing on a busy machine, and training waiting for it at the next save.
 _NICENESS = 5
 
 
@@ -72,4 +72,5 @@ def _yield_to_training() -> None:
     """Lets the threads that train go first; to Linux each thread has a priority of its own."""
     if sys.platform == "linux":
         with suppress(OSError):  # some sandboxes forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

@@ -1,6 +1,7 @@
 import os
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -58,13 +59,23 @@ def test_a_job_goes_on_beside_the_caller():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority")
 def test_the_thread_gives_way_to_training():
-    """Its priority is lower, and that of the caller stays."""
-    writer, found, before = Writer(in_background=True), [], os.getpriority(os.PRIO_PROCESS, 0)
-    writer.start(lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
-    writer.wait()
+    """Its priority is lower, and that of the caller stays, whatever that is."""
+    niceness = partial(os.getpriority, os.PRIO_PROCESS)
+    writer, found, before = Writer(in_background=True), [], niceness(0)
+
+    def give_way_already() -> None:
+        os.nice(5)
+        writer.start(lambda: found.append(niceness(threading.get_native_id())))
+        writer.wait()
+        found.append(niceness(threading.get_native_id()))
+
+    # In a thread of its own, for no thread gets its priority back.
+    caller = threading.Thread(target=give_way_already)
+    caller.start()
+    caller.join()
     writer.close()
-    assert found == [before + 5]
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert found == [before + 5 + 5, before + 5]
+    assert niceness(0) == before
 
 
 def test_one_job_at_a_time(writer):
