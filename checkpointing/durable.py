@@ -4,15 +4,105 @@ The one room that changes the disk, besides TensorFlow's Saver and Builder. The 
 directory) is that of the POSIX manual pages and of "All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
 """
 
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from checkpointing.errors import OddFileError
 
 _TEMPORARY = ".tmp"
+
+# Never through a symbolic link, and never waiting for the other end of a FIFO.
+_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READABLE = 0o666  # less the umask
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Opens a regular file, or a symbolic link to one, without waiting for anything.
+
+    Raises:
+      OddFileError: it is anything else; nothing has been opened, so no FIFO waits and no device acts.
+      OSError: it cannot be opened.
+    """
+    _check_is_regular(path, path.stat().st_mode)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - returned open; Path.open has no opener
+    try:
+        _check_is_regular(path, os.fstat(file.fileno()).st_mode)  # what lies there may have been replaced
+    except OddFileError:
+        file.close()
+        raise
+    return file
+
+
+def read(path: Path, most_bytes: int) -> bytes:
+    """Reads a regular file of at most so many bytes.
+
+    Raises:
+      OddFileError: it is no regular file, or larger.
+      OSError: it cannot be read.
+    """
+    with open_to_read(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OddFileError(path, f"expected at most {most_bytes:,} bytes, got more")
+    return content
+
+
+def _check_is_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OddFileError(path, f"expected a regular file, got a {_kind(mode)}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def _open_to_write(path: Path, flags: int) -> int:
+    """The descriptor of a regular file, made where it is missing.
+
+    Raises:
+      OddFileError: a symbolic link, FIFO, device or socket is there; it is not followed, changed or waited for.
+    """
+    try:
+        descriptor = os.open(path, _TO_WRITE | flags, _READABLE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OddFileError(path, "expected a regular file, got a symbolic link") from error
+        if error.errno == errno.ENXIO:  # nobody reads the FIFO, or it is a socket
+            raise OddFileError(path, "expected a regular file, got a FIFO or a socket") from error
+        raise
+    try:
+        _check_is_regular(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _make_temporary(temporary: Path, content: bytes, *, wait: bool) -> None:
+    """Writes a file that is not there before; what a killed attempt left under its name goes, a link included."""
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, _TO_WRITE | os.O_EXCL, _READABLE)
+    try:
+        _write_all(descriptor, content)
+        if wait:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -21,7 +111,7 @@ def replace(path: Path, content: bytes) -> None:
     Writes `path` with `.tmp` appended, and renames it. A crash can leave that file behind; the next call uses it up.
     """
     temporary = path.with_name(path.name + _TEMPORARY)
-    write(temporary, content)
+    _make_temporary(temporary, content, wait=True)
     temporary.rename(path)
     sync(path.parent)
 
@@ -29,6 +119,7 @@ def replace(path: Path, content: bytes) -> None:
 def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
     """As `replace`, for content that a library writes: `write_to` is given a temporary path with the same ending."""
     temporary = path.with_name(f"{path.stem}{_TEMPORARY}{path.suffix}")
+    temporary.unlink(missing_ok=True)
     try:
         write_to(temporary)
         sync(temporary)
@@ -41,7 +132,7 @@ def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
 def replace_without_waiting(path: Path, content: bytes) -> None:
     """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
     temporary = path.with_name(path.name + _TEMPORARY)
-    temporary.write_bytes(content)
+    _make_temporary(temporary, content, wait=False)
     temporary.rename(path)
 
 
@@ -51,27 +142,38 @@ def replace_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file in place and waits until its bytes are on the disk. Its name is not safe before `sync(parent)`."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes a file in place and waits until its bytes are on the disk. Its name is not safe before `sync(parent)`.
+
+    Raises:
+      OddFileError: a symbolic link or a special file is there; nothing is written.
+      OSError: the disk refuses.
+    """
+    descriptor = _open_to_write(path, 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append(path: Path, content: bytes) -> None:
     """Adds to a file; killing the process cannot undo it once this returns (a power cut can, until `sync`).
 
     Raises:
+      OddFileError: a symbolic link or a special file is there; nothing is written.
       OSError: the disk refuses; the file is as it was before.
     """
-    with path.open("ab", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
+    descriptor = _open_to_write(path, os.O_APPEND)
+    try:
+        size = os.fstat(descriptor).st_size
         try:
-            while content:
-                content = content[file.write(content) :]
+            _write_all(descriptor, content)
         except OSError:
-            file.truncate(size)
+            os.ftruncate(descriptor, size)
             raise
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:
@@ -125,9 +227,22 @@ def rename_tree(source: Path, target: Path) -> None:
 
 
 def delete(paths: Iterable[Path]) -> None:
-    """Deletes files, and directories with all below them; those that are gone already are fine."""
+    """Deletes files, and links but not what they lead to; those that are gone already are fine.
+
+    Raises:
+      IsADirectoryError: a directory is there; whatever is in it stays.
+    """
     for path in paths:
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.unlink(missing_ok=True)
+
+
+def delete_tree(directory: Path) -> None:
+    """Deletes a directory with all below it, which the caller knows to be this program's; one that is gone is fine.
+
+    Raises:
+      OSError: it is a symbolic link or no directory; nothing is deleted.
+    """
+    if directory.is_symlink() or directory.exists():
+        shutil.rmtree(directory)

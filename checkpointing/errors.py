@@ -1,5 +1,7 @@
 """What can go wrong with checkpoints, told so that a person can act on it."""
 
+import errno
+import os
 import re
 
 # TensorFlow tells where in the graph an error came up before it tells what came up, and where in the code afterwards.
@@ -20,6 +22,33 @@ class NotSavedError(CheckpointError):
 
 class NonFiniteError(CheckpointError):
     """The state holds values that are no finite numbers, and was not saved."""
+
+
+class OddFileError(OSError):
+    """A FIFO, device, socket or link where a regular file is expected, or a file too large to be the expected one."""
+
+    def __init__(self, path: os.PathLike[str], problem: str) -> None:
+        """The problem is of the form "expected ..., got ..."."""
+        super().__init__(errno.EINVAL, problem, os.fspath(path))
+
+
+# What the system says of the file itself: it is not there, it is something else, or the disk has lost its bytes. Any
+# other error (no descriptor, memory, thread or permission; the network) says nothing about them.
+_ABOUT_BYTES = frozenset(
+    {
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+        *(errno.EIO, errno.EBADMSG, errno.EILSEQ, getattr(errno, "EUCLEAN", errno.EIO)),
+    }
+)
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether an error of reading a file proves that its bytes are not what they should be.
+
+    Shortages (EMFILE, ENOMEM, EAGAIN), permissions and network errors (ESTALE, ETIMEDOUT) do not: the same file may be
+    whole a moment later.
+    """
+    return isinstance(error, OddFileError) or error.errno in _ABOUT_BYTES
 
 
 def reason(error: BaseException) -> str:

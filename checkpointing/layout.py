@@ -91,6 +91,11 @@ def shards_directory(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + "_temp")
 
 
+def holds_shards(directory: Path) -> bool:
+    """Whether nothing but shards lies in a directory of shards; nothing at all will do."""
+    return all(path.name.startswith("part-") for path in directory.iterdir())
+
+
 def export_path(directory: Path, step: int) -> Path:
     """Where the exported model goes: TensorFlow Serving looks for numbers under a base path."""
     return directory / "saved_model" / str(step)

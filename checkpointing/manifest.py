@@ -1,6 +1,5 @@
 """The commit record of a checkpoint: which files make it up, and which run made it."""
 
-import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from checkpointing import layout
-from checkpointing.errors import CheckpointError, DamagedError, reason
+from checkpointing.errors import CheckpointError, DamagedError, is_damage, reason
 from checkpointing.fingerprint import file_sha256
 
 FORMAT = 3
@@ -85,10 +84,10 @@ class Manifest:
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """What a disk that fails takes is damaged; what may not be read just now is not."""
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
-        return CheckpointError(f"{path}: cannot be read ({reason(error)}); see to it, and run the same command again.")
-    return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
+    """What to raise where a file cannot be read: it is damaged, or it cannot be read just now and nothing is moved."""
+    if is_damage(error):
+        return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
+    return CheckpointError(f"{path}: cannot be read ({reason(error)}); see to it, and run the same command again.")
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def check_target(target: Path, flag: str = "--export_dir") -> None:
         if unfinished.exists() and not _is_rest_of_export(unfinished):
             raise CheckpointError(f"{unfinished}: in the way, and not ours to delete: move it, or give another {flag}.")
         durable.make_directory(unfinished)
-        durable.delete([unfinished])
+        durable.delete_tree(unfinished)
     except OSError as error:
         message = f"{target}: cannot be made ({error.strerror}); give another {flag}."
         raise CheckpointError(message) from error

@@ -60,7 +60,7 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
     _check_is_free(prefix)
     directory = layout.shards_directory(prefix)
     try:
-        durable.delete([directory])  # a killed attempt left it
+        durable.delete_tree(directory)  # a killed attempt left it
         durable.make_directory(directory)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             fed = {tf.compat.v1.placeholder(array.dtype, array.shape): array for array in state.values()}
@@ -77,7 +77,7 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
         raise CheckpointError(f"{prefix}: could not be written ({reason(error)}).") from error
     finally:
         if directory.parent.is_dir():
-            durable.delete([directory])
+            durable.delete_tree(directory)
 
 
 def _check_is_free(prefix: Path) -> None:

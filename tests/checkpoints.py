@@ -161,7 +161,7 @@ def full_disk() -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with mock.patch.object(Path, "open", refuse), mock.patch.object(Path, "write_bytes", refuse):
+    with mock.patch.object(os, "write", refuse), mock.patch.object(Path, "write_bytes", refuse):
         yield
 
 

@@ -1,18 +1,21 @@
 import errno
 import json
 import os
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from checkpointing import durable
+from checkpointing.errors import OddFileError, is_damage
 
 ROOT = Path(__file__).parent.parent.parent
 AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?"]
@@ -181,9 +184,8 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
     """Where there is no room for the new bytes, that is an error, and the old ones stay."""
     path = tmp_path / "checkpoint"
     path.write_bytes(b"old")
-    (tmp_path / "checkpoint.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        durable.replace(path, b"new")
+    with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        durable.replace(path, b"n" * 100)
     assert path.read_bytes() == b"old"
 
 
@@ -377,12 +379,109 @@ def test_a_tree_replaces_nothing(tmp_path, put):
     assert target.exists()
 
 
-def test_files_and_directories_are_deleted(tmp_path):
-    """What is there is deleted with all below it; what is gone already is fine; the rest stays."""
+def test_files_are_deleted(tmp_path):
+    """A file that is there is deleted, one that is gone is fine, and the rest stays."""
     (tmp_path / "file").touch()
     (tmp_path / "kept").touch()
-    durable.delete([tmp_path / "file", make_tree(tmp_path / "directory"), tmp_path / "absent"])
+    durable.delete([tmp_path / "file", tmp_path / "absent"])
     assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+
+
+def test_a_directory_in_the_place_of_a_file_is_not_deleted(tmp_path):
+    """What a user keeps in a directory of a file's name stays there."""
+    before = tree(make_tree(tmp_path / "attempt.json"))
+    with pytest.raises(IsADirectoryError):
+        durable.delete([tmp_path / "attempt.json"])
+    assert tree(tmp_path / "attempt.json") == before
+
+
+def test_a_tree_is_deleted(tmp_path):
+    """With all below it; one that is gone is fine."""
+    for _ in range(2):
+        durable.delete_tree(make_tree(tmp_path / "100.incomplete"))
+        assert not list(tmp_path.iterdir())
+    durable.delete_tree(tmp_path / "100.incomplete")
+
+
+def test_a_link_to_a_tree_is_not_deleted(tmp_path):
+    """Neither the link nor the directory it leads to."""
+    before = tree(make_tree(tmp_path / "directory"))
+    (tmp_path / "100.incomplete").symlink_to("directory")
+    with pytest.raises(OSError, match="symbolic link"):
+        durable.delete_tree(tmp_path / "100.incomplete")
+    assert tree(tmp_path / "directory") == before
+
+
+WRITERS = [durable.write, durable.append, durable.replace, durable.replace_without_waiting]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["file", "file.tmp"])
+def test_nothing_is_written_through_a_link(tmp_path, write, name):
+    """Neither where the file goes nor at its temporary name: what the link leads to is as it was."""
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / name).symlink_to("precious")
+    with suppress(OddFileError):
+        write(tmp_path / "file", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_what_a_library_writes_does_not_go_through_a_link(tmp_path):
+    """The temporary name that it is given holds no link of an earlier time."""
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "x.tmp.npz").symlink_to("precious")
+    durable.replace_by(tmp_path / "x.npz", lambda temporary: temporary.write_bytes(b"new"))
+    assert tree(tmp_path) == {"precious": b"precious", "x.npz": b"new"}
+
+
+def make_socket(path):
+    """A socket's name; it stays when the socket is closed."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+ODD = {
+    "FIFO": os.mkfifo,
+    "socket": make_socket,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "directory": os.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_reading_what_is_no_file_is_an_error_at_once(tmp_path, monkeypatch, kind):
+    """No FIFO is waited for, and no endless device is read."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    ODD[kind](Path("odd"))
+    with pytest.raises(OSError, match=re.escape(kind) if kind != "directory" else "directory") as caught:
+        durable.read(Path("odd"), 100)
+    assert is_damage(caught.value)
+
+
+@pytest.mark.parametrize("write", [durable.write, durable.append])
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "directory"])
+def test_writing_to_what_is_no_file_is_an_error_at_once(tmp_path, monkeypatch, kind, write):
+    """Nor does a write wait for a FIFO's reader."""
+    monkeypatch.chdir(tmp_path)
+    ODD[kind](Path("odd"))
+    with pytest.raises(OSError, match=r"FIFO|socket|directory"):
+        write(Path("odd"), b"new")
+
+
+def test_a_file_is_read_up_to_a_size(tmp_path):
+    """One that is larger is an error, and no memory is taken for it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    assert durable.read(path, 100) == b"x" * 100
+    with pytest.raises(OddFileError, match="at most 99 bytes"):
+        durable.read(path, 99)
+
+
+def test_a_file_behind_a_link_is_read(tmp_path):
+    """A data file may lie elsewhere: only writing does not follow links."""
+    (tmp_path / "there").write_bytes(b"content")
+    (tmp_path / "here").symlink_to("there")
+    assert durable.read(tmp_path / "here", 100) == b"content"
 
 
 @pytest.mark.parametrize("name", ["directory", "file", "nowhere"])

@@ -280,6 +280,17 @@ def test_a_retired_checkpoint_is_gone(tmp_path):
     assert not layout.shards_directory(prefix).exists()
 
 
+@pytest.mark.parametrize("suffix", [".index", "_temp"])
+def test_a_directory_that_is_not_ours_is_moved_not_deleted(tmp_path, suffix):
+    """A directory in the place of a checkpoint's file may hold a user's files: they go to quarantine."""
+    prefix = make_files(tmp_path, 100, ["meta"])
+    directory = prefix.with_name(prefix.name + suffix)
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
+    retire(prefix)
+    assert tree(tmp_path) == {f"quarantine/model.ckpt-100/model.ckpt-100{suffix}/notes.txt": b"mine"}
+
+
 def test_a_kill_while_retiring_leaves_it_whole_or_marked(tmp_path):
     """It exists with every byte, or it does not exist, and what is left of it is swept."""
 

@@ -122,7 +122,7 @@ def test_what_was_left_is_not_taken_for_ours(tmp_path, monkeypatch):
     """Shards of a killed attempt do not get into the next one."""
     with monkeypatch.context() as patched:
         patched.setattr(durable, "move", lambda *_: (_ for _ in ()).throw(Killed))
-        patched.setattr(durable, "delete", lambda _: None)
+        patched.setattr(durable, "delete_tree", lambda _: None)
         with pytest.raises(Killed):
             tensors.write(tmp_path / "new", {"a": np.arange(3)}, meta=programs.ROOT / "README.md")
     assert (tmp_path / "new_temp" / "new.meta").exists()
