@@ -11,19 +11,21 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from checkpointing.errors import OddFileError
 
 _TEMPORARY = ".tmp"
 
 # Never through a symbolic link, and never waiting for the other end of a FIFO.
-_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TO_WRITE = _OPENED | os.O_WRONLY | os.O_CREAT
 _READABLE = 0o666  # less the umask
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> BufferedReader:
     """Opens a regular file, or a symbolic link to one, without waiting for anything.
 
     Raises:
@@ -48,9 +50,10 @@ def read(path: Path, most_bytes: int) -> bytes:
       OSError: it cannot be read.
     """
     with open_to_read(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OddFileError(path, f"expected at most {most_bytes:,} bytes, got more")
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, most_bytes) + 1)  # a file may grow while it is read
+    if max(size, len(content)) > most_bytes:
+        raise OddFileError(path, f"expected at most {most_bytes:,} bytes, got {max(size, len(content)):,}")
     return content
 
 
@@ -62,23 +65,39 @@ def _check_is_regular(path: Path, mode: int) -> None:
 
 
 def _kind(mode: int) -> str:
-    kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    kinds = {
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
-def _open_to_write(path: Path, flags: int) -> int:
-    """The descriptor of a regular file, made where it is missing.
+def open_to_lock(path: Path, *, writable: bool) -> int:
+    """The descriptor of a regular file, made empty where it is missing; opened for reading where that will do.
+
+    Raises:
+      OddFileError: a symbolic link, FIFO, device or socket is there; it is not opened.
+      OSError: it cannot be opened.
+    """
+    return _open(path, _OPENED | os.O_CREAT | (os.O_RDWR if writable else os.O_RDONLY))
+
+
+def _open(path: Path, flags: int) -> int:
+    """The descriptor of a regular file.
 
     Raises:
       OddFileError: a symbolic link, FIFO, device or socket is there; it is not followed, changed or waited for.
     """
+    with suppress(FileNotFoundError):
+        _check_is_regular(path, path.lstat().st_mode)  # before it is opened, for to open a device can act on it
     try:
-        descriptor = os.open(path, _TO_WRITE | flags, _READABLE)
+        descriptor = os.open(path, flags, _READABLE)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno == errno.ELOOP:  # put there a moment ago
             raise OddFileError(path, "expected a regular file, got a symbolic link") from error
-        if error.errno == errno.ENXIO:  # nobody reads the FIFO, or it is a socket
-            raise OddFileError(path, "expected a regular file, got a FIFO or a socket") from error
         raise
     try:
         _check_is_regular(path, os.fstat(descriptor).st_mode)
@@ -148,7 +167,7 @@ def write(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or a special file is there; nothing is written.
       OSError: the disk refuses.
     """
-    descriptor = _open_to_write(path, 0)
+    descriptor = _open(path, _TO_WRITE)
     try:
         os.ftruncate(descriptor, 0)
         _write_all(descriptor, content)
@@ -164,7 +183,7 @@ def append(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or a special file is there; nothing is written.
       OSError: the disk refuses; the file is as it was before.
     """
-    descriptor = _open_to_write(path, os.O_APPEND)
+    descriptor = _open(path, _TO_WRITE | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
         try:

@@ -16,6 +16,10 @@ class DamagedError(CheckpointError):
     """A checkpoint's files are not what its manifest says."""
 
 
+class ReplacedError(CheckpointError):
+    """Another run's directory is in the place of this run's train_dir; nothing has been written to it."""
+
+
 class NotSavedError(CheckpointError):
     """A checkpoint could not be made for now: the disk refused. All complete ones are as they were."""
 
@@ -51,9 +55,16 @@ def is_damage(error: OSError) -> bool:
     return isinstance(error, OddFileError) or error.errno in _ABOUT_BYTES
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory or no thread to be had just now."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
+
+
 def reason(error: BaseException) -> str:
     """What an exception says in its first line, without TensorFlow's account of where in the graph it happened."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, MemoryError):
+        return str(error) or "not enough memory"
     lines = _BEFORE_THE_REASON.sub("", str(error)).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from checkpointing import durable
+
 if TYPE_CHECKING:  # hashing files needs no NumPy, and must not wait for it
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -13,8 +15,12 @@ if TYPE_CHECKING:  # hashing files needs no NumPy, and must not wait for it
 
 
 def file_sha256(path: Path) -> str:
-    """The hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    """The hex sha256 of a regular file's bytes.
+
+    Raises:
+      OSError: it cannot be read; of a FIFO or a device nothing is.
+    """
+    with durable.open_to_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,38 +16,82 @@ import socket
 from pathlib import Path
 
 from checkpointing import durable, layout
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, ReplacedError
 
 _log = logging.getLogger(__name__)
 
+_MOST_BYTES = 4096  # a host and a pid are far fewer
+
 
 class Lock:
-    """Held from its making until `release`, or the end of the process."""
+    """Held from its making until `release`, or the end of the process.
+
+    It is of a directory, not of a path: where another directory is put in its place, `check` and `renew` find out.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Takes the lock.
 
         Raises:
           CheckpointError: another process holds it; the message says which.
+          OddFileError: a link, a FIFO or a device is in the lock file's place; it is not opened or changed.
+          OSError: the lock file cannot be made.
         """
+        self._directory = directory
         self._path = directory / layout.LOCK
         self._descriptor = _take(self._path)
+        self._identity = directory.stat()
 
-    def renew(self) -> None:
-        """Takes it anew where the file is gone: the directory was deleted under the run, and made again.
+    def check(self) -> None:
+        """Makes sure that what is written to the directory next does not go to another run's.
+
+        A directory that is gone, or has been made again without a run in it, is no error.
 
         Raises:
+          ReplacedError: another run's directory is in its place.
+        """
+        try:
+            there = self._directory.stat()
+        except FileNotFoundError:
+            return
+        if not os.path.samestat(there, self._identity) and _is_in_use(self._directory):
+            raise ReplacedError(
+                f"{self._directory}: is another directory than when the run began{_moved_to(self._descriptor)}: "
+                f"nothing more is written to it; put this run's own directory back, and run the same command again."
+            )
+
+    def renew(self) -> None:
+        """Takes it again where the file is gone: the directory was deleted under the run, and made again.
+
+        Raises:
+          ReplacedError: as `check`.
           CheckpointError: another process was faster.
         """
+        self.check()
         if self._descriptor < 0 or not _is_at(self._path, self._descriptor):
             self.release()
             self._descriptor = _take(self._path)
+            self._identity = self._directory.stat()
 
     def release(self) -> None:
-        """Lets others have it; the file stays, for whoever opened it meanwhile would lock another one."""
+        """Lets others have it; the file stays, for a process that opened it meanwhile would lock another one."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _is_in_use(directory: Path) -> bool:
+    """Whether a run, or a plain Saver, has written to it."""
+    return any(path.name == layout.LOCK or layout.prefix_of(path) for path in directory.iterdir())
+
+
+def _moved_to(descriptor: int) -> str:
+    """Where the locked file is now, as far as the system says."""
+    try:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+    except OSError:  # not on Linux
+        return ""
+    return f", which is now {path.parent}" if path.exists() else ""
 
 
 def _take(path: Path) -> int:
@@ -66,8 +110,8 @@ def _take(path: Path) -> int:
 
 def _open_locked(path: Path) -> int:
     """Opens the file and locks it, if that is possible at all."""
-    for flags in (os.O_RDONLY, os.O_RDWR):
-        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+    for writable in (False, True):
+        descriptor = durable.open_to_lock(path, writable=writable)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,7 +123,7 @@ def _open_locked(path: Path) -> int:
             raise CheckpointError(message) from None
         except OSError as error:
             # NFS wants the file open for writing, which would keep a disk from being made read-only.
-            if error.errno == errno.EBADF and flags == os.O_RDONLY:
+            if error.errno == errno.EBADF and not writable:
                 os.close(descriptor)
                 continue
             _log.warning("%s: cannot be locked (%s): make sure that no second run uses it", path.parent, error.strerror)
@@ -100,7 +144,7 @@ def owner_lives(directory: Path) -> bool:
     Of a process on another host nobody knows; it is taken to live.
     """
     try:
-        owner = json.loads((directory / layout.LOCK).read_bytes())
+        owner = json.loads(durable.read(directory / layout.LOCK, _MOST_BYTES))
         if owner["host"] == socket.gethostname():
             os.kill(owner["pid"], 0)
     except PermissionError:  # somebody else's
@@ -112,7 +156,7 @@ def owner_lives(directory: Path) -> bool:
 
 def _owner(path: Path) -> str:
     try:
-        owner = json.loads(path.read_bytes())
+        owner = json.loads(durable.read(path, _MOST_BYTES))
         return f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError, TypeError):  # about to be written
         return "another process"

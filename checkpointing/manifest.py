@@ -5,15 +5,18 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from checkpointing import layout
-from checkpointing.errors import CheckpointError, DamagedError, is_damage, reason
+from checkpointing import durable, layout
+from checkpointing.errors import CheckpointError, DamagedError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
+from checkpointing.json_kinds import are_files, are_texts, is_count, is_finite, is_text_or_null, shown
+from checkpointing.rotation import Retention
 
 FORMAT = 3
 _FORMATS_READ = (2, 3)
@@ -25,6 +28,10 @@ LARGE = 128 * 2**20
 # Large files are hashed side by side; a core hashes 1.5 GB/s, and to start a thread takes up to a millisecond.
 HASHING_THREADS = 4
 _WORTH_THREADS = 4 * 2**20
+
+_MOST_BYTES = 2**24  # of a manifest; it holds a hundred a file
+_OPTIONAL = {"retention", "format"}  # older formats lack the one; the other has been looked at
+_LATER = "see to it, and run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,41 +60,103 @@ class Manifest:
         """Reads a manifest.
 
         Raises:
-          DamagedError: not a byte of it can be trusted.
-          CheckpointError: another version of this package wrote it.
+          DamagedError: not a byte of it can be trusted, or a field is not of its kind.
+          CheckpointError: another version of this package wrote it, or it cannot be read just now.
         """
         try:
-            record = json.loads(path.read_bytes())
-            sha256 = record.pop("sha256", None)
-            if sha256 != _sha256(record) and not (sha256 is None and record["format"] == 1):
-                raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
-            if record["format"] not in _FORMATS_READ:
-                prefix = path.with_name(path.name.removesuffix(".manifest.json"))
-                message = (
-                    f"{path}: format {record['format']} found, {FORMAT} wanted: another version wrote it; "
-                    f"give a new --train_dir, and --restore_from={prefix}."
-                )
-                raise CheckpointError(message)
-            if record["step"] != layout.step_of(path.name):
-                raise DamagedError(f"{path.name}: step {record['step']} found in it")
+            record, sha256 = _unsealed(durable.read(path, _MOST_BYTES))
+            if not (sha256 is None and record.get("format") == 1):
+                _check_seal(path, record, sha256)
+            _check_format(path, record)
+            _check_fields(record, layout.step_of(path.name))
             return cls(**record)
         except OSError as error:
             raise unreadable(path, error) from error
-        except (
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:  # no JSON, or not of this shape
+        except (ValueError, RecursionError) as error:  # no JSON, or not of this shape
             raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
+
+
+def _unsealed(content: bytes) -> tuple[dict[str, Any], object]:
+    """A record that protects itself without its hash, and the hash.
+
+    Raises:
+      ValueError: it is no JSON object.
+    """
+    record = json.loads(content)
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {shown(record)}")  # noqa: TRY004 - it is the file's value that is wrong
+    return record, record.pop("sha256", None)
+
+
+def _check_seal(path: Path, record: Mapping[str, Any], sha256: object) -> None:
+    if sha256 is None:
+        raise ValueError("expected its own sha256, got none")
+    if sha256 != _sha256(record):
+        raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
+
+
+def _check_format(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuses what another version of this package wrote; what none could have written is a ValueError."""
+    found = record.get("format")
+    if type(found) is not int:
+        raise ValueError(f"format: expected an integer, got {shown(found)}")
+    if found not in _FORMATS_READ:
+        prefix = path.with_name(path.name.removesuffix(".manifest.json"))
+        message = (
+            f"{path}: format {found} found, {FORMAT} wanted: another version wrote it; "
+            f"give a new --train_dir, and --restore_from={prefix}."
+        )
+        raise CheckpointError(message)
+
+
+def _is_duration(value: object) -> bool:
+    return is_finite(value) and float(value) >= 0  # type: ignore[arg-type]  # a number
+
+
+def _is_retention(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and set(value) <= set(Retention._fields) and all(map(is_finite, value.values()))
+
+
+# What each field holds: a test, and the words for it.
+_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "step": (is_count, "0 or a positive integer"),
+    "files": (are_files, "sizes and hashes by the names of files in the directory"),
+    "state_digest": (lambda value: isinstance(value, str), "a string"),
+    "score": (lambda value: value is None or is_finite(value), "a finite number or null"),
+    "settings": (lambda value: isinstance(value, dict), "an object"),
+    "code": (is_text_or_null, "a string or null"),
+    "started_from": (is_text_or_null, "a string or null"),
+    "saved_at": (is_finite, "a finite number"),
+    "training_seconds": (_is_duration, "0 or a positive number"),
+    "versions": (are_texts, "an object of strings"),
+    "retention": (_is_retention, "what rotation is to keep, or null"),
+    "format": (is_count, "an integer"),
+}
+
+
+def _check_fields(record: Mapping[str, Any], step: int | None) -> None:
+    """Raises ValueError where a field is missing, unknown, or not of its kind."""
+    unknown = sorted(record.keys() - _KINDS.keys())
+    if unknown:
+        raise ValueError(f"expected the fields of a manifest, got {', '.join(unknown)} as well")
+    for name, (is_right, words) in _KINDS.items():
+        if name not in record:
+            if name in _OPTIONAL:
+                continue
+            raise ValueError(f"{name}: expected {words}, got nothing")
+        if not is_right(record[name]):
+            raise ValueError(f"{name}: expected {words}, got {shown(record[name])}")
+    if record["step"] != step:
+        raise ValueError(f"step: expected {step}, as in the file's name, got {record['step']}")
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
     """What to raise where a file cannot be read: it is damaged, or it cannot be read just now and nothing is moved."""
     if is_damage(error):
         return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
-    return CheckpointError(f"{path}: cannot be read ({reason(error)}); see to it, and run the same command again.")
+    return CheckpointError(f"{path}: cannot be read ({reason(error)}); {_LATER}.")
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,20 +165,23 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Reads a record that protects itself, and gives it without its hash.
+    """Reads a record of `files` that protects itself, and gives it without its hash.
 
     Raises:
       DamagedError: not a byte of it can be trusted.
+      CheckpointError: it cannot be read just now.
     """
     try:
-        record = json.loads(path.read_bytes())
-        sha256 = record.pop("sha256")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path.name}: cannot be read as a manifest ({reason(error)})") from error
-    if sha256 != _sha256(record):
-        raise DamagedError(f"{path.name}: its own sha256 is not the one that it states")
-    assert isinstance(record, dict)
-    return record
+        record, sha256 = _unsealed(durable.read(path, _MOST_BYTES))
+        _check_seal(path, record, sha256)
+        if are_files(record.get("files")):
+            return record
+        problem = f"files: expected {_KINDS['files'][1]}, got {shown(record.get('files'))}"
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        problem = reason(error)
+    raise DamagedError(f"{path.name}: cannot be read as a manifest ({problem})")
 
 
 def _sha256(record: Mapping[str, Any]) -> str:
@@ -169,22 +241,28 @@ def check_described(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> 
 
 def _check_sizes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     for name, file in files.items():
-        path, wanted = directory / name, file["bytes"]
+        path, expected = directory / name, file["bytes"]
         try:
-            size = path.stat().st_size if path.is_file() else None
-        except FileNotFoundError:  # deleted between the two
-            size = None
-        if size is None:
-            raise DamagedError(f"{name}: {'no file' if path.exists() else 'nothing'} found, {wanted:,} bytes wanted")
-        if size != wanted:
-            raise DamagedError(f"{name}: {size:,} bytes found, {wanted:,} wanted")
+            status = path.stat()
+        except OSError as error:
+            if is_damage(error):
+                raise DamagedError(f"{name}: nothing found, {expected:,} bytes wanted") from error
+            raise unreadable(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedError(f"{name}: no file found, {expected:,} bytes wanted")
+        if status.st_size != expected:
+            raise DamagedError(f"{name}: {status.st_size:,} bytes found, {expected:,} wanted")
 
 
 def _check_hashes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     try:
         found = describe_files([directory / name for name in files], HASHING_THREADS, below=directory)
     except OSError as error:
-        raise unreadable(directory / next(iter(files)), error) from error
+        raise unreadable(Path(error.filename or directory), error) from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        raise CheckpointError(f"{directory}: its files cannot be checked ({reason(error)}); {_LATER}.") from error
     for name, file in files.items():
         if found[name] != file:
             raise DamagedError(f"{name}: some of its bytes have changed, its sha256 is not the one in the manifest")

@@ -473,7 +473,7 @@ def test_a_file_is_read_up_to_a_size(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     assert durable.read(path, 100) == b"x" * 100
-    with pytest.raises(OddFileError, match="at most 99 bytes"):
+    with pytest.raises(OddFileError, match="at most 99 bytes, got 100"):
         durable.read(path, 99)
 
 

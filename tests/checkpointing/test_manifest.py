@@ -1,7 +1,10 @@
+import errno
 import importlib.metadata
 import json
 import os
 import platform
+import re
+import threading
 
 import pytest
 
@@ -160,7 +163,115 @@ def test_a_later_format_is_believed_only_with_its_hash(tmp_path):
 @pytest.mark.parametrize("step", [900, 10, 100.5, "100", None])
 def test_a_manifest_of_another_step_is_refused(tmp_path, step):
     """The step inside and the step in the name are the same, or somebody has renamed it."""
-    assert f"step {step} found in it" in complaint(write(tmp_path, resealed(step=step)))
+    assert re.search(r"step: expected (100|0 or a positive)", complaint(write(tmp_path, resealed(step=step))))
+
+
+FILE = {"bytes": 5, "sha256": "00ff"}
+NOT_SOUND = {
+    "format": ["3", 3.0, True, None, [3]],
+    "step": [True, 100.0, -1, 2**70],
+    "files": [[], {"a": 1}, {"a": {"bytes": 1}}, {"/etc/passwd": FILE}, {"../a": FILE}, {"a/../../b": FILE}, {"": FILE}]
+    + [{"a": FILE | {"bytes": bad}} for bad in (-1, True, 1.5, "1", None)],
+    "state_digest": [7, None],
+    "score": ["0.9", float("nan"), float("inf"), True],
+    "settings": [[], None, "x"],
+    "code": [7],
+    "started_from": [7, {}],
+    "saved_at": ["now", float("nan"), None, 10**400],
+    "training_seconds": [float("nan"), -1, "1"],
+    "versions": [[], {"python": 3}],
+    "retention": [[], {"max_to_keep": "5"}, {"max_to_keep": None}, {"colour": 1}, {"keep_best": float("nan")}],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in NOT_SOUND.items() for value in values]
+)
+def test_a_field_of_another_kind_is_damage_though_the_hash_is_right(tmp_path, field, value):
+    """A program that seals nonsense gets a sentence that names the field, never an exception of Python's."""
+    sentence = complaint(write(tmp_path, resealed(**{field: value})))
+    assert "cannot be read as a manifest" in sentence
+    assert field in sentence
+
+
+def test_another_formats_number_is_not_damage(tmp_path):
+    """A newer version may have written it."""
+    with pytest.raises(CheckpointError, match="format 99 found") as refused:
+        Manifest.read(write(tmp_path, resealed(format=99)))
+    assert not isinstance(refused.value, DamagedError)
+
+
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_a_deeply_nested_manifest_is_refused(tmp_path, depth):
+    """It exhausts nothing."""
+    assert "cannot be read as a manifest" in complaint(write(tmp_path, b'{"a":' * depth + b"1" + b"}" * depth))
+
+
+def test_a_manifest_larger_than_any_is_not_read(tmp_path):
+    """A sparse file of a terabyte takes no memory."""
+    path = write(tmp_path, MANIFEST.to_json())
+    os.truncate(path, 10**12)
+    assert "at most" in complaint(path)
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES]
+)
+@pytest.mark.parametrize("read", [Manifest.read, manifest.read_sealed])
+def test_what_cannot_be_read_just_now_is_not_damage(tmp_path, monkeypatch, read, number):
+    """A shortage or the network says nothing about the bytes."""
+    path = write(tmp_path, MANIFEST.to_json())
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CheckpointError, match=re.escape(os.strerror(number))) as refused:
+        read(path)
+    assert not isinstance(refused.value, DamagedError)
+    assert str(path) in str(refused.value)
+
+
+def test_the_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """Not another one of the same checkpoint."""
+    prefix = make_checkpoint(tmp_path, 7)
+    found = Manifest.read(layout.manifest_path(prefix))
+    really_open = os.open
+
+    def refuse(path, *args):
+        if str(path).endswith(".meta"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return really_open(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"model.ckpt-7.meta: cannot be read"):
+        manifest.check_files(prefix, found)
+
+
+def test_without_a_thread_to_be_had_nothing_is_damaged(tmp_path, monkeypatch):
+    """Files that are hashed in several threads are as they were where no thread can be started."""
+    prefix = make_checkpoint(tmp_path, 7)
+    found = Manifest.read(layout.manifest_path(prefix))
+    monkeypatch.setattr(manifest, "_WORTH_THREADS", 0)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(CheckpointError, match="can't start new thread") as refused:
+        manifest.check_files(prefix, found)
+    assert not isinstance(refused.value, DamagedError)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_damage_and_is_not_read(tmp_path, put):
+    """A FIFO in a data file's place is not waited for, and of an endless device nothing is read."""
+    prefix = make_checkpoint(tmp_path, 7)
+    found = Manifest.read(layout.manifest_path(prefix))
+    layout.index_path(prefix).unlink()
+    put(layout.index_path(prefix))
+    with pytest.raises(DamagedError, match="no file found"):
+        manifest.check_files(prefix, found)
 
 
 def test_a_manifest_with_a_field_that_nobody_knows_is_refused(tmp_path):
@@ -272,13 +383,12 @@ def test_a_file_that_goes_while_it_is_looked_at_is_missing(tmp_path, monkeypatch
     """Whoever lists the directory of a run that deletes old checkpoints meets it."""
     prefix = make_checkpoint(tmp_path, 7)
     found = Manifest.read(layout.manifest_path(prefix))
-    is_file = type(prefix).is_file
+    stat = type(prefix).stat
 
-    def gone_at_once(path):
-        there = is_file(path)
+    def gone_at_once(path, **options):
         path.unlink(missing_ok=True)
-        return there
+        return stat(path, **options)
 
-    monkeypatch.setattr(type(prefix), "is_file", gone_at_once)
+    monkeypatch.setattr(type(prefix), "stat", gone_at_once)
     with pytest.raises(DamagedError, match="nothing found"):
         manifest.check_sizes(prefix, found)

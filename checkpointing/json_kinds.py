@@ -1,0 +1,53 @@
+"""Of which kind a value read from a JSON file is: what a file says need not be what this package wrote.
+
+A hash that is right says that nothing has changed since a record was written, not that the record is sound.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+_LARGEST = 2**63  # no number of ours is so large
+_LONGEST_SHOWN = 60
+
+
+def is_count(value: object) -> bool:
+    """Whether it is 0 or a positive integer; true and false are not."""
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number; NaN and the infinities, which Python reads from JSON, are not."""
+    return (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST
+
+
+def is_text_or_null(value: object) -> bool:
+    """Whether it is a string or null."""
+    return value is None or isinstance(value, str)
+
+
+def are_texts(value: object) -> bool:
+    """Whether it is an object whose values are strings."""
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def are_files(value: object) -> bool:
+    """Whether it is what `manifest.describe_files` gives, with no name that leads out of the directory."""
+    return isinstance(value, dict) and all(_is_below(name) and _is_file(file) for name, file in value.items())
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _is_file(value: object) -> bool:
+    if not (isinstance(value, Mapping) and set(value) == {"bytes", "sha256"}):
+        return False
+    return is_count(value["bytes"]) and isinstance(value["sha256"], str)
+
+
+def shown(value: object) -> str:
+    """A value for a message, no longer than a line."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
