@@ -14,6 +14,7 @@ tensorflow/core/protobuf/tensor_bundle.proto and tensorflow/core/util/saved_tens
 
 import math
 import re
+import stat
 from collections import defaultdict
 from operator import attrgetter
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from checkpointing import alias, layout, table, wire
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing import alias, durable, layout, table, wire
+from checkpointing.errors import CheckpointError, DamagedError, OddFileError, reason
 
 Array = np.ndarray[Any, Any]
 
@@ -34,6 +35,7 @@ _VERSION = 1
 _MOST_DIMENSIONS = 254
 _LARGEST = 2**63 - 1
 _PIECE = 1 << 20
+_MOST_INDEX_BYTES = 1 << 30  # an entry takes some fifty
 
 # TensorFlow's DataType, from 0 on.
 _DTYPES = (  # noqa: SIM905 - one a line would be a page
@@ -75,9 +77,11 @@ class Bundle:
         self.prefix = prefix
         path = layout.index_path(prefix)
         try:
-            self.shards, self.entries, self._parts = _parse_index(path.read_bytes())
+            self.shards, self.entries, self._parts = _parse_index(durable.read(path, _MOST_INDEX_BYTES))
         except FileNotFoundError as error:
             raise DamagedError(f"{path.name}: nothing found, an index wanted") from error
+        except OddFileError as error:
+            raise DamagedError(f"{path.name}: {reason(error)}") from error
         except ValueError as error:
             raise DamagedError(f"{path.name}: {error}") from error
         except NotImplementedError as error:
@@ -168,9 +172,12 @@ class Bundle:
         """A data file, and its size, which is no less than what is wanted."""
         path = self.data_path(shard)
         try:
-            found = path.stat().st_size
+            status = path.stat()
         except FileNotFoundError as error:
             raise DamagedError(f"{path.name}: nothing found, {wanted:,} bytes wanted") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedError(f"{path.name}: no file found, {wanted:,} bytes wanted")
+        found = status.st_size
         if found < wanted:
             raise DamagedError(f"{path.name}: {found:,} bytes found, {wanted:,} wanted")
         return path, found

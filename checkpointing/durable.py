@@ -124,12 +124,17 @@ def _make_temporary(temporary: Path, content: bytes, *, wait: bool) -> None:
         os.close(descriptor)
 
 
+def temporary_path(path: Path) -> Path:
+    """Where `replace` writes what `path` will hold."""
+    return path.with_name(path.name + _TEMPORARY)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Makes `path` hold `content`: whoever looks, also after a crash, finds the old bytes or the new, never a mixture.
 
     Writes `path` with `.tmp` appended, and renames it. A crash can leave that file behind; the next call uses it up.
     """
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = temporary_path(path)
     _make_temporary(temporary, content, wait=True)
     temporary.rename(path)
     sync(path.parent)
@@ -150,7 +155,7 @@ def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
 
 def replace_without_waiting(path: Path, content: bytes) -> None:
     """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = temporary_path(path)
     _make_temporary(temporary, content, wait=False)
     temporary.rename(path)
 

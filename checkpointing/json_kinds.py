@@ -4,11 +4,24 @@ A hash that is right says that nothing has changed since a record was written, n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 _LARGEST = 2**63  # no number of ours is so large
 _LONGEST_SHOWN = 60
+
+
+# A test of a value, and the words for what passes it.
+Kind = tuple[Callable[[object], bool], str]
+
+
+def check_kinds(record: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
+    """Raises ValueError where a field is missing, or not of its kind; the message names it."""
+    for name, (is_right, words) in kinds.items():
+        if name not in record:
+            raise ValueError(f"{name}: expected {words}, got nothing")
+        if not is_right(record[name]):
+            raise ValueError(f"{name}: expected {words}, got {shown(record[name])}")
 
 
 def is_count(value: object) -> bool:
@@ -19,11 +32,6 @@ def is_count(value: object) -> bool:
 def is_finite(value: object) -> bool:
     """Whether it is a number; NaN and the infinities, which Python reads from JSON, are not."""
     return (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST
-
-
-def is_text_or_null(value: object) -> bool:
-    """Whether it is a string or null."""
-    return value is None or isinstance(value, str)
 
 
 def are_texts(value: object) -> bool:
@@ -51,3 +59,9 @@ def shown(value: object) -> str:
     """A value for a message, no longer than a line."""
     text = json.dumps(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+COUNT: Kind = (is_count, "0 or a positive integer")
+TEXT: Kind = (lambda value: isinstance(value, str), "a string")
+TEXT_OR_NULL: Kind = (lambda value: value is None or isinstance(value, str), "a string or null")
+FILES: Kind = (are_files, "sizes and hashes by the names of files in the directory")

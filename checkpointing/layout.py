@@ -13,6 +13,7 @@ metrics.jsonl, history.jsonl             one JSON object a logged step, an attem
 events/                                  what TensorBoard shows, a file an attempt
 attempt.json                             how far the attempt that is under way has come
 lock                                     held by the process that owns the train_dir
+started_from.json                        the checkpoint that the first weights come from, if from one of another run
 result.json                              what programs read at the end
 report.html, report/                     the run on a page, and its pictures
 saved_model/100                          the exported model
@@ -29,6 +30,7 @@ HISTORY = "history.jsonl"
 EVENTS = "events"
 ATTEMPT = "attempt.json"
 LOCK = "lock"
+ORIGIN = "started_from.json"
 REASON = "reason.txt"
 RESULT = "result.json"
 

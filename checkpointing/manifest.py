@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Self
 from checkpointing import durable, layout
 from checkpointing.errors import CheckpointError, DamagedError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
-from checkpointing.json_kinds import are_files, are_texts, is_count, is_finite, is_text_or_null, shown
+from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
 from checkpointing.rotation import Retention
 
 FORMAT = 3
@@ -120,19 +120,19 @@ def _is_retention(value: object) -> bool:
 
 
 # What each field holds: a test, and the words for it.
-_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "step": (is_count, "0 or a positive integer"),
-    "files": (are_files, "sizes and hashes by the names of files in the directory"),
-    "state_digest": (lambda value: isinstance(value, str), "a string"),
+_KINDS: dict[str, Kind] = {
+    "step": COUNT,
+    "files": FILES,
+    "state_digest": TEXT,
     "score": (lambda value: value is None or is_finite(value), "a finite number or null"),
     "settings": (lambda value: isinstance(value, dict), "an object"),
-    "code": (is_text_or_null, "a string or null"),
-    "started_from": (is_text_or_null, "a string or null"),
+    "code": TEXT_OR_NULL,
+    "started_from": TEXT_OR_NULL,
     "saved_at": (is_finite, "a finite number"),
     "training_seconds": (_is_duration, "0 or a positive number"),
     "versions": (are_texts, "an object of strings"),
     "retention": (_is_retention, "what rotation is to keep, or null"),
-    "format": (is_count, "an integer"),
+    "format": COUNT,
 }
 
 
@@ -141,13 +141,7 @@ def _check_fields(record: Mapping[str, Any], step: int | None) -> None:
     unknown = sorted(record.keys() - _KINDS.keys())
     if unknown:
         raise ValueError(f"expected the fields of a manifest, got {', '.join(unknown)} as well")
-    for name, (is_right, words) in _KINDS.items():
-        if name not in record:
-            if name in _OPTIONAL:
-                continue
-            raise ValueError(f"{name}: expected {words}, got nothing")
-        if not is_right(record[name]):
-            raise ValueError(f"{name}: expected {words}, got {shown(record[name])}")
+    check_kinds(record, {name: kind for name, kind in _KINDS.items() if name in record or name not in _OPTIONAL})
     if record["step"] != step:
         raise ValueError(f"step: expected {step}, as in the file's name, got {record['step']}")
 
@@ -164,8 +158,12 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "sha256": _sha256(record)}
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Reads a record of `files` that protects itself, and gives it without its hash.
+def read_sealed(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Reads a record that protects itself, and gives it without its hash.
+
+    Args:
+      path: the file.
+      kinds: what its fields must be, by name; it may have others.
 
     Raises:
       DamagedError: not a byte of it can be trusted.
@@ -174,14 +172,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         record, sha256 = _unsealed(durable.read(path, _MOST_BYTES))
         _check_seal(path, record, sha256)
-        if are_files(record.get("files")):
-            return record
-        problem = f"files: expected {_KINDS['files'][1]}, got {shown(record.get('files'))}"
+        check_kinds(record, kinds)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        problem = reason(error)
-    raise DamagedError(f"{path.name}: cannot be read as a manifest ({problem})")
+        raise DamagedError(f"{path.name}: cannot be read ({reason(error)})") from error
+    return record
 
 
 def _sha256(record: Mapping[str, Any]) -> str:

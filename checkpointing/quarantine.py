@@ -1,15 +1,21 @@
 """Where damaged checkpoints go: out of the way, not away. Nothing in it is ever read or deleted by this package."""
 
 import logging
+import os
 from pathlib import Path
 
 from checkpointing import durable, layout
+from checkpointing.errors import OddFileError
 
 _log = logging.getLogger(__name__)
 
 
 def set_aside(prefix: Path, why: str) -> None:
-    """Moves a checkpoint's files to quarantine, with the reason beside them."""
+    """Moves a checkpoint's files to quarantine, with the reason beside them.
+
+    Raises:
+      OSError: the disk refuses, or something else is called `quarantine`; what has not been moved is where it was.
+    """
     place = place_for(prefix.parent, prefix.name)
     durable.make_directory(place)
     durable.replace(place / layout.REASON, f"{why}\n".encode())
@@ -20,8 +26,15 @@ def set_aside(prefix: Path, why: str) -> None:
 
 
 def place_for(directory: Path, name: str) -> Path:
-    """A directory that is not there yet, for what was called so."""
-    place, number = layout.quarantine_path(directory) / name, 2
-    while place.exists():
+    """A directory that is not there yet, for what was called so.
+
+    Raises:
+      OddFileError: a file or a symbolic link has the name of the quarantine.
+    """
+    quarantine = layout.quarantine_path(directory)
+    if quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir()):
+        raise OddFileError(quarantine, "expected a directory, got a file or a symbolic link")
+    place, number = quarantine / name, 2
+    while os.path.lexists(place):
         place, number = place.with_name(f"{name}.{number}"), number + 1
     return place

@@ -8,19 +8,53 @@ No TensorFlow is needed to find out, so whoever may not go on is told at once. N
 copy is deleted: damaged checkpoints are moved to `quarantine/`, and only where there is an older one to go on from.
 """
 
+import errno
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from checkpointing import durable, inspection, layout, manifest, quarantine, retirement
-from checkpointing.errors import CheckpointError, DamagedError, reason
+from checkpointing.errors import CheckpointError, DamagedError, OddFileError, reason
 from checkpointing.fingerprint import file_sha256
+from checkpointing.json_kinds import TEXT
 from checkpointing.lock import Lock
 from checkpointing.manifest import Manifest
 
 _log = logging.getLogger(__name__)
+
+
+class Origin(NamedTuple):
+    """A checkpoint of another run that the first weights come from.
+
+    flag, given: the option that names it, and its value. prefix: the checkpoint that this means, found once.
+    index_sha256: of its index file, which holds a checksum of each tensor.
+    """
+
+    flag: str
+    given: str
+    prefix: Path
+    index_sha256: str
+
+    def check(self) -> None:
+        """Makes sure that it is still the same checkpoint.
+
+        Raises:
+          CheckpointError: it is gone, or another one.
+        """
+        path = layout.index_path(self.prefix)
+        try:
+            if file_sha256(path) == self.index_sha256:
+                return
+            problem = "has changed"
+        except FileNotFoundError:
+            problem = "is gone"
+        raise CheckpointError(
+            f"{path}: {problem} since the run began that takes its first weights from there (--{self.flag}="
+            f"{self.given}): put the same checkpoint back, or give a new --train_dir."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +66,7 @@ class Start:
     newest: its manifest; None where it has none, or there is no checkpoint.
     older: where `prefix` has no manifest, those to try after it.
     started_from: as in the manifest, for those to come.
+    warm_start: the checkpoint to take the first weights from; None in a run that has its own, or takes none.
     """
 
     directory: Path
@@ -42,6 +77,7 @@ class Start:
     newest: Manifest | None = None
     older: tuple[Path, ...] = ()
     started_from: str | None = None
+    warm_start: Origin | None = None
 
     def close(self) -> None:
         """Lets another run have the train_dir."""
@@ -94,34 +130,140 @@ def find_start(
     Raises:
       CheckpointError: another run holds it, other settings, only damaged checkpoints, none where restore_from points.
     """
-    if not (directory.is_dir() and layout.steps_with(directory, "manifest.json")):
-        if restore_from is not None:
-            _check_is_checkpoint(restore_from)
-        if warm_start_from is not None:
-            inspection.find_prefix(warm_start_from)
+    try:
+        if not (directory.is_dir() and layout.steps_with(directory, "manifest.json")):
+            if restore_from is not None:
+                _check_is_checkpoint(restore_from)
+            if warm_start_from is not None and not (directory / layout.ORIGIN).exists():
+                inspection.find_prefix(warm_start_from)
+        start = Start(directory=directory, settings=settings, code=code, lock=_take(directory))
+    except OSError as error:
+        raise _at_the_moment(directory, error) from error
+    try:
+        return _found(start, restore_from, warm_start_from, may_grow)
+    except OSError as error:
+        start.close()
+        raise _at_the_moment(directory, error) from error
+    except BaseException:
+        start.close()
+        raise
+
+
+def _take(directory: Path) -> Lock:
+    """Makes the directory where it is missing, and takes its lock."""
     try:
         durable.make_directory(directory)
-        lock = Lock(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
     except OSError as error:
         message = f"{directory}: cannot be made a directory to write to ({reason(error)}); give another --train_dir."
         raise CheckpointError(message) from error
-    start = Start(directory=directory, settings=settings, code=code, lock=lock)
+    path = directory / layout.LOCK
     try:
-        sweep(directory)
-        newest, damaged = _search(directory)
-        if newest is not None:
-            start = _go_on(start, newest, restore_from, may_grow)
-            _quarantine(directory, newest, damaged)
-            return start
-        _check_quarantine_is_not_all(directory)
-        if restore_from is not None:
-            return _start_elsewhere(start, restore_from)
-        if warm_start_from is not None:
-            _check_is_empty(directory, warm_start_from, "--warm_start_from")
-        return _adopt_or_begin(start)
-    except BaseException:
-        lock.release()
-        raise
+        return Lock(directory)
+    except OddFileError as error:
+        raise CheckpointError(f"{path}: {reason(error)}; delete it, or give another --train_dir.") from error
+    except OSError as error:
+        whose = _other_owner(path)
+        advice = f"run as {whose}, to whom it belongs, or give another" if whose else "give another"
+        message = f"{directory}: its lock file cannot be written ({reason(error)}); {advice} --train_dir."
+        raise CheckpointError(message) from error
+
+
+def _other_owner(path: Path) -> str | None:
+    """The user that a file belongs to, where it is not the one who runs this."""
+    try:
+        return path.owner() if path.stat().st_uid != os.geteuid() else None
+    except (OSError, KeyError):  # no file, or a user without a name
+        return None
+
+
+def _at_the_moment(directory: Path, error: OSError) -> CheckpointError:
+    """What the disk refuses now, it may allow later; nothing has been concluded from it."""
+    return CheckpointError(
+        f"{error.filename or directory}: {reason(error)}; see to it, and run the same command again."
+    )
+
+
+def _found(start: Start, restore_from: Path | None, warm_start_from: Path | None, may_grow: tuple[str, ...]) -> Start:
+    directory = start.directory
+    _check_places(directory)
+    sweep(directory)
+    newest, damaged = _search(directory)
+    if newest is not None:
+        start = _go_on(start, newest, restore_from, may_grow)
+        _quarantine(directory, newest, damaged)
+        return start
+    _check_quarantine_is_not_all(directory)
+    if restore_from is not None:
+        return _start_elsewhere(start, restore_from)
+    if warm_start_from is not None:
+        _check_is_empty(directory, warm_start_from, "--warm_start_from")
+        start = replace(start, warm_start=pin_origin(directory, "warm_start_from", warm_start_from))
+    return _adopt_or_begin(start)
+
+
+# What a run writes under these names must not be a link that leads elsewhere, nor replace what is no file.
+_PLACES = (layout.METRICS, layout.HISTORY, layout.ATTEMPT, layout.RESULT, layout.ORIGIN)
+
+
+def _check_places(directory: Path) -> None:
+    """Refuses a train_dir in which something else has the name of a file that the run will write, hours later."""
+    for name in _PLACES:
+        path = directory / name
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            message = f"{path}: expected a regular file, got {_kind(path)}; move it away, or give another --train_dir."
+            raise CheckpointError(message)
+        temporary = durable.temporary_path(path)
+        if temporary.is_dir() and not temporary.is_symlink():
+            message = f"{temporary}: expected no directory there, got one; move it away, or give another --train_dir."
+            raise CheckpointError(message)
+
+
+def _kind(path: Path) -> str:
+    if path.is_symlink():
+        return "a symbolic link"
+    return "a directory" if path.is_dir() else "a special file"
+
+
+def pin_origin(
+    directory: Path, flag: str, given: Path, prefix_of: Callable[[Path], Path] = inspection.find_prefix
+) -> Origin:
+    """The checkpoint of another run that a run takes its first weights from: found once, whatever is saved there later.
+
+    It is recorded in the train_dir before the first step, so that a run killed before its first checkpoint takes the
+    same one again.
+
+    Args:
+      directory: the train_dir, whose lock is held.
+      flag: the option that names the checkpoint.
+      given: its value.
+      prefix_of: gives the checkpoint that this means: of a directory, the newest in it.
+
+    Raises:
+      CheckpointError: there is none, or not the recorded one any more.
+    """
+    path = directory / layout.ORIGIN
+    if path.exists():
+        try:
+            recorded = manifest.read_sealed(path, dict.fromkeys(Origin._fields, TEXT))
+        except DamagedError as error:
+            message = f"{directory}: {error}: from which checkpoint the run began is not known; give a new --train_dir."
+            raise CheckpointError(message) from error
+        origin = Origin(*(recorded[name] for name in Origin._fields))._replace(prefix=Path(recorded["prefix"]))
+        if (origin.flag, origin.given) == (flag, str(given)):
+            origin.check()
+            return origin
+    prefix = prefix_of(given)
+    origin = Origin(flag, str(given), prefix, file_sha256(layout.index_path(prefix)))
+    record_origin(directory, origin)
+    return origin
+
+
+def record_origin(directory: Path, origin: Origin) -> None:
+    """Records from which checkpoint the run in a train_dir takes its first weights."""
+    record = origin._asdict() | {"prefix": str(origin.prefix)}
+    durable.replace_json(directory / layout.ORIGIN, manifest.sealed(record))
 
 
 def sweep(directory: Path) -> None:
@@ -245,7 +387,8 @@ def _check_is_empty(directory: Path, source: Path, flag: str) -> None:
 
 def _start_elsewhere(start: Start, restore_from: Path) -> Start:
     _check_is_empty(start.directory, restore_from, "--restore_from")
-    return replace(start, prefix=restore_from, started_from=file_sha256(layout.index_path(restore_from)))
+    origin = pin_origin(start.directory, "restore_from", restore_from, lambda prefix: prefix)
+    return replace(start, prefix=origin.prefix, started_from=origin.index_sha256)
 
 
 def _adopt_or_begin(start: Start) -> Start:
@@ -274,7 +417,7 @@ def _hints_at_a_checkpoint(path: Path) -> bool:
 def _check_quarantine_is_not_all(directory: Path) -> None:
     """A run whose checkpoints were all damaged is not begun anew in silence."""
     place = layout.quarantine_path(directory)
-    if place.exists() and not layout.prefixes_in(directory):
+    if place.is_dir() and not layout.prefixes_in(directory):
         message = (
             f"{directory}: its checkpoints are all in {place.name}/: put a good copy back, "
             f"or give a new --train_dir to start anew."
@@ -303,13 +446,17 @@ def _is_checkpoint(prefix: Path) -> bool:
     return layout.manifest_path(prefix).exists() or not layout.incomplete_path(prefix).exists()
 
 
+def _has_grown(before: object, now: object) -> bool:
+    return type(before) is int and type(now) is int and before < now
+
+
 def _check_settings(start: Start, newest: Manifest, may_grow: tuple[str, ...]) -> None:
     recorded, settings = newest.settings, start.settings
     differences = [
         f"{name} {recorded.get(name)} (now {settings.get(name)})"
         for name in sorted({*recorded, *settings})
         if recorded.get(name) != settings.get(name)
-        and not (name in may_grow and name in recorded and recorded[name] < settings[name])
+        and not (name in may_grow and _has_grown(recorded.get(name), settings.get(name)))
     ]
     if differences:
         message = (
