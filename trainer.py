@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing import durable, graphs, history, inspection, layout, manifest, matching, saved_model
-from checkpointing.errors import CheckpointError, NonFiniteError, reason
+from checkpointing import durable, graphs, history, layout, manifest, matching, saved_model
+from checkpointing.errors import CheckpointError, NonFiniteError, ReplacedError, reason
 from checkpointing.fingerprint import weights_sha256
 from checkpointing.history import History
 from checkpointing.interruption import STOPPED, Interrupted, StopRequest
@@ -200,7 +200,7 @@ class Run:
                 with self._stop.at_once():
                     first_step, unfinished = self._restore(session)
             except Interrupted as signal:
-                self._history.end_attempt(f"stopped by {signal}")
+                self._end_attempt(f"stopped by {signal}")
                 raise
             if first_step < self._settings.train_steps or unfinished is not None:
                 with suppress(OSError):  # the first record will say it
@@ -210,8 +210,14 @@ class Run:
             try:
                 return self._train_and_export(session, first_step, unfinished)
             except Exception as error:
-                self._history.end_attempt(f"error: {reason(error)}")
+                self._end_attempt(f"error: {reason(error)}")
                 raise
+
+    def _end_attempt(self, how: str) -> None:
+        """Records how the attempt ended, unless another run's directory is in the train_dir's place."""
+        with suppress(ReplacedError):
+            self._checkpoints.check_directory()
+            self._history.end_attempt(how)
 
     def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
         """Puts the session where the run goes on; gives the step of that place, and its record if it is unfinished."""
@@ -246,13 +252,14 @@ class Run:
 
     def _warm_start(self, session: tf.compat.v1.Session) -> None:
         """Takes weights over from another run, if asked to; step and optimizer begin anew."""
-        wanted = self._command.warm_start
-        if wanted is None:
+        origin, choice = self._checkpoints.start.warm_start, self._command.warm_start
+        if origin is None or choice is None:
             return
-        prefix = inspection.find_prefix(wanted.prefix)
-        found = matching.match(prefix, self._graph.trained, wanted.pattern, renames=wanted.renames)
+        prefix = origin.prefix
+        found = matching.match(prefix, self._graph.trained, choice.pattern, renames=choice.renames)
         with self._graph.graph.as_default():
             matching.restore(session, prefix, found)
+        origin.check()  # it may have been replaced while it was read
         for line in found.told().splitlines():
             _log.info("warm start from %s: %s", prefix, line)
 
@@ -277,15 +284,17 @@ class Run:
         except Interrupted as signal:
             self._save(session)
             self._note_progress(session)
-            self._history.end_attempt(f"stopped by {signal}")
+            self._end_attempt(f"stopped by {signal}")
             tell(f"stopped by {signal}, the state is saved: run the same command again to go on")
             return STOPPED
         record = self._result(session, first_step, validation_accuracy, test_accuracy)
+        self._checkpoints.check_directory()
         durable.replace_json(self._command.train_dir / layout.RESULT, record)
         self._note_progress(session)
-        self._history.end_attempt(history.DONE)
+        self._end_attempt(history.DONE)
         tell(result.summary(record))
         if self._settings.report:
+            self._checkpoints.check_directory()
             report.leave(self._command.train_dir, self._settings.train_steps, self._data.test, answers, self._stop)
         return DONE
 
@@ -346,12 +355,14 @@ class Run:
         settings = self._settings
 
         def save_if_due(step: int, score: float | None) -> int | None:
+            self._checkpoints.check_directory()
             self._history.progress(step, self._seconds())
             with self._stopwatch("save_stall"):
                 self._checkpoints.save_if_due(session, score)
             return self._checkpoints.newest_step
 
         def record(logged: Record) -> None:
+            self._checkpoints.check_directory()
             self._history.record(logged)
             if training.UNFINISHED not in logged:  # whoever completes it shows it
                 self._events.scalars(logged["step"], {name: logged[name] for name in _SHOWN if name in logged})
@@ -379,6 +390,7 @@ class Run:
         question = evaluation.question(self._graph.inference)
         classes = evaluation.classes(session, question, images, self._stop.check)
         if len(labels):
+            self._checkpoints.check_directory()
             step = int(session.run(self._graph.step))
             self._events.judged(step, images, labels, classes)
             self._events.histograms(step, session.run({each.op.name: each for each in self._graph.trained}))
@@ -389,6 +401,7 @@ class Run:
             self._checkpoints.save(session, score)
 
     def _note_progress(self, session: tf.compat.v1.Session) -> None:
+        self._checkpoints.check_directory()
         self._history.progress(int(session.run(self._graph.step)), self._seconds())
 
     def _seconds(self) -> dict[str, float]:
@@ -409,6 +422,7 @@ class Run:
 
     def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
         settings = self._settings
+        self._checkpoints.check_directory()
         with self._stopwatch("export"):
             prefix = layout.prefix(self._command.train_dir, settings.train_steps)
             example = ask(session, self._graph.inference, self._data.train.images)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checkpointing import layout, manifest, retirement, state_file
 from checkpointing.errors import CheckpointError, DamagedError
-from checkpointing.json_kinds import FILES
 from checkpointing.manifest import Manifest
 from checkpointing.rotation import Retention
 
@@ -207,7 +206,7 @@ def verify_saved_model(directory: Path) -> str:
     """
     path = layout.export_manifest_path(directory)
     if path.exists():
-        files = manifest.read_sealed(path, {"files": FILES})["files"]
+        files = manifest.read_sealed(path, manifest.EXPORT)["files"]
         manifest.check_described(directory, files)
         return f"sha256 of {len(files)} files"
     return f"{verify(find_prefix(directory))}; nothing is known of its graph's bytes"

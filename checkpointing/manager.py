@@ -23,7 +23,15 @@ import tensorflow as tf
 
 from checkpointing import alias, durable, graphs, interval, layout, manifest, matching, quarantine, retirement
 from checkpointing.bundle import Bundle
-from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError, reason
+from checkpointing.errors import (
+    CheckpointError,
+    DamagedError,
+    NonFiniteError,
+    NotSavedError,
+    ReplacedError,
+    is_shortage,
+    reason,
+)
 from checkpointing.graphs import Signature
 from checkpointing.manifest import Manifest
 from checkpointing.resume import Start
@@ -35,6 +43,7 @@ _log = logging.getLogger(__name__)
 
 KEEP_FIVE = Retention(max_to_keep=5, keep_checkpoint_every_n_hours=10_000)
 _ONE_DAY = 86_400.0
+_LATER = "see to it, and run the same command again"
 
 
 class CheckpointManager:
@@ -172,22 +181,19 @@ class CheckpointManager:
             self.newest_step = self._last_step = int(session.run(self._step))
             return
 
-    def _restore(self, session: tf.compat.v1.Session, prefix: Path, wanted: Manifest | None) -> None:
+    def _restore(self, session: tf.compat.v1.Session, prefix: Path, recorded: Manifest | None) -> None:
         try:
             bundle = Bundle(prefix)
             matching.check_variables(prefix, bundle.entries, {each.op.name: each for each in self._variables})
-            if wanted is None:
+            if recorded is None:
                 bundle.check()  # TensorFlow never looks at the sums of what it does not restore
             with alias.without_pattern(prefix) as plain:
                 self._snapshot.restore(session, plain)
-        except tf.errors.ResourceExhaustedError as error:
-            raise CheckpointError(f"{prefix}: no memory to restore it ({reason(error)}).") from error
-        # A damaged file can look like the end of the data, like a wrong argument, or like a missing variable.
-        except (OSError, tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-            raise DamagedError(f"{prefix.name}: TensorFlow cannot read it ({reason(error)})") from error
-        if wanted is not None:
             found = self._snapshot.digest_of_variables(session)
-            if found != wanted.state_digest:
+        except _NOT_RESTORED as error:
+            raise _judged(prefix, recorded, error) from error
+        if recorded is not None:
+            if found != recorded.state_digest:
                 raise DamagedError(f"{prefix.name}: the restored state is not the one that was saved")
             _log.info("restored %s: state matches, digest %s", prefix, found[:12])
 
@@ -209,6 +215,7 @@ class CheckpointManager:
             except DamagedError as error:
                 _log.warning("%s", error)
                 continue
+            self.check_directory()
             # Their steps are made again, and saved anew; and nobody goes on from what may be spoilt.
             for newer in steps[steps.index(step) + 1 :]:
                 newer_prefix = layout.prefix(self._directory, newer)
@@ -217,6 +224,14 @@ class CheckpointManager:
             self.newest_step = self._last_step = step
             return prefix
         raise CheckpointError(f"{self._directory}: no checkpoint from before step {before} to go back to.")
+
+    def check_directory(self) -> None:
+        """Makes sure that what is written to the train_dir next does not go to another run's.
+
+        Raises:
+          ReplacedError: another run's directory is in its place.
+        """
+        self.start.lock.check()
 
     def save_if_due(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
         """Begins a save where the session's step or the time since the last save asks for it.
@@ -334,7 +349,11 @@ class CheckpointManager:
         prefix = layout.prefix(self._directory, step)
         try:
             self._make(session, prefix, step, score, training_seconds)
-        except (OSError, tf.errors.OpError) as error:
+        except ReplacedError:
+            raise  # what lies there under this prefix is another run's
+        except (OSError, tf.errors.OpError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_shortage(error):
+                raise
             _remove_what_was_written(prefix)
             raise NotSavedError(f"{prefix}: could not be saved ({reason(error)})") from error
         finally:
@@ -365,6 +384,7 @@ class CheckpointManager:
         files = self._sync_and_describe(layout.contents_of(prefix))
         durable.sync(self._directory)
         self._before_commit()
+        self.check_directory()
         record = Manifest(
             step=step,
             files=files,
@@ -400,6 +420,7 @@ class CheckpointManager:
 
     def _find_directory_again(self) -> None:
         """Where somebody deleted the train_dir under the run, makes it anew: better a short history than none."""
+        self.start.lock.check()
         if not self._directory.is_dir():
             durable.make_directory(self._directory)
             _log.warning("%s was deleted while the run went on: made anew, without what was in it", self._directory)
@@ -407,10 +428,35 @@ class CheckpointManager:
 
     def _tidy_up(self) -> None:
         """Brings the state file and the number of checkpoints up to date; if the disk refuses, next time."""
+        self.check_directory()
         try:
             retirement.tidy_up(self._directory, self._retention, relative_paths=self._save_relative_paths)
         except OSError as error:
             _log.warning("%s: old checkpoints stay for now (%s)", self._directory, reason(error))
+
+
+# Whatever reading a checkpoint may raise: a damaged file can look like the end of the data, like a wrong argument, or
+# like a missing variable; but so can a shortage.
+_NOT_RESTORED = (OSError, tf.errors.OpError, ValueError, RuntimeError, IndexError, MemoryError)
+
+
+def _judged(prefix: Path, recorded: Manifest | None, error: BaseException) -> CheckpointError:
+    """What to raise where a checkpoint could not be restored: damage is concluded from its bytes alone."""
+    try:
+        if recorded is not None:
+            manifest.check_files(prefix, recorded)
+        Bundle(prefix).check()
+    except DamagedError as damage:
+        return damage
+    except CheckpointError as at_the_moment:
+        return at_the_moment
+    except OSError as again:
+        return manifest.unreadable(Path(again.filename or prefix), again)
+    except _NOT_RESTORED as again:
+        return CheckpointError(f"{prefix}: cannot be read now ({reason(again)}); {_LATER}.")
+    return CheckpointError(
+        f"{prefix}: cannot be restored now ({reason(error)}), though its files are as they were written; {_LATER}."
+    )
 
 
 def _check_space(directory: Path, wanted: int) -> None:

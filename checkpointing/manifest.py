@@ -136,6 +136,10 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+# What the record of an exported model must hold.
+EXPORT: dict[str, Kind] = {"checkpoint": TEXT, "files": FILES}
+
+
 def _check_fields(record: Mapping[str, Any], step: int | None) -> None:
     """Raises ValueError where a field is missing, unknown, or not of its kind."""
     unknown = sorted(record.keys() - _KINDS.keys())

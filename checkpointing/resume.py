@@ -153,7 +153,7 @@ def _take(directory: Path) -> Lock:
     """Makes the directory where it is missing, and takes its lock."""
     try:
         durable.make_directory(directory)
-        if not os.access(directory, os.W_OK | os.X_OK):
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
     except OSError as error:
         message = f"{directory}: cannot be made a directory to write to ({reason(error)}); give another --train_dir."

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from checkpointing import durable, layout
+from checkpointing.errors import OddFileError
 
 # In the calling thread: a writer does not wait in line behind the training's operations, nor they behind its.
 _CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
@@ -104,11 +105,14 @@ class Snapshot:
 
         Raises:
           tf.errors.OpError: the disk refuses.
+          OddFileError: the directory of shards is a link that leads elsewhere.
         """
         if len(self._savers) == 1:
             _save(session, self._savers[0], prefix)
             return
         directory = layout.shards_directory(prefix)
+        if directory.is_symlink():
+            raise OddFileError(directory, "expected a directory, got a symbolic link")
         durable.make_directory(directory)
         parts = [directory / f"part-{number}" for number in range(len(self._savers))]
         with ThreadPoolExecutor(len(parts)) as pool:

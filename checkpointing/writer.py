@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
+from checkpointing.errors import CheckpointError, reason
+
 # Added to the process's own niceness: a third of the share of a thread that trains, where both want a core. As much as
 # can be, 19, would leave the writer next to nothing on a busy machine, and training waiting for it at the next save.
 _NICENESS = 5
@@ -24,9 +26,20 @@ class Writer:
     """Does a job in its own thread, or, where that is not wanted, at once."""
 
     def __init__(self, *, in_background: bool) -> None:
-        """The thread starts with the first job."""
+        """Starts the thread, so that a save can no longer fail for want of one.
+
+        Raises:
+          CheckpointError: no thread can be started now.
+        """
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer", _yield_to_training) if in_background else None
         self._job: Future[None] | None = None
+        if self._thread is not None:
+            try:
+                self._thread.submit(lambda: None)
+            except RuntimeError as error:
+                self._thread.shutdown(wait=False, cancel_futures=True)
+                message = f"no thread can be started to save in ({reason(error)}); see to it, and run it again."
+                raise CheckpointError(message) from error
 
     def start(self, job: Callable[[], None]) -> None:
         """Begins a job; the one before must have been waited for."""

@@ -455,7 +455,7 @@ def _checked_export(directory: Path) -> Path | None:
     if not path.exists():
         return None
     try:
-        recorded = manifest.read_sealed(path, {})
+        recorded = manifest.read_sealed(path, manifest.EXPORT)
         manifest.check_described(directory, recorded["files"])
     except DamagedError as error:
         raise CheckpointError(f"{directory}: {error}; put a good copy back, or export it again.") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from checkpointing import durable, layout
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, ReplacedError
 from checkpointing.lock import Lock
 from tests import checkpoints
 
@@ -198,6 +198,73 @@ def test_a_renewal_that_the_disk_refused_is_made_later(directory, lock, monkeypa
             lock.renew()
     lock.renew()
     complaint(directory)
+
+
+def another_run(tmp_path):
+    """The train_dir of another run, with a checkpoint."""
+    other = tmp_path / "other"
+    checkpoints.make_checkpoint(other, 7)
+    return other
+
+
+@pytest.mark.parametrize("method", ["check", "renew"])
+def test_another_runs_directory_in_its_place_is_found_out(directory, lock, tmp_path, method):
+    """The sentence says where the run's own directory is now; nothing is written to the other one."""
+    other = another_run(tmp_path)
+    before = checkpoints.tree(other)
+    directory.rename(tmp_path / "moved")
+    other.rename(directory)
+    with pytest.raises(ReplacedError, match=f"is another directory .* which is now {tmp_path / 'moved'}: nothing more"):
+        getattr(lock, method)()
+    assert checkpoints.tree(directory) == before
+    assert not (directory / layout.LOCK).exists()
+
+
+def test_a_link_that_leads_to_another_run_is_found_out(directory, tmp_path):
+    """A train_dir may be a link of the user's; where it is changed under the run, the lock is not of that directory."""
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    lock = Lock(link)
+    lock.check()
+    link.unlink()
+    link.symlink_to(another_run(tmp_path))
+    with pytest.raises(ReplacedError, match=f"{link}: is another directory"):
+        lock.check()
+    lock.release()
+
+
+def test_another_owners_directory_is_in_use_before_its_first_checkpoint(directory, lock, tmp_path):
+    """Its lock shows it."""
+    directory.rename(tmp_path / "moved")
+    directory.mkdir()
+    with held_by_another(directory), pytest.raises(ReplacedError):
+        lock.check()
+
+
+def test_a_directory_that_was_moved_and_brought_back_is_the_same(directory, lock, tmp_path):
+    """Also where a link leads to it now."""
+    directory.rename(tmp_path / "moved")
+    lock.check()  # gone is not replaced
+    directory.symlink_to(tmp_path / "moved")
+    lock.check()
+    lock.renew()
+
+
+PUT = {
+    "a symbolic link": lambda path: path.symlink_to(path.with_name("precious")),
+    "a FIFO": os.mkfifo,
+    "a directory": os.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", PUT)
+def test_a_lock_is_not_opened_through_what_is_no_file(directory, kind):
+    """A link's target is as it was, and no FIFO is waited for."""
+    (directory / "precious").write_bytes(b"precious")
+    PUT[kind](directory / layout.LOCK)
+    with pytest.raises(OSError, match=kind.split()[-1]):
+        Lock(directory)
+    assert (directory / "precious").read_bytes() == b"precious"
 
 
 def test_a_lock_that_cannot_be_written_is_not_kept(directory):

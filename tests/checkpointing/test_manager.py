@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import resource
 import shutil
@@ -10,10 +11,12 @@ import pytest
 import tensorflow as tf
 
 from checkpointing import durable, interval, layout, resume
-from checkpointing.errors import CheckpointError, NonFiniteError, NotSavedError
+from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError
 from checkpointing.manager import CheckpointManager
 from checkpointing.manifest import Manifest
 from checkpointing.rotation import Retention
+from checkpointing.snapshot import Snapshot
+from tests.checkpoints import tree
 
 SETTINGS = {"model": "counter"}
 OPEN = {}
@@ -313,7 +316,9 @@ def test_training_goes_on_when_a_save_fails(tmp_path, caplog):
         count_and_offer(counter, 7)
     counter.manager.close()
     assert kept(tmp_path) == [1, 2, 5, 6, 7]
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    # That what was in the way has been moved is another matter.
+    about_saves = [record for record in caplog.records if record.name == "checkpointing.manager"]
+    assert [record.levelname for record in about_saves] == ["WARNING"]
     assert "model.ckpt-3: could not be saved (Is a directory)" in caplog.text
     assert "the last complete checkpoint is" in caplog.text
     assert "--max_failed_saves=10" in caplog.text
@@ -605,3 +610,86 @@ def test_where_a_run_started_is_saved_anew_once_it_is_gone(tmp_path):
         path.unlink()
     counter.manager.save(counter.session)
     assert kept(tmp_path) == [1, 2, 3]
+
+
+AT_THE_MOMENT = {
+    "thread": RuntimeError("can't start new thread"),
+    "memory": MemoryError(),
+    "descriptor": OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    "TensorFlow's descriptor": tf.errors.ResourceExhaustedError(
+        None, None, "x.data-00000-of-00001; Too many open files"
+    ),
+    "stale": tf.errors.AbortedError(None, None, "x.index; Stale file handle"),
+    "network": tf.errors.DeadlineExceededError(None, None, "x.index; Connection timed out"),
+    "unknown": tf.errors.UnknownError(None, None, "x.index; something new"),
+    "end": tf.errors.OutOfRangeError(None, None, "Read fewer bytes than requested"),
+}
+
+
+@pytest.mark.parametrize("cause", AT_THE_MOMENT)
+@pytest.mark.parametrize("call", ["restore", "digest_of_variables"])
+def test_whatever_tensorflow_says_damage_is_concluded_from_bytes(tmp_path, monkeypatch, call, cause):
+    """Where every byte is as it was written, nothing is moved: one sentence, and the next start goes on from there."""
+    Counter(tmp_path).count(3, save=True)
+    before = tree(tmp_path)
+
+    def fail(*_):
+        raise AT_THE_MOMENT[cause]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, call, fail)
+        with pytest.raises(
+            CheckpointError, match=r"model.ckpt-3: cannot be restored now .*run the same command"
+        ) as said:
+            Counter(tmp_path)
+    assert not isinstance(said.value, DamagedError)
+    assert tree(tmp_path) == before
+    assert Counter(tmp_path).state()[0] == 3
+
+
+def test_bytes_that_cannot_be_looked_at_either_are_not_damage(tmp_path, monkeypatch):
+    """The shortage lasts: still nothing is moved."""
+    Counter(tmp_path).count(3, save=True)
+    before = tree(tmp_path)
+
+    def refuse(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "model.ckpt-3.index")
+
+    def fail(*_):
+        monkeypatch.setattr(durable, "open_to_read", refuse)
+        raise tf.errors.AbortedError(None, None, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, "restore", fail)
+        with pytest.raises(CheckpointError, match=r"cannot be read \(Stale file handle\)") as said:
+            Counter(tmp_path)
+    assert not isinstance(said.value, DamagedError)
+    monkeypatch.undo()
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("cause", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_save_for_which_something_is_short_is_made_later(tmp_path, monkeypatch, caplog, cause):
+    """Training goes on, and says so, as where the disk refuses."""
+    counter = Counter(tmp_path, save_every_steps=1)
+
+    def fail(*_, **__):
+        raise cause
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, "write", fail)
+        counter.count(1).manager.save_if_due(counter.session)
+        counter.count(1).manager.save_if_due(counter.session)
+    counter.count(1).manager.save(counter.session)
+    assert "could not be saved" in caplog.text
+    assert 3 in kept(tmp_path)
+
+
+def test_a_link_in_the_place_of_the_shards_is_not_written_through(tmp_path):
+    """The directory that it leads to stays as it was."""
+    (tmp_path / "precious").mkdir()
+    counter = Counter(tmp_path / "run", sharded=True)
+    layout.shards_directory(layout.prefix(tmp_path / "run", 1)).symlink_to(tmp_path / "precious")
+    with pytest.raises(NotSavedError, match="expected a directory, got a symbolic link"):
+        counter.count(1, save=True)
+    assert not list((tmp_path / "precious").iterdir())

@@ -1,4 +1,8 @@
+import errno
 import logging
+import os
+import shutil
+import tempfile
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -899,3 +903,201 @@ def test_what_hints_at_a_checkpoint_is_no_fresh_start(tmp_path, name):
     """Somebody's work lies there, though it cannot be read."""
     (tmp_path / name).write_text("somebody's")
     assert f"{name} found, but no .index file that goes with it" in complaint(tmp_path)
+
+
+PUT = {
+    "a symbolic link": lambda path: path.symlink_to(path.with_name("precious")),
+    "a special file": os.mkfifo,
+    "a directory": lambda path: make_files(path, 1),
+}
+
+
+@pytest.mark.parametrize("kind", PUT)
+@pytest.mark.parametrize("name", [layout.METRICS, layout.HISTORY, layout.ATTEMPT, layout.RESULT])
+def test_what_is_in_a_files_place_is_found_before_the_first_step(tmp_path, kind, name):
+    """Not when the file is to be written, hours later; nothing is changed, and the sentence names it."""
+    make_checkpoint(tmp_path, 100)
+    (tmp_path / "precious").write_text("precious")
+    PUT[kind](tmp_path / name)
+    sentence = complaint(tmp_path)
+    assert sentence.startswith(f"{tmp_path / name}: expected a regular file, got {kind}; move it away")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_directory_in_the_place_of_a_temporary_file_is_found(tmp_path):
+    """It could not be replaced at the end."""
+    make_files(tmp_path / "result.json.tmp", 1)
+    assert "result.json.tmp: expected no directory there" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["a symbolic link", "a special file", "a directory"])
+def test_a_lock_file_that_is_none_is_one_sentence(tmp_path, kind):
+    """It is not opened, changed or waited for."""
+    (tmp_path / "precious").write_text("precious")
+    PUT[kind](tmp_path / layout.LOCK)
+    assert layout.LOCK in complaint(tmp_path)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("put", [Path.touch, lambda path: path.symlink_to("precious")])
+def test_a_quarantine_that_is_no_directory_is_one_sentence(tmp_path, put):
+    """The damaged checkpoint stays where it is until it can be moved."""
+    make_checkpoint(tmp_path, 50)
+    (tmp_path / "precious").mkdir()
+    checkpoints.flip_a_bit(layout.index_path(make_checkpoint(tmp_path, 100)))
+    put(layout.quarantine_path(tmp_path))
+    assert "quarantine: expected a directory, got a file or a symbolic link" in complaint(tmp_path)
+    assert not list((tmp_path / "precious").iterdir())
+
+
+NOT_ABOUT_BYTES = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN]
+
+
+@pytest.mark.parametrize("number", NOT_ABOUT_BYTES)
+@pytest.mark.parametrize("kind", [*KINDS, "manifest.json"])
+def test_what_cannot_be_read_just_now_is_left_where_it_is(tmp_path, monkeypatch, number, kind):
+    """A shortage or the network's error is no damage: one sentence that names the file, and nothing is moved."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    really_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(f"model.ckpt-100.{kind}"):
+            raise OSError(number, os.strerror(number), str(path))
+        return really_open(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        sentence = complaint(tmp_path)
+    assert f"model.ckpt-100.{kind}: cannot be read ({os.strerror(number)})" in sentence
+    assert find_start(tmp_path).newest.step == 100
+
+
+def test_a_disk_that_has_lost_the_bytes_is_damage(tmp_path, monkeypatch):
+    """The disk itself says so: the run goes on from the checkpoint before."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    really_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("model.ckpt-100.index"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return really_open(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert find_start(tmp_path).newest.step == 50
+
+
+def test_settings_of_another_kind_are_a_difference(tmp_path):
+    """A number of steps in words is no smaller number."""
+    make_checkpoint(tmp_path, 100, settings=SETTINGS | {"train_steps": "60"})
+    assert "was made with train_steps 60 (now 100)" in complaint(tmp_path)
+
+
+FLAGS = ["restore_from", "warm_start_from"]
+
+
+def source(directory, *steps):
+    """The train_dir of another run, and what to give for it."""
+    prefixes = [make_checkpoint(directory, step, content=f"the source's, {step},") for step in steps]
+    return {"restore_from": prefixes[-1], "warm_start_from": directory}
+
+
+def first_weights(start):
+    """The checkpoint that the first weights come from."""
+    return start.prefix or start.warm_start.prefix
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_the_first_weights_come_from_what_was_found_first(tmp_path, flag):
+    """A run killed before its first checkpoint takes the same ones again, whatever its source has saved meanwhile."""
+    given = {flag: source(tmp_path / "source", 100)[flag]}
+    assert first_weights(find_start(tmp_path / "run", **given)) == tmp_path / "source" / "model.ckpt-100"
+    make_checkpoint(tmp_path / "source", 200)
+    assert first_weights(find_start(tmp_path / "run", **given)) == tmp_path / "source" / "model.ckpt-100"
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("what", ["has changed", "is gone"])
+def test_a_source_that_is_another_than_at_first_is_refused(tmp_path, flag, what):
+    """The weights would be others; put back, the run begins with it."""
+    given = {flag: source(tmp_path / "source", 100)[flag]}
+    find_start(tmp_path / "run", **given)
+    make_checkpoint(tmp_path / "source", 200)
+    index = layout.index_path(tmp_path / "source" / "model.ckpt-100")
+    content = index.read_bytes()
+    if what == "is gone":
+        index.rename(tmp_path / "elsewhere")
+        if flag == "restore_from":  # found out before: the prefix given is no checkpoint
+            with pytest.raises(CheckpointError, match="no checkpoint found"):
+                find_start(tmp_path / "run", **given)
+            return
+    else:
+        index.write_bytes(b"another")
+    with pytest.raises(CheckpointError, match=f"model.ckpt-100.index: {what} since the run began") as refused:
+        find_start(tmp_path / "run", **given)
+    assert f"--{flag}={given[flag]}" in str(refused.value)
+    index.write_bytes(content)
+    assert first_weights(find_start(tmp_path / "run", **given)).name == "model.ckpt-100"
+
+
+def test_another_source_before_the_first_checkpoint_is_another_run(tmp_path):
+    """Nothing is lost, so nothing is refused."""
+    find_start(tmp_path / "run", warm_start_from=source(tmp_path / "one", 100)["warm_start_from"])
+    start = find_start(tmp_path / "run", warm_start_from=source(tmp_path / "two", 200)["warm_start_from"])
+    assert start.warm_start.prefix == tmp_path / "two" / "model.ckpt-200"
+
+
+def test_a_run_with_a_checkpoint_needs_its_source_no_more(tmp_path):
+    """Its own checkpoint has the weights."""
+    find_start(tmp_path / "run", warm_start_from=source(tmp_path / "source", 100)["warm_start_from"])
+    make_checkpoint(tmp_path / "run", 10)
+    shutil.rmtree(tmp_path / "source")
+    start = find_start(tmp_path / "run", warm_start_from=tmp_path / "source")
+    assert (start.newest.step, start.warm_start) == (10, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 50, b"[]", b'{"flag": 1}'])
+def test_a_damaged_record_of_the_source_is_one_sentence(tmp_path, content):
+    """It is not known any more which weights the run began with."""
+    given = {"warm_start_from": source(tmp_path / "source", 100)["warm_start_from"]}
+    find_start(tmp_path / "run", **given)
+    (tmp_path / "run" / layout.ORIGIN).write_bytes(content)
+    assert "from which checkpoint the run began is not known" in complaint(tmp_path / "run", **given)
+
+
+@pytest.fixture
+def shared():
+    """A train_dir of root's that other users may enter."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    with tempfile.TemporaryDirectory() as parent:  # others may not enter the directories of pytest's
+        Path(parent).chmod(0o755)
+        make_checkpoint(Path(parent) / "run", 100)
+        find_start(Path(parent) / "run")
+        yield Path(parent) / "run"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o755, "cannot be made a directory to write to (Permission denied); give another --train_dir."),
+        (
+            0o777,
+            "its lock file cannot be written (Permission denied); run as root, to whom it belongs, or give another",
+        ),
+        (
+            0o1777,
+            "its lock file cannot be written (Permission denied); run as root, to whom it belongs, or give another",
+        ),
+    ],
+    ids=["read-only", "shared", "sticky"],
+)
+def test_another_users_train_dir_is_one_sentence(shared, mode, said):
+    """Before anything is computed."""
+    shared.chmod(mode)
+    os.seteuid(65534)
+    try:
+        assert said in complaint(shared)
+    finally:
+        os.seteuid(0)

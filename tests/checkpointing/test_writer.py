@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from checkpointing.errors import CheckpointError
 from checkpointing.writer import Writer
 
 
@@ -61,19 +62,20 @@ def test_a_job_goes_on_beside_the_caller():
 def test_the_thread_gives_way_to_training():
     """Its priority is lower, and that of the caller stays, whatever that is."""
     niceness = partial(os.getpriority, os.PRIO_PROCESS)
-    writer, found, before = Writer(in_background=True), [], niceness(0)
+    found, before = [], niceness(0)
 
     def give_way_already() -> None:
         os.nice(5)
+        writer = Writer(in_background=True)
         writer.start(lambda: found.append(niceness(threading.get_native_id())))
         writer.wait()
+        writer.close()
         found.append(niceness(threading.get_native_id()))
 
     # In a thread of its own, for no thread gets its priority back.
     caller = threading.Thread(target=give_way_already)
     caller.start()
     caller.join()
-    writer.close()
     assert found == [min(19, before + 5 + 5), min(19, before + 5)]  # 19 is the most there is
     assert niceness(0) == before
 
@@ -96,3 +98,16 @@ def test_whoever_was_interrupted_in_the_job_need_not_wait_for_it():
         writer.start(interrupt)
     assert not writer.has_job
     assert writer.wait() is None
+
+
+def test_without_a_thread_there_is_no_writer(monkeypatch):
+    """Where no thread can be started, that is one sentence at the start, not a failed save hours later."""
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(CheckpointError, match="can't start new thread"):
+            Writer(in_background=True)
+    Writer(in_background=False).close()
