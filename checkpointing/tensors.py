@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 State = dict[str, Array]
 _T = TypeVar("_T")
 
+_MOST_META_BYTES = 2**31  # protocol buffers are smaller
+
 ARCHIVES = (".npz", ".safetensors")
 
 
@@ -67,7 +69,7 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
             names = {"tensor_names": list(state), "shape_and_slices": [""] * len(state)}
             session.run(tf.raw_ops.SaveV2(prefix=str(directory / prefix.name), tensors=list(fed), **names), fed)
         if meta is not None:
-            durable.write(layout.meta_path(directory / prefix.name), meta.read_bytes())
+            durable.write(layout.meta_path(directory / prefix.name), durable.read(meta, _MOST_META_BYTES))
         # The index last: with it the checkpoint exists.
         paths = sorted(layout.files_of(directory / prefix.name), key=lambda path: path.suffix == ".index")
         for path in paths:
@@ -166,6 +168,7 @@ def read_archive(path: Path) -> State:
       CheckpointError: it cannot be read.
     """
     try:
+        durable.open_to_read(path).close()  # neither library looks whether it is a FIFO
         if path.suffix == ".safetensors":
             return dict(sorted(safetensors.numpy.load_file(path).items()))
         return _read_npz(path)

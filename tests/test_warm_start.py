@@ -145,3 +145,24 @@ def test_killed_it_comes_to_the_same_weights(tmp_path, small_data, source):
     found = programs.train("softmax", tmp_path / "killed", *flags)
     assert found["weights_sha256"] == undisturbed["weights_sha256"]
     assert found["restarts"] in {1, 2}  # the first may have begun nothing yet
+
+
+def test_killed_before_its_first_checkpoint_it_takes_the_same_weights_again(tmp_path, small_data, source):
+    """Though the run that they come from has saved a newer checkpoint meanwhile."""
+    elsewhere = tmp_path / "source"
+    shutil.copytree(source.parent, elsewhere, ignore=shutil.ignore_patterns("saved_model"))
+    flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=40000", "--save_every_steps=20000"]
+    flags += ["--evaluate_every_steps=0", "--log_every_steps=1000", "--batch_size=10", f"--warm_start_from={elsewhere}"]
+    undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags)
+    run = programs.Watched("softmax", f"--train_dir={tmp_path / 'run'}", *flags)
+    run.wait_for("step 1000/")
+    run.process.kill()
+    run.end()
+    assert not layout.steps_with(tmp_path / "run", "manifest.json")
+    more = [f"--data_dir={small_data}", "--train_steps=20", "--optimizer=momentum", "--batch_size=10"]
+    programs.train("softmax", elsewhere, *more, "--validation_size=200")
+    assert layout.steps_with(elsewhere, "manifest.json")[-1] == 20
+    again = programs.train("softmax", tmp_path / "run", *flags)
+    assert again["weights_sha256"] == undisturbed["weights_sha256"]
+    fresh = programs.train("softmax", tmp_path / "fresh", *flags)
+    assert fresh["weights_sha256"] != undisturbed["weights_sha256"]  # or the test could not fail

@@ -389,3 +389,11 @@ def test_reading_needs_no_tensorflow():
     """Who only converts a checkpoint to an archive does not wait for it."""
     code = "import sys; from checkpointing import tensors; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=programs.ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("ending", tensors.ARCHIVES)
+def test_an_archive_that_is_no_file_is_not_waited_for(tmp_path, ending):
+    """A FIFO has no end, and perhaps no beginning."""
+    os.mkfifo(tmp_path / f"x{ending}")
+    with pytest.raises(CheckpointError, match="expected a regular file, got a FIFO"):
+        tensors.read_archive(tmp_path / f"x{ending}")
