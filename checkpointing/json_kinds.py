@@ -4,6 +4,7 @@ A hash that is right says that nothing has changed since a record was written, n
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
@@ -31,7 +32,9 @@ def is_count(value: object) -> bool:
 
 def is_finite(value: object) -> bool:
     """Whether it is a number; NaN and the infinities, which Python reads from JSON, are not."""
-    return (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST
+    if type(value) is int:
+        return -_LARGEST < value < _LARGEST
+    return type(value) is float and math.isfinite(value)
 
 
 def are_texts(value: object) -> bool:

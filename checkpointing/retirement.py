@@ -1,6 +1,7 @@
 """What follows a commit: TensorFlow's state file is rewritten, checkpoints that are not to be kept are deleted."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from checkpointing import durable, layout, manifest, quarantine, rotation, state_file
@@ -56,20 +57,19 @@ def delete(prefix: Path) -> None:
     mark = layout.incomplete_path(prefix)
     durable.delete([layout.manifest_path(prefix)])
     durable.sync(prefix.parent)
-    for path in layout.files_of(prefix):
-        if path != mark:
-            _delete_one(prefix, path)
+    delete_files(prefix, (path for path in layout.files_of(prefix) if path != mark))
     durable.sync(prefix.parent)  # or the mark could be gone after a power cut, and the files not
     durable.delete([mark])
 
 
-def _delete_one(prefix: Path, path: Path) -> None:
-    """Deletes a file or a directory of shards; any other directory of a file's name is not ours, and is moved."""
-    if not path.is_dir() or path.is_symlink():
-        durable.delete([path])
-    elif path == layout.shards_directory(prefix) and layout.holds_shards(path):
-        durable.delete_tree(path)
-    else:
-        place = quarantine.place_for(prefix.parent, prefix.name)
-        durable.move([path], place)
-        _log.warning("%s: expected a file, got a directory; moved to %s", path, place)
+def delete_files(prefix: Path, paths: Iterable[Path]) -> None:
+    """Deletes files of a checkpoint and its directory of shards; any other directory is not ours, and is moved."""
+    for path in paths:
+        if not path.is_dir() or path.is_symlink():
+            durable.delete([path])
+        elif path == layout.shards_directory(prefix) and layout.holds_shards(path):
+            durable.delete_tree(path)
+        else:
+            place = quarantine.place_for(prefix.parent, prefix.name)
+            durable.move([path], place)
+            _log.warning("%s: expected a file, got a directory; moved to %s", path, place)

@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing import alias, durable, inspection, layout, matching, quarantine, state_file
+from checkpointing import alias, durable, inspection, layout, matching, quarantine, retirement, state_file
 from checkpointing.bundle import Bundle
 from checkpointing.errors import CheckpointError, NotSavedError, reason
 
@@ -206,5 +206,5 @@ def _retire(prefix: Path, meta_graph_suffix: str) -> None:
 
 def _delete(prefix: Path, meta_graph_suffix: str) -> None:
     """The index first: without it there is no checkpoint, but a part of one that nobody takes for a whole."""
-    durable.delete([layout.index_path(prefix)])
-    durable.delete(_files_of(prefix, meta_graph_suffix))
+    retirement.delete_files(prefix, [layout.index_path(prefix)])
+    retirement.delete_files(prefix, _files_of(prefix, meta_graph_suffix))
