@@ -4,8 +4,8 @@ from pathlib import Path
 
 # What weights are a function of; the rest shows, asks and tells.
 _COMPUTING = (
-    *("augment", "averaging", "dataset", "graph", "idx", "kernels", "models", "quiet", "sampling", "schedules"),
-    "training",
+    *("augment", "averaging", "dataset", "graph", "idx", "kernels", "models", "quiet", "regular_file", "sampling"),
+    *("schedules", "training"),
 )
 
 

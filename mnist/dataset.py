@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist import idx
+from mnist import idx, regular_file
 from mnist.errors import DataError
 from mnist.quiet import tensorflow_import
 
@@ -23,6 +23,7 @@ CLASSES = 10
 BUNDLED = Path(__file__).parent / "data"
 
 _SECONDS_TO_CONNECT = 15
+_MOST_SUMS_BYTES = 10_000
 
 # The four canonical files, in the order in which the fingerprint takes them.
 _FILES = {
@@ -69,7 +70,13 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
     Raises:
       DataError: in one sentence, what was found, what was wanted, and where.
     """
-    train, test = _read_directory(data_dir or BUNDLED, download=download)
+    try:
+        train, test = _read_directory(data_dir or BUNDLED, download=download)
+    except MemoryError as error:
+        message = (
+            f"{data_dir or BUNDLED}: not enough memory to read the data; use a machine with more, or fewer images."
+        )
+        raise DataError(message) from error
     # Each array as the plain IDX file that would hold it, in the order of _FILES.
     digests = [idx.sha256(array) for array in (*train, *test)]
     if data_dir is None:
@@ -91,20 +98,33 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
 
 def _read_directory(data_dir: Path, *, download: bool) -> tuple[Split, Split]:
     try:
+        _check_is_no_file(data_dir)
         if idx_files := _find_idx_files(data_dir):
             return _read_idx_files(data_dir, idx_files)
         return _read_tfds(_find_tfds(data_dir, download=download))
     except OSError as error:
-        message = f"{data_dir}: cannot be read ({error.strerror or error}); give a directory that can."
-        raise DataError(message) from error
+        problem = regular_file.problem(error, "give a directory that can be read")
+        raise DataError(f"{error.filename or data_dir}: {problem}.") from error
+
+
+def _check_is_no_file(data_dir: Path) -> None:
+    if data_dir.exists() and not data_dir.is_dir():
+        kind = regular_file.kind(data_dir.stat().st_mode)
+        raise DataError(f"{data_dir}: expected a directory, got a {kind}; give the directory that the data lie in.")
 
 
 def _check_bundled(digests: list[str]) -> None:
     sums = BUNDLED / "SHA256SUMS.uncompressed"
     try:
-        words = sums.read_text(encoding="ascii").split()
-    except (OSError, ValueError) as error:
-        message = f"{sums}: cannot be read ({error}): the bundled MNIST is damaged; check it out again."
+        with regular_file.open_to_read(sums) as file:
+            words = file.read(_MOST_SUMS_BYTES).decode("ascii").split()
+    except OSError as error:
+        problem = regular_file.problem(error, "the bundled MNIST is damaged, check it out again")
+        raise DataError(f"{sums}: {problem}.") from error
+    except ValueError as error:
+        message = (
+            f"{sums}: expected hashes, got other bytes ({error}): the bundled MNIST is damaged; check it out again."
+        )
         raise DataError(message) from error
     pinned = dict(zip(words[1::2], words[::2], strict=False))
     for name, digest in zip(_FILES.values(), digests, strict=True):
@@ -137,16 +157,26 @@ def _read_idx_files(directory: Path, files: dict[str, Path]) -> tuple[Split, Spl
 
 
 def _read_split(images_path: Path, labels_path: Path) -> Split:
+    source = f"{images_path} and {labels_path.name}"
+    # Both headers before any data: files that do not belong together are not unpacked.
+    (images_count, *_), (labels_count,) = (
+        idx.read_shape(images_path, (None, *IMAGE_SHAPE)),
+        idx.read_shape(labels_path, (None,)),
+    )
+    _check_counts(images_count, labels_count, source)
     images = idx.read(images_path, (None, *IMAGE_SHAPE))
     labels = idx.read(labels_path, (None,))
-    return _checked(Split(images, labels), f"{images_path} and {labels_path.name}")
+    return _checked(Split(images, labels), source)
+
+
+def _check_counts(images: int, labels: int, source: str) -> None:
+    if images != labels:
+        raise DataError(f"{source}: {images} images and {labels} labels found, equal numbers wanted.")
 
 
 def _checked(split: Split, source: str) -> Split:
     """The split itself, once it is known to be of MNIST's form."""
-    if len(split.images) != len(split.labels):
-        message = f"{source}: {len(split.images)} images and {len(split.labels)} labels found, equal numbers wanted."
-        raise DataError(message)
+    _check_counts(len(split.images), len(split.labels), source)
     if not len(split.labels):
         message = f"{source}: no images found, at least one wanted."
         raise DataError(message)
@@ -219,6 +249,9 @@ def _check_downloadable(
 
 
 def _read_tfds(directory: Path) -> tuple[Split, Split]:
+    for path in sorted(directory.iterdir()):
+        if not path.is_dir():  # the library would wait for a FIFO
+            regular_file.open_to_read(path).close()
     tfds = _tensorflow_datasets()
     try:
         builder = tfds.builder_from_directory(directory)
@@ -229,11 +262,11 @@ def _read_tfds(directory: Path) -> tuple[Split, Split]:
             for name in ("train", "test")
         }
     except Exception as error:  # a damaged record, a missing shard, a missing split: the library has many words for it
-        message = (
-            f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)}); "
-            "put a good copy there, or prepare it again."
-        )
-        raise DataError(message) from error
+        what_to_do = "put a good copy there, or prepare it again"
+        if _is_of_the_moment(error):
+            what_to_do = "run the same command again when that is over"
+        message = f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})"
+        raise DataError(f"{message}; {what_to_do}.") from error
     return tuple(_from_tfds(columns[name], f"{directory}, split '{name}'") for name in ("train", "test"))  # type: ignore[return-value]
 
 
@@ -253,6 +286,17 @@ def _from_tfds(columns: object, source: str) -> Split:
     return _checked(Split(images[..., 0], labels.clip(max=255).astype(np.uint8)), source)
 
 
+def _is_of_the_moment(error: Exception) -> bool:
+    """Whether an error of tensorflow-datasets is one of memory, descriptors, permissions or the network."""
+    if isinstance(error, OSError):
+        return not regular_file.is_about_the_file(error)
+    # TensorFlow's errors are told by their names, for here it is not imported.
+    shortages = {"MemoryError", "ResourceExhaustedError", "PermissionDeniedError", "UnavailableError"}
+    return not shortages.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
 def _first_line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

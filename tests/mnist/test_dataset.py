@@ -1,8 +1,11 @@
+import errno
 import gzip
 import itertools
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 from mnist import dataset, idx
 from mnist.errors import DataError
+from tests import odd_files
 
 FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -275,12 +279,92 @@ def test_a_missing_file_is_not_downloaded(tmp_path):
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_a_directory_in_place_of_a_file_is_refused(tmp_path, part):
-    """A directory under a file's name is no file."""
-    path = data_dir(tmp_path) / FILES[part]
-    path.unlink()
-    path.mkdir()
-    assert complaint(tmp_path).startswith(f"{path}: cannot be read (Is a directory)")
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "link to a FIFO", "directory"])
+def test_what_is_no_file_is_named_at_once(tmp_path, part, kind):
+    """What lies in the place of one of the four files is named as what it is, and nothing waits for it."""
+    path = odd_files.make(kind, data_dir(tmp_path) / FILES[part])
+    with odd_files.no_hang():
+        assert complaint(tmp_path).startswith(f"{path}: cannot be read (")
+
+
+def test_nothing_waits_for_what_a_tfds_directory_holds(tmp_path):
+    """A FIFO among the files of tensorflow-datasets is named before the library opens it."""
+    (tmp_path / "dataset_info.json").write_text("{}")
+    path = odd_files.make("FIFO", tmp_path / "mnist-train.tfrecord-00000-of-00001")
+    with odd_files.no_hang():
+        assert complaint(tmp_path).startswith(f"{path}: cannot be read (expected a regular file, got a FIFO)")
+
+
+def test_without_descriptors_the_bundled_mnist_is_not_called_damaged():
+    """EMFILE says nothing about the data: the sentence names the file that could not be opened, and the shortage."""
+    with odd_files.no_descriptors():
+        sentence = complaint(None)
+    assert sentence.startswith(f"{dataset.BUNDLED / FILES['train images']}.gz: cannot be read (Too many open files)")
+    assert "run the same command again" in sentence
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES])
+def test_a_shortage_at_the_last_file_is_not_damage_either(monkeypatch, number):
+    """Nor is it where the list of digests is what cannot be opened."""
+    sums = dataset.BUNDLED / "SHA256SUMS.uncompressed"
+    open_file = os.open
+
+    def refuse(path, *arguments, **options):
+        if os.fspath(path) == str(sums):
+            raise OSError(number, os.strerror(number), str(path))
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    sentence = complaint(None)
+    assert sentence.startswith(f"{sums}: cannot be read ({os.strerror(number)})")
+    assert "damaged" not in sentence
+
+
+def test_files_that_do_not_belong_together_are_not_unpacked(tmp_path, monkeypatch):
+    """Where images and labels differ in number by their headers, that is said before any data are read."""
+    monkeypatch.setattr(idx, "read", None)
+    assert "30 images and 29 labels found" in complaint(data_dir(tmp_path, train_labels=some_labels(29)))
+
+
+MEASURED = """
+import resource, sys, pathlib
+from mnist import dataset, errors
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    dataset.load(pathlib.Path(sys.argv[1]), 5)
+except errors.DataError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+@pytest.mark.parametrize("labels", ["as many", "fewer"])
+def test_a_gzip_bomb_takes_no_memory(tmp_path, labels):
+    """A gigabyte of blank images in a megabyte is refused within 64 MiB, whatever labels lie beside it."""
+    directory = data_dir(tmp_path)
+    count = 1_370_000
+    block = gzip.compress(bytes(784 * 10_000))
+    header = gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", count, 28, 28))
+    (directory / FILES["train images"]).write_bytes(header + count // 10_000 * block)
+    if labels == "as many":
+        (directory / FILES["train labels"]).write_bytes(idx_file(np.zeros(count, np.uint8)))
+    command = [sys.executable, "-c", MEASURED, str(directory)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    kilobytes, sentence = ended.stdout.split(maxsplit=1)
+    assert int(kilobytes) < 64 << 10
+    assert sentence.startswith(f"{directory / FILES['train images']}")
+
+
+def test_too_little_memory_for_the_data_is_told(tmp_path):
+    """Data that are there, but do not fit into memory, are one sentence with the bytes that they need."""
+    directory = data_dir(tmp_path)
+    images, labels = (directory / FILES[f"train {what}"] for what in ("images", "labels"))
+    count = 1 << 20
+    images.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", count, 28, 28))
+    labels.write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", count))
+    os.truncate(images, 16 + count * 784)
+    os.truncate(labels, 8 + count)
+    with odd_files.little_memory(256 << 20):
+        assert f"not enough memory for {count * 784:,} bytes" in complaint(directory)
 
 
 def test_a_missing_data_dir_is_told(tmp_path):
@@ -295,7 +379,16 @@ def test_a_file_is_no_data_dir(tmp_path):
     """A file given as data_dir is refused as what it is: the path is there, but it is no directory."""
     path = tmp_path / "mnist.npz"
     path.write_bytes(b"PK")
-    assert complaint(path).startswith(f"{path}: ")
+    for download in (False, True):
+        assert complaint(path, download=download).startswith(f"{path}: expected a directory, got a file")
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "link to itself"])
+def test_nor_is_anything_else(tmp_path, kind):
+    """A FIFO, a device or a link to nowhere given as data_dir is named."""
+    path = odd_files.make(kind, tmp_path / "data")
+    with odd_files.no_hang():
+        assert complaint(path).startswith(f"{path}: ")
 
 
 def test_one_of_the_files_is_no_data_dir(tmp_path):
@@ -329,7 +422,9 @@ def test_a_data_dir_without_permission_is_told(tmp_path):
     """A directory that may not be looked into is neither taken for an empty one nor an error without a sentence."""
     directory = data_dir(tmp_path / "data")
     with forbidden(directory):
-        assert "Permission denied" in complaint(directory)
+        sentence = complaint(directory)
+    assert "Permission denied" in sentence
+    assert "permission to read it" in sentence
 
 
 def test_images_without_labels_are_refused(tmp_path):
@@ -346,7 +441,7 @@ def test_exchanged_files_are_refused(tmp_path):
     shutil.copy(directory / FILES["train labels"], directory / FILES["train images"])
     sentence = complaint(directory)
     assert sentence.startswith(f"{directory / FILES['train images']}: ")
-    assert "[00 00 08 01], [00 00 08 03] wanted" in sentence
+    assert "expected the first bytes [00 00 08 03], got [00 00 08 01]" in sentence
 
 
 @pytest.mark.parametrize("label", [10, 255])
@@ -371,7 +466,7 @@ def test_an_empty_split_is_refused(tmp_path, split):
 def test_images_of_another_size_are_refused(tmp_path):
     """Images must be of 28 x 28 pixels."""
     sentence = complaint(data_dir(tmp_path, test_images=np.zeros((12, 32, 32), np.uint8)))
-    assert "12 x 32 x 32 found, any x 28 x 28 wanted" in sentence
+    assert "expected dimensions any x 28 x 28, got 12 x 32 x 32" in sentence
     assert FILES["test images"] in sentence
 
 

@@ -1,10 +1,12 @@
+import errno
 import gzip
 import hashlib
 import os
-import stat
+import re
 import struct
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from mnist import idx
 from mnist.errors import DataError
+from tests import odd_files
 
 SHAPE = (None, 3, 2)
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
@@ -95,8 +98,7 @@ def test_the_digest_is_that_of_the_plain_file(array):
 def test_what_is_no_idx_file_is_refused(tmp_path, pack, content):
     """A file that starts otherwise than an IDX file of this kind is refused, with both beginnings told."""
     sentence = complaint(write(tmp_path, pack(content)))
-    assert f"[{content[:4].hex(' ')}]" in sentence
-    assert "[00 00 08 03] wanted" in sentence
+    assert f"expected the first bytes [00 00 08 03], got [{content[:4].hex(' ')}]" in sentence
 
 
 @pytest.mark.parametrize("length", range(4, 16))
@@ -108,14 +110,14 @@ def test_a_header_cut_short_is_refused(tmp_path, length):
 def test_other_dimensions_are_refused(tmp_path):
     """Images of another size are refused, with both sizes told."""
     sentence = complaint(write(tmp_path, idx_file(ARRAY.reshape(4, 2, 3))))
-    assert "4 x 2 x 3 found, any x 3 x 2 wanted" in sentence
+    assert "expected dimensions any x 3 x 2, got 4 x 2 x 3" in sentence
 
 
 @pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
 def test_a_count_beyond_the_bytes_is_refused(tmp_path, pack):
     """A header that promises five images over the bytes of four is found out."""
     sentence = complaint(write(tmp_path, pack(idx_file(ARRAY, sizes=(5, 3, 2)))))
-    assert "24 bytes of data found, 30 wanted" in sentence
+    assert "expected 30 bytes of data, got 24" in sentence
     assert "5 x 3 x 2" in sentence
 
 
@@ -123,7 +125,7 @@ def test_a_count_beyond_the_bytes_is_refused(tmp_path, pack):
 def test_bytes_beyond_the_count_are_refused(tmp_path, pack):
     """So is one that promises three."""
     sentence = complaint(write(tmp_path, pack(idx_file(ARRAY, sizes=(3, 3, 2)))))
-    assert "more than the 18 bytes" in sentence
+    assert re.search("expected 18 bytes of data, got (24|more)", sentence)
     assert "3 x 3 x 2" in sentence
 
 
@@ -185,17 +187,101 @@ def test_a_missing_file_is_told(tmp_path):
     assert "No such file" in complaint(tmp_path / "absent")
 
 
-def test_a_directory_is_no_file(tmp_path):
-    """Nor is a directory in its place read as anything."""
-    (tmp_path / "images").mkdir()
-    assert "Is a directory" in complaint(tmp_path / "images")
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_what_is_no_file_is_named_at_once(tmp_path, kind):
+    """A FIFO, a device, a socket, a directory or a link to such is one sentence, and nothing waits for it."""
+    path = odd_files.make(kind, tmp_path / "images")
+    with odd_files.no_hang():
+        assert "put a readable IDX file there" in complaint(path)
 
 
-def test_a_file_that_cannot_be_opened_is_told(tmp_path):
-    """What the system refuses to open is one sentence with the system's reason."""
-    path = tmp_path / "images"
-    os.mknod(path, stat.S_IFSOCK | 0o600)  # a socket: no user, root included, may open it as a file
-    assert "cannot be read (No such device or address)" in complaint(path)
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES])
+def test_a_shortage_is_not_blamed_on_the_file(tmp_path, monkeypatch, number):
+    """Where the system cannot open a file just now, the sentence says so, and asks for no other file."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    sentence = complaint(write(tmp_path, PLAIN))
+    assert os.strerror(number) in sentence
+    assert "put a readable IDX file there" not in sentence
+
+
+HUGE = 2**32 - 1
+
+
+@pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
+@pytest.mark.parametrize("sizes", [(0, HUGE, HUGE), (HUGE, 0, HUGE), (HUGE, HUGE, HUGE)])
+def test_dimensions_that_no_array_can_have_are_refused(tmp_path, pack, sizes):
+    """A file of 16 bytes may promise more than can be numbered, and a 0 makes that no smaller."""
+    path = write(tmp_path, pack(idx_file(np.zeros(0, np.uint8), sizes=sizes)))
+    assert "dimensions that an array can have" in complaint(path, (None, None, None))
+
+
+@pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
+def test_the_shape_alone_can_be_read(tmp_path, pack):
+    """The header tells how many images there are; a wrong one is refused as by reading all."""
+    assert idx.read_shape(write(tmp_path, pack(PLAIN)), SHAPE) == (4, 3, 2)
+    with pytest.raises(DataError, match="expected dimensions any x 2 x 2, got 4 x 3 x 2"):
+        idx.read_shape(write(tmp_path, pack(PLAIN)), (None, 2, 2))
+
+
+def gzip_of_zeros(size, header):
+    """A gzip file of the header and so many zeros, of which only 1 MiB is ever compressed."""
+    block = gzip.compress(bytes(1 << 20), mtime=0)
+    return gzip.compress(header, mtime=0) + (size >> 20) * block + gzip.compress(bytes(size % (1 << 20)), mtime=0)
+
+
+def test_a_gzip_bomb_of_what_its_header_says_does_not_go_off(tmp_path):
+    """A gigabyte of blank images in one megabyte is refused by its header, and the sentence says how to read it."""
+    count = 178_956_971  # x 3 x 2: a gigabyte
+    content = gzip_of_zeros(count * 6, idx_file(np.zeros(0, np.uint8), sizes=(count, 3, 2)))
+    assert len(content) < 2 << 20
+    path = write(tmp_path, content)
+    memory, seconds = cost_of_refusing(path)
+    assert memory < 4 << 20
+    assert seconds < 1
+    assert "unpack it with gunzip if that is right" in complaint(path)
+
+
+def test_a_small_blank_data_set_may_be_gzip(tmp_path):
+    """Up to 256 MiB, images that gzip packs a thousand to one are read."""
+    sizes = (1_000_000, 3, 2)
+    path = write(tmp_path, gzip_of_zeros(6_000_000, idx_file(np.zeros(0, np.uint8), sizes=sizes)))
+    array = idx.read(path, SHAPE)
+    assert array.shape == sizes
+    assert not array.any()
+
+
+def test_a_gzip_file_of_many_members_is_read(tmp_path):
+    """Members without content, and a content in pieces of one byte, are what they are put together."""
+    empty, pieces = gzip.compress(b""), b"".join(gzip.compress(PLAIN[at : at + 1]) for at in range(len(PLAIN)))
+    path = write(tmp_path, 1000 * empty + pieces + 10_000 * empty)
+    np.testing.assert_array_equal(idx.read(path, SHAPE), ARRAY, strict=True)
+
+
+def test_zeros_without_end_after_gzip_data_are_not_read(tmp_path):
+    """A sparse file of a terabyte is refused where its gzip data end."""
+    path = write(tmp_path, COMPRESSED)
+    os.truncate(path, 1 << 40)
+    memory, seconds = cost_of_refusing(path)
+    assert memory < 4 << 20
+    assert seconds < 1
+
+
+def test_too_little_memory_is_told_with_what_is_needed(tmp_path):
+    """A file as large as its header says, but larger than the memory, is one sentence."""
+    header = idx_file(np.zeros(0, np.uint8), sizes=(1 << 30,))
+    path = write(tmp_path, header)
+    os.truncate(path, len(header) + (1 << 30))
+    with odd_files.little_memory(256 << 20):
+        assert f"not enough memory for {1 << 30:,} bytes" in complaint(path, (None,))
+
+
+def test_a_file_without_size_is_not_read():
+    """Files of /proc hold something but have no size: they are taken for empty, for they may have no end."""
+    assert "got []" in complaint(Path("/proc/self/environ"))
 
 
 @st.composite

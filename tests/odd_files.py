@@ -1,0 +1,75 @@
+"""Files that are no regular ones, and limits of time, memory and open files for the tests that read them."""
+
+import os
+import resource
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+KINDS = ("FIFO", "socket", "device", "link to a FIFO", "directory", "dangling link", "link to itself")
+
+
+def make(kind: str, path: Path) -> Path:
+    """Puts something of that kind there, in the place of what was there."""
+    path.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")  # endless
+    elif kind == "link to a FIFO":
+        path.symlink_to(make("FIFO", path.with_name(f".{path.name}.fifo")))
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "dangling link":
+        path.symlink_to(path.with_name("absent"))
+    else:
+        path.symlink_to(path)
+    return path
+
+
+@contextmanager
+def no_hang(seconds: float = 20) -> Iterator[None]:
+    """Fails a block that takes longer."""
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        message = f"still waiting after {seconds} s"
+        raise AssertionError(message)
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def little_memory(room: int) -> Iterator[None]:
+    """Lets this process take so many bytes more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    with _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + room):
+        yield
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Lets this process open no file."""
+    with _limit(resource.RLIMIT_NOFILE, 0):
+        yield
+
+
+@contextmanager
+def _limit(what: int, most: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (soft, hard))
