@@ -1,9 +1,11 @@
 """A data_dir that tensorflow-datasets prepared, read back without a network."""
 
+import errno
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
@@ -205,6 +207,28 @@ def test_damaged_metadata_are_refused(prepared, tmp_path, name, content):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     (tmp_path / "mnist" / "3.0.1" / name).write_text(content)
     assert "could not read" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (MemoryError(), "not enough memory"),
+        (tf.errors.ResourceExhaustedError(None, None, "x; Too many open files"), "Too many open files"),
+    ],
+    ids=["descriptors", "memory", "TensorFlow's"],
+)
+def test_a_shortage_is_not_damage(prepared, monkeypatch, error, told):
+    """Where the library fails for want of memory or descriptors, no other copy of the data is asked for."""
+
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(tfds, "builder_from_directory", refuse)
+    sentence = complaint(prepared)
+    assert told in sentence
+    assert "good copy" not in sentence
+    assert "run the same command again" in sentence
 
 
 @pytest.fixture(scope="module")
