@@ -63,6 +63,9 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
 
     if not inspection.is_saved_model(directory):
         raise CheckpointError(f"{directory}: no SavedModel found there; give a run's saved_model/<step>.")
+    if target.is_dir() or not target.parent.is_dir():
+        what = "a file to write, got a directory" if target.is_dir() else "a name in a directory that exists"
+        raise CheckpointError(f"{target}: expected {what}.")
     write, ask = _FORMATS[target.suffix]
     images = dataset.load(data_dir, 0).test.images
     with tensorflow_import():

@@ -98,7 +98,11 @@ def _check_there_is_one(path: Path, *, asked_for: bool) -> None:
 def _check_is_free(directory: Path | None) -> None:
     from checkpointing.errors import CheckpointError  # noqa: PLC0415
 
-    if directory is not None and directory.is_dir() and any(directory.iterdir()):
+    if directory is None or not (directory.exists() or directory.is_symlink()):
+        return
+    if not directory.is_dir():
+        raise CheckpointError(f"--seen={directory}: expected a directory, or a path where there is nothing yet.")
+    if any(directory.iterdir()):
         raise CheckpointError(f"--seen={directory}: files found in it, and none is overwritten: give a new directory.")
 
 
@@ -178,12 +182,17 @@ def _tell(found: Found, record: dict[str, Any], given: argparse.Namespace, numbe
         others = ", ".join(f"{each['digit']} {each['probability']:.3f}" for each in record["runners_up"])
         warnings = "".join(f"; warning: {each}" for each in record["warnings"])
         how = f"{record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
-        print(f"{found.name}: {how}", flush=True)
+        print(f"{_printable(found.name)}: {how}", flush=True)
     if given.show:
         print(drawn(found.digit.image), file=sys.stderr if given.json else sys.stdout, flush=True)
     if given.seen:
         name = f"{number:05d}-{Path(found.name).stem}-is-{record['digit']}.png"
         _write_seen(found.digit, given.seen / name)
+
+
+def _printable(name: str) -> str:
+    """A file's name, in which bytes that are not UTF-8 are written as hexadecimal digits."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def drawn(image: Any) -> str:  # noqa: ANN401 - NumPy is not imported here

@@ -42,6 +42,8 @@ def status(act: Callable[[], int]) -> int:
         return FAILED
     except OSError as error:
         return tell_error(f"{error.filename or 'the system'}: {error.strerror or error}.")
+    except MemoryError:
+        return tell_error("not enough memory; end other programs, or use a machine with more.")
     except Exception as error:
         if type(error).__module__ not in _TOLD:
             raise

@@ -1,11 +1,12 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mnist.compare import main
-from tests import programs
+from tests import odd_files, programs
 
 FLAGS = ["--validation_size=200", "--batch_size=20", "--train_steps=40", "--save_every_steps=20"]
 
@@ -39,6 +40,16 @@ def test_programs_get_all_of_it(runs, capsys):
     assert list(told) == runs
     assert told[runs[0]]["settings"]["batch_size"] == 20
     assert told[runs[0]]["validation_accuracy"] == programs.result(Path(runs[0]))["validation_accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "directory"])
+def test_an_odd_result_is_named(runs, tmp_path, capsys, kind):
+    """What lies in the place of a run's result is one sentence, and nothing waits for it."""
+    copy = shutil.copytree(runs[0], tmp_path / "copy", ignore=shutil.ignore_patterns("saved_model"))
+    path = odd_files.make(kind, copy / "result.json")
+    with odd_files.no_hang():
+        assert main([runs[0], str(copy)]) == 1
+    assert re.fullmatch(rf"error: {re.escape(str(path))}: cannot be read .*\.\n", capsys.readouterr().err)
 
 
 def test_what_is_no_run_is_told(runs, tmp_path, capsys):

@@ -37,6 +37,16 @@ def test_the_converted_model_answers_alike(ending, exported, small_data, tmp_pat
     assert target.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("target", "told"), [("there.onnx", "got a directory"), ("absent/x.onnx", "that exists")])
+def test_a_place_that_cannot_be_written_is_named_at_once(target, told, exported, tmp_path, capsys):
+    """A directory in the place of the file, or none to put it into: said before anything is converted."""
+    (tmp_path / "there.onnx").mkdir()
+    assert main([f"--saved_model={exported}", str(tmp_path / target)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / target}: expected ")
+    assert told in said
+
+
 def test_what_answers_otherwise_is_not_written(tmp_path, small_data, capsys, monkeypatch):
     """A converter that has lost something leaves no file."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=20"]

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from checkpointing.answering import Answering
 from mnist import dataset
 from mnist.handwriting import Digit
 from mnist.predict import Found, answers, drawn, main
-from tests import drawing, programs
+from tests import drawing, odd_files, programs
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,36 @@ def test_what_the_model_sees_is_shown_and_written(fast, test_split, tmp_path, ca
     assert drawn(test_split.images[0]) in said
     (seen,) = (tmp_path / "seen").iterdir()
     np.testing.assert_array_equal(np.asarray(Image.open(seen)), test_split.images[0])
+
+
+def test_what_is_no_file_is_named_and_the_others_answered(predict, test_split, tmp_path):
+    """A FIFO, a device and a socket in a directory of pictures: an error each, no wait, and the picture's answer."""
+    Image.fromarray(test_split.images[0]).save(tmp_path / "good.png")
+    for kind in ("FIFO", "device", "socket", "link to a FIFO", "dangling link"):
+        odd_files.make(kind, tmp_path / kind)
+    with odd_files.no_hang(60):
+        told, said = predict(tmp_path, status=1)
+    assert [each["digit"] for each in told] == [7]
+    for kind in ("FIFO", "device", "socket", "link to a FIFO", "dangling link"):
+        assert f"error: {tmp_path / kind}: cannot be read" in said
+    assert "Traceback" not in said
+
+
+def test_a_name_that_is_not_utf_8_is_answered(fast, test_split, tmp_path, capfd):
+    """Its odd bytes are printed as digits, and the run goes on."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    with path.open("wb") as file:
+        Image.fromarray(test_split.images[0]).save(file, "PNG")
+    assert main([str(path), f"--train_dir={fast}"]) == 0
+    assert "\\xff.png: 7" in capfd.readouterr().out
+
+
+def test_a_file_in_place_of_the_directory_to_write_to_is_named(fast, tmp_path, capsys):
+    """Before the model is opened, in one sentence; the file stays as it was."""
+    (tmp_path / "seen").write_text("mine")
+    assert main([str(tmp_path / "x.png"), f"--train_dir={fast}", f"--seen={tmp_path / 'seen'}"]) == 1
+    assert f"error: --seen={tmp_path / 'seen'}: expected a directory" in capsys.readouterr().err
+    assert (tmp_path / "seen").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("sure", "doubts"), [(0.95, []), (0.55, ["unsure: it could be 4 as well"])])

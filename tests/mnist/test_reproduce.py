@@ -10,10 +10,23 @@ import pytest
 import configs
 from configs.expectation import Expectation
 from mnist import reproduce
-from mnist.result import NAMES
 from tests import programs
 
 RECIPES = [(program, name) for program in reproduce.PROGRAMS for name in configs.names(program)]
+
+
+# What a run leaves.
+WHOLE = {
+    **dict.fromkeys(("config", "weights_sha256", "checkpoint", "export_dir", "machine"), "x"),
+    **dict.fromkeys(("seed", "train_images", "steps_redone", "restarts"), 0),
+    "step": 7,
+    "test_accuracy": 0.9,
+    "validation_accuracy": None,
+    "images_per_second": None,
+    "resumed_from": None,
+    "seconds": {"total": 1.0},
+    "versions": {},
+}
 
 
 def result(accuracy, rate=1000.0):
@@ -119,7 +132,7 @@ def test_softmax_is_reproduced_killed_or_not(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(json.dumps(dict.fromkeys(NAMES) | {"step": 7}), "no model.ckpt-7 found, of which result.json"), ("{", "no JSON")],
+    [(json.dumps(WHOLE), "no model.ckpt-7 found, of which result.json"), ("{", "expected JSON")],
 )
 def test_a_result_that_no_checkpoint_bears_out_is_not_taken_for_a_run(content, told, tmp_path, capsys):
     """Nor what is damaged: one sentence, exit status 1, and nothing is run."""
