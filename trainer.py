@@ -216,7 +216,6 @@ class Run:
     def _end_attempt(self, how: str) -> None:
         """Records how the attempt ended, unless another run's directory is in the train_dir's place."""
         with suppress(ReplacedError):
-            self._checkpoints.check_directory()
             self._history.end_attempt(how)
 
     def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
@@ -288,13 +287,11 @@ class Run:
             tell(f"stopped by {signal}, the state is saved: run the same command again to go on")
             return STOPPED
         record = self._result(session, first_step, validation_accuracy, test_accuracy)
-        self._checkpoints.check_directory()
         durable.replace_json(self._command.train_dir / layout.RESULT, record)
         self._note_progress(session)
         self._end_attempt(history.DONE)
         tell(result.summary(record))
         if self._settings.report:
-            self._checkpoints.check_directory()
             report.leave(self._command.train_dir, self._settings.train_steps, self._data.test, answers, self._stop)
         return DONE
 
@@ -355,14 +352,12 @@ class Run:
         settings = self._settings
 
         def save_if_due(step: int, score: float | None) -> int | None:
-            self._checkpoints.check_directory()
             self._history.progress(step, self._seconds())
             with self._stopwatch("save_stall"):
                 self._checkpoints.save_if_due(session, score)
             return self._checkpoints.newest_step
 
         def record(logged: Record) -> None:
-            self._checkpoints.check_directory()
             self._history.record(logged)
             if training.UNFINISHED not in logged:  # whoever completes it shows it
                 self._events.scalars(logged["step"], {name: logged[name] for name in _SHOWN if name in logged})
@@ -390,7 +385,6 @@ class Run:
         question = evaluation.question(self._graph.inference)
         classes = evaluation.classes(session, question, images, self._stop.check)
         if len(labels):
-            self._checkpoints.check_directory()
             step = int(session.run(self._graph.step))
             self._events.judged(step, images, labels, classes)
             self._events.histograms(step, session.run({each.op.name: each for each in self._graph.trained}))
@@ -401,7 +395,6 @@ class Run:
             self._checkpoints.save(session, score)
 
     def _note_progress(self, session: tf.compat.v1.Session) -> None:
-        self._checkpoints.check_directory()
         self._history.progress(int(session.run(self._graph.step)), self._seconds())
 
     def _seconds(self) -> dict[str, float]:
@@ -422,7 +415,6 @@ class Run:
 
     def _export(self, session: tf.compat.v1.Session, accuracies: Mapping[str, float | None]) -> None:
         settings = self._settings
-        self._checkpoints.check_directory()
         with self._stopwatch("export"):
             prefix = layout.prefix(self._command.train_dir, settings.train_steps)
             example = ask(session, self._graph.inference, self._data.train.images)

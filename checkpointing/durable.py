@@ -114,6 +114,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _make_temporary(temporary: Path, content: bytes, *, wait: bool) -> None:
     """Writes a file that is not there before; what a killed attempt left under its name goes, a link included."""
+    check_guards(temporary)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, _TO_WRITE | os.O_EXCL, _READABLE)
     try:
@@ -122,6 +123,27 @@ def _make_temporary(temporary: Path, content: bytes, *, wait: bool) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_guards: list[tuple[Path, Callable[[], None]]] = []
+
+
+def guard(directory: Path, check: Callable[[], None]) -> Callable[[], None]:
+    """Has `check` called before anything below a directory is written, moved or deleted; what it raises ends that.
+
+    Returns:
+      What ends the guard.
+    """
+    entry = (directory, check)
+    _guards.append(entry)
+    return lambda: _guards.remove(entry)
+
+
+def check_guards(path: Path) -> None:
+    """Calls the checks of the directories that a path lies below, for what TensorFlow writes there itself."""
+    for directory, check in tuple(_guards):
+        if path.is_relative_to(directory):
+            check()
 
 
 def temporary_path(path: Path) -> Path:
@@ -136,6 +158,7 @@ def replace(path: Path, content: bytes) -> None:
     """
     temporary = temporary_path(path)
     _make_temporary(temporary, content, wait=True)
+    check_guards(path)
     temporary.rename(path)
     sync(path.parent)
 
@@ -157,6 +180,7 @@ def replace_without_waiting(path: Path, content: bytes) -> None:
     """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
     temporary = temporary_path(path)
     _make_temporary(temporary, content, wait=False)
+    check_guards(path)
     temporary.rename(path)
 
 
@@ -172,6 +196,7 @@ def write(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or a special file is there; nothing is written.
       OSError: the disk refuses.
     """
+    check_guards(path)
     descriptor = _open(path, _TO_WRITE)
     try:
         os.ftruncate(descriptor, 0)
@@ -188,6 +213,7 @@ def append(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or a special file is there; nothing is written.
       OSError: the disk refuses; the file is as it was before.
     """
+    check_guards(path)
     descriptor = _open(path, _TO_WRITE | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
@@ -211,6 +237,7 @@ def sync(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Makes a directory and its parents where they are missing."""
+    check_guards(path)
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     path.mkdir(parents=True, exist_ok=True)
     # Its own name also where it was there: whoever made it may have been killed before this.
@@ -229,6 +256,7 @@ def move(paths: Iterable[Path], directory: Path) -> None:
     """Renames files into a directory, which is made where it is missing."""
     make_directory(directory)
     for path in paths:
+        check_guards(path)
         path.rename(directory / path.name)
         sync(path.parent)
     sync(directory)
@@ -246,6 +274,7 @@ def rename_tree(source: Path, target: Path) -> None:
         for name in names:
             sync(Path(directory) / name)
         sync(Path(directory))
+    check_guards(target)
     source.rename(target)
     sync(target.parent)
 
@@ -259,6 +288,7 @@ def delete(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        check_guards(path)
         path.unlink(missing_ok=True)
 
 
@@ -268,5 +298,6 @@ def delete_tree(directory: Path) -> None:
     Raises:
       OSError: it is a symbolic link or no directory; nothing is deleted.
     """
+    check_guards(directory)
     if directory.is_symlink() or directory.exists():
         shutil.rmtree(directory)

@@ -26,7 +26,8 @@ _MOST_BYTES = 4096  # a host and a pid are far fewer
 class Lock:
     """Held from its making until `release`, or the end of the process.
 
-    It is of a directory, not of a path: where another directory is put in its place, `check` and `renew` find out.
+    It is of a directory, not of a path: where another run's directory is put in its place, whatever is to be written,
+    moved or deleted there by `durable` raises ReplacedError instead.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -39,8 +40,13 @@ class Lock:
         """
         self._directory = directory
         self._path = directory / layout.LOCK
+        self._descriptor = -1
+        self._hold()
+
+    def _hold(self) -> None:
+        self._identity = self._directory.stat()
         self._descriptor = _take(self._path)
-        self._identity = directory.stat()
+        self._end_guard = durable.guard(self._directory, self.check)
 
     def check(self) -> None:
         """Makes sure that what is written to the directory next does not go to another run's.
@@ -70,12 +76,12 @@ class Lock:
         self.check()
         if self._descriptor < 0 or not _is_at(self._path, self._descriptor):
             self.release()
-            self._descriptor = _take(self._path)
-            self._identity = self._directory.stat()
+            self._hold()
 
     def release(self) -> None:
         """Lets others have it; the file stays, for a process that opened it meanwhile would lock another one."""
         if self._descriptor >= 0:
+            self._end_guard()
             os.close(self._descriptor)
             self._descriptor = -1
 

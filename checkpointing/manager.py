@@ -215,7 +215,6 @@ class CheckpointManager:
             except DamagedError as error:
                 _log.warning("%s", error)
                 continue
-            self.check_directory()
             # Their steps are made again, and saved anew; and nobody goes on from what may be spoilt.
             for newer in steps[steps.index(step) + 1 :]:
                 newer_prefix = layout.prefix(self._directory, newer)
@@ -224,14 +223,6 @@ class CheckpointManager:
             self.newest_step = self._last_step = step
             return prefix
         raise CheckpointError(f"{self._directory}: no checkpoint from before step {before} to go back to.")
-
-    def check_directory(self) -> None:
-        """Makes sure that what is written to the train_dir next does not go to another run's.
-
-        Raises:
-          ReplacedError: another run's directory is in its place.
-        """
-        self.start.lock.check()
 
     def save_if_due(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
         """Begins a save where the session's step or the time since the last save asks for it.
@@ -384,7 +375,6 @@ class CheckpointManager:
         files = self._sync_and_describe(layout.contents_of(prefix))
         durable.sync(self._directory)
         self._before_commit()
-        self.check_directory()
         record = Manifest(
             step=step,
             files=files,
@@ -420,7 +410,6 @@ class CheckpointManager:
 
     def _find_directory_again(self) -> None:
         """Where somebody deleted the train_dir under the run, makes it anew: better a short history than none."""
-        self.start.lock.check()
         if not self._directory.is_dir():
             durable.make_directory(self._directory)
             _log.warning("%s was deleted while the run went on: made anew, without what was in it", self._directory)
@@ -428,7 +417,6 @@ class CheckpointManager:
 
     def _tidy_up(self) -> None:
         """Brings the state file and the number of checkpoints up to date; if the disk refuses, next time."""
-        self.check_directory()
         try:
             retirement.tidy_up(self._directory, self._retention, relative_paths=self._save_relative_paths)
         except OSError as error:

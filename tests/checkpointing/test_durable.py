@@ -3,6 +3,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -494,3 +495,38 @@ def test_a_link_is_deleted_not_what_it_leads_to(tmp_path, name):
     durable.delete([tmp_path / "link"])
     assert not (tmp_path / "link").is_symlink()
     assert tree(tmp_path) == before
+
+
+CHANGES = {
+    "write": lambda directory: durable.write(directory / "file", b"new"),
+    "append": lambda directory: durable.append(directory / "file", b"new"),
+    "replace": lambda directory: durable.replace(directory / "file", b"new"),
+    "replace_without_waiting": lambda directory: durable.replace_without_waiting(directory / "file", b"new"),
+    "make_directory": lambda directory: durable.make_directory(directory / "new"),
+    "move": lambda directory: durable.move([directory / "file"], directory.with_name("elsewhere")),
+    "rename_tree": lambda directory: durable.rename_tree(make_tree(directory.with_name("tree")), directory / "tree"),
+    "delete": lambda directory: durable.delete([directory / "file"]),
+    "delete_tree": lambda directory: durable.delete_tree(directory / "below"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_guard_is_called_before_anything_is_changed(tmp_path, change):
+    """What it raises leaves all below the directory as it was; once it has ended, the change is made."""
+    directory = tmp_path / "run"
+    make_tree(directory / "below")
+    (directory / "file").write_bytes(b"old")
+
+    def refuse():
+        raise KeyError("another directory")
+
+    before, end = tree(directory), durable.guard(directory, refuse)
+    with pytest.raises(KeyError, match="another directory"):
+        CHANGES[change](directory)
+    assert tree(directory) == before
+    assert not (directory / "new").exists()
+    durable.replace(tmp_path / "file", b"beside")  # not below
+    end()
+    shutil.rmtree(tmp_path / "tree", ignore_errors=True)
+    CHANGES[change](directory)
+    assert tree(directory) != before or (directory / "new").exists()
