@@ -1,0 +1,277 @@
+"""Whether a run under attack ended as it should, judged without the code that is judged.
+
+A run must end with exit status 0 and the weights, the metrics and the exported files of an undisturbed run, or with
+exit status 1 and one clear error. In either case it must keep every good checkpoint, every file of the user's, and all
+files outside its train_dir.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tests.crash.victims import Ended
+
+_FILE_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+# Content up to this size is hashed; a sparse file of 100 GB is compared by its size.
+_MOST_HASHED = 50 * 2**20
+
+# An exception that nothing turned into a sentence.
+_BARE = re.compile(r"error: (?:\w+\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Iteration|Exit|Warning)\b")
+_TRACES = ("Traceback (most recent call last)", "--debug shows where", "Exception ignored", "Fatal Python error")
+
+# In metrics.jsonl: the one figure that differs between two equal runs.
+_SPEED = "images_per_second"
+
+
+class Reference(NamedTuple):
+    """What an undisturbed run leaves. exported: the sha256 of each file of the exported model."""
+
+    weights_sha256: str
+    test_accuracy: float
+    step: int
+    metrics: list[dict[str, Any]]
+    exported: dict[str, str]
+    variables: dict[str, Any]
+
+
+Checkpoints = Mapping[int, Mapping[str, str]]  # step to file name to sha256
+
+
+def sha256(path: Path) -> str:
+    """The hash of a regular file; an OSError where there is none."""
+    return hashlib.sha256(read_regular(path)).hexdigest()
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file of a sensible size.
+
+    Raises:
+      OSError: anything else is there.
+    """
+    if not is_regular(path) or path.lstat().st_size > _MOST_HASHED:
+        raise FileNotFoundError(f"{path.name}: no regular file of a sensible size")
+    return path.read_bytes()
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a regular file lies here, and no link to one."""
+    return stat.S_ISREG(path.lstat().st_mode) if os.path.lexists(path) else False
+
+
+def hashes_below(directory: Path) -> dict[str, str]:
+    """The hashes of all regular files below a directory, by relative path; links are not followed."""
+    found = {}
+    for parent, _, names in os.walk(directory):
+        for path in (Path(parent) / name for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                found[path.relative_to(directory).as_posix()] = sha256(path)
+    return found
+
+
+def refer_to(train_dir: Path, step: int) -> Reference:
+    """Reads what an undisturbed run has left."""
+    result = json.loads(read_regular(train_dir / "result.json"))
+    export = train_dir / "saved_model" / str(step)
+    return Reference(
+        result["weights_sha256"],
+        result["test_accuracy"],
+        step,
+        _metrics(train_dir),
+        hashes_below(export),
+        _variables(export),
+    )
+
+
+def _variables(export: Path) -> dict[str, Any]:
+    reader = tf.train.load_checkpoint(str(export / "variables" / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def _metrics(train_dir: Path) -> list[dict[str, Any]]:
+    lines = read_regular(train_dir / "metrics.jsonl").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != _SPEED} for line in lines]
+
+
+def complete_checkpoints(train_dir: Path) -> dict[int, dict[str, str]]:
+    """The hashes of the files of each checkpoint whose manifest, and each file that it lists, is whole."""
+    found = {}
+    for path in train_dir.glob("model.ckpt-*.manifest.json"):
+        try:
+            record = json.loads(read_regular(path))
+            seal = record.pop("sha256")
+            hashes = {name: sha256(train_dir / name) for name in record["files"]}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        whole = seal == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        if whole and all(hashes[name] == file["sha256"] for name, file in record["files"].items()):
+            found[record["step"]] = {**hashes, path.name: sha256(path)}
+    return found
+
+
+def snapshot(root: Path, leave_out: Iterable[Path] = ()) -> dict[str, str]:
+    """Kind, mode, size, content and link target of all below a directory, by path; nothing is followed."""
+    skipped = set(leave_out)
+    found = {}
+    for parent, directories, names in os.walk(root):
+        directories[:] = [name for name in directories if Path(parent) / name not in skipped]
+        for path in (Path(parent) / name for name in [*directories, *names]):
+            if path not in skipped:
+                found[path.relative_to(root).as_posix()] = _described(path)
+    return found
+
+
+def _described(path: Path) -> str:
+    status = path.lstat()
+    kind = _FILE_KINDS[stat.S_IFMT(status.st_mode)]
+    told = f"{kind} {stat.S_IMODE(status.st_mode):o}"
+    if kind == "link":
+        return f"{told} -> {path.readlink()}"
+    if kind != "file":
+        return told
+    content = sha256(path) if status.st_size <= _MOST_HASHED else "not hashed"
+    return f"{told}, {status.st_size} bytes, {content}"
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What has changed between two snapshots; "" where nothing has."""
+    changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    lines = [f"{name}: {before.get(name, 'absent')[:60]} -> {after.get(name, 'absent')[:60]}" for name in changed]
+    return f"changed outside the train_dir: {'; '.join(lines[:5])}{' ...' if lines[5:] else ''}" if lines else ""
+
+
+def wrong_ending(ended: Ended) -> str:
+    """What is wrong with how a process ended, whatever it has left; "" where nothing is."""
+    if ended.status is None:
+        return f"hung: still running after {ended.seconds:.0f} s"
+    if ended.status not in {0, 1}:
+        signal = " (a signal)" if ended.status < 0 else ""
+        return f"exit status {ended.status}{signal}, expected 0 or 1; it printed {ended.stderr[-200:]!r}"
+    traces = [trace for trace in _TRACES if trace in ended.stderr + ended.stdout]
+    return f"{traces[0]!r} printed: {first_error(ended)}" if traces else _wrong_sentence(ended)
+
+
+def _wrong_sentence(ended: Ended) -> str:
+    """What is wrong with the error line, which only status 1 has."""
+    lines = ended.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error:")]
+    if len(errors) != ended.status:
+        return f"exit status {ended.status} with {len(errors)} error lines: {ended.stderr[-200:]!r}"
+    if errors and _BARE.match(errors[0]):
+        return f"a bare exception: {errors[0][:200]}"
+    after = lines[lines.index(errors[0]) + 1 :] if errors else []
+    if len(after) > 1 or any(not line.startswith("hint: ") for line in after):
+        return f"after the error only a hint may follow: {after[:3]}"
+    return ""
+
+
+def first_error(ended: Ended) -> str:
+    """The error line, or the last line that was printed."""
+    lines = ended.stderr.splitlines()
+    return next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")[:300]
+
+
+def wrong_model(train_dir: Path, export: Path, reference: Reference, *, metrics: bool) -> str:
+    """What of a finished run's result is not as in the undisturbed run; "" where nothing is.
+
+    Args:
+      train_dir: the run's.
+      export: the exported model.
+      reference: the undisturbed run.
+      metrics: whether metrics.jsonl must be the same, too.
+    """
+    try:
+        result = json.loads(read_regular(train_dir / "result.json"))
+    except (OSError, ValueError) as error:
+        return f"exit status 0, but result.json cannot be read ({error})"
+    for name, expected in (
+        ("weights_sha256", reference.weights_sha256),
+        ("test_accuracy", reference.test_accuracy),
+        ("step", reference.step),
+    ):
+        if result.get(name) != expected:
+            return f"exit status 0 with another model: {name} {result.get(name)}, expected {expected}"
+    if Path(result["export_dir"]) != export:
+        return f"result.json says that {result['export_dir']} was exported, expected {export}"
+    return _wrong_export(export, reference) or (_wrong_metrics(train_dir, reference) if metrics else "")
+
+
+def _wrong_export(export: Path, reference: Reference) -> str:
+    found = hashes_below(export)
+    names = sorted({*found, *reference.exported})
+    wrong = [name for name in names if found.get(name) != reference.exported.get(name)]
+    if not wrong:
+        return ""
+    try:
+        variables = _variables(export)
+        others = sorted(
+            name for name, array in reference.variables.items() if array.tobytes() != variables[name].tobytes()
+        )
+    except Exception as error:  # noqa: BLE001 - TensorFlow has many ways to say that a file is damaged
+        return f"exit status 0 with a damaged export: {', '.join(wrong)} ({str(error)[:80]})"
+    weights = f"other weights in {', '.join(others)}" if others else "the weights are right"
+    return f"exit status 0 with a wrong export: {', '.join(wrong)} differ or are missing; {weights}"
+
+
+def _wrong_metrics(train_dir: Path, reference: Reference) -> str:
+    try:
+        found = _metrics(train_dir)
+    except (OSError, ValueError) as error:
+        return f"exit status 0, but metrics.jsonl cannot be read ({error})"
+    return "" if found == reference.metrics else f"metrics.jsonl holds {found}, expected {reference.metrics}"
+
+
+def lost_checkpoints(train_dir: Path, good: Checkpoints, damaged: Checkpoints = {}) -> str:  # noqa: B006 - read only
+    """Which checkpoints are lost, or were moved although nothing is wrong with them; "" where none.
+
+    Args:
+      train_dir: the run's.
+      good: those that no attack has touched: they must be where they were.
+      damaged: the files of the others that no attack has touched: they may have been moved.
+    """
+    lost = []
+    for step, files in good.items():
+        gone = [name for name, content in files.items() if _content(train_dir / name) != content]
+        aside = sorted(path.name for path in train_dir.glob(f"quarantine/model.ckpt-{step}*"))
+        moved = [place for place in aside if re.fullmatch(rf"model\.ckpt-{step}(\.\d+)?", place)]
+        if gone:
+            lost.append(f"{', '.join(gone)} lost or changed{', moved to quarantine' if moved else ''}")
+        elif moved:
+            lost.append(f"quarantine/{moved[0]} is there, and nothing was wrong with it")
+    kept = set(hashes_below(train_dir).values())
+    for files in damaged.values():
+        lost += [f"{name} deleted, though whole" for name, content in files.items() if content not in kept]
+    return f"good checkpoint lost: {'; '.join(lost)}" if lost else ""
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return sha256(path)
+    except OSError:
+        return None
+
+
+def lost_files(train_dir: Path, files: Mapping[Path, bytes]) -> str:
+    """Which files of the user's are neither at their place nor anywhere in the train_dir; "" where none."""
+    kept = set(hashes_below(train_dir).values())
+    lost = [
+        path.name
+        for path, content in files.items()
+        if hashlib.sha256(content).hexdigest() not in kept and _content(path) != hashlib.sha256(content).hexdigest()
+    ]
+    return f"the user's files deleted: {', '.join(lost)}" if lost else ""

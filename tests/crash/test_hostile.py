@@ -1,0 +1,252 @@
+"""Random attacks on a run end in the weights of the undisturbed run, or in one clear error, and cost nothing else."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.crash import attacks, cases, judging, victims
+from tests.crash.cases import Case, FaultError, Lab
+from tests.crash.victims import Ended, Trigger
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the attacks use /dev, /proc and signals of Linux")
+
+# Each kind at least once; drawn from 500 for being quick.
+QUICK = [0]
+MANY = range(500)
+
+# A memory disk, for thousands of files; any other does as well.
+SHM = Path("/dev/shm")  # noqa: S108 - only the parent of directories made with mkdtemp
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Iterator[Lab]:
+    """What the attacks share."""
+    directory = tmp_path_factory.mktemp("attacks")
+    if SHM.is_dir():
+        directory = SHM / directory.parent.name / directory.name
+        directory.mkdir(parents=True)
+    shared = Lab(directory, small_data)
+    yield shared
+    shared.close()
+    shutil.rmtree(directory)
+
+
+def check(lab: Lab, seeds: list[int]) -> None:
+    """Carries out the attacks, two at a time; a failure names each that went wrong, and how to repeat it."""
+    with ThreadPoolExecutor(min(2, len(os.sched_getaffinity(0)))) as pool:
+        reports = list(pool.map(lambda seed: attacks.carry_out(lab, seed), seeds))
+    wrong = [report for report in reports if report.fault]
+    listed = "\n".join(map(str, wrong))
+    again = f"python -m tests.crash.attacks --keep {' '.join(str(report.seed) for report in wrong)}"
+    assert not wrong, f"{len(wrong)} of {len(reports)} attacks went wrong:\n{listed}\nTo repeat them: {again}"
+
+
+def test_random_attacks_end_well(lab):
+    """An attack of each kind ends in the undisturbed weights, or in one clear error."""
+    assert {attacks.kind_of(seed) for seed in QUICK} == set(attacks.KINDS)
+    check(lab, QUICK)
+
+
+@pytest.mark.slow
+def test_five_hundred_random_attacks_end_well(lab):
+    """So do five hundred."""
+    check(lab, list(MANY))
+
+
+# ---- The judge -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def case(lab: Lab) -> Iterator[Case]:
+    """A finished run, and nothing done to it."""
+    one = Case(lab, seed=-1)
+    one.clean()
+    one.lay_out(cases.FINISHED, program="softmax")
+    rewrite_result(one, export_dir=str(one.train_dir / "saved_model" / "60"))
+    yield one
+    one.clean()
+
+
+DONE = Ended(0, "", "12:00:00  a warning\n", 1.0)
+REFUSED = Ended(1, "", "12:00:00  a warning\nerror: lock: expected a file, got a FIFO; remove it.\n", 1.0)
+
+
+def judged(case: Case, ended: Ended, then=lambda: None) -> str:
+    """What the judge finds wrong with a run that ended so and did this."""
+
+    def run() -> Ended:
+        then()
+        return ended
+
+    case.run = lambda *_: DONE  # nothing more is run
+    try:
+        case.attack(run)
+    except FaultError as fault:
+        return str(fault)
+    return ""
+
+
+def test_the_judge_accepts_a_good_end(case):
+    """The undisturbed result with status 0; a sentence with status 1, if the next run succeeds."""
+    assert judged(case, DONE) == ""
+    assert judged(case, REFUSED) == ""
+
+
+@pytest.mark.parametrize(
+    ("ended", "found"),
+    [
+        (DONE._replace(status=None), "hung"),
+        (DONE._replace(status=-11), "exit status -11 (a signal)"),
+        (DONE._replace(status=75), "exit status 75"),
+        (DONE._replace(status=1), "0 error lines"),
+        (REFUSED._replace(status=0), "1 error lines"),
+        (REFUSED._replace(stderr=REFUSED.stderr * 2), "2 error lines"),
+        (REFUSED._replace(stderr="error: KeyError: 'step'\n"), "a bare exception"),
+        (REFUSED._replace(stderr="error: tensorflow.errors.DataLossError: x\n"), "a bare exception"),
+        (REFUSED._replace(stderr="error: lock: busy (--debug shows where)\n"), "--debug shows where"),
+        (REFUSED._replace(stderr="Traceback (most recent call last):\nerror: x\n"), "Traceback"),
+        (REFUSED._replace(stderr="error: x\nhint: y\nhint: z\n"), "only a hint may follow"),
+    ],
+)
+def test_the_judge_rejects_a_wrong_end(ended, found):
+    """A hang, a signal, other statuses; no error line, two, a traceback, an exception in place of a sentence."""
+    assert found in judging.wrong_ending(ended)
+
+
+def test_the_judge_accepts_a_hint():
+    """One line after the error may say what to do."""
+    assert judging.wrong_ending(REFUSED._replace(stderr="error: x\nhint: give another --train_dir\n")) == ""
+
+
+def test_the_judge_looks_at_the_end(case):
+    """An attack whose run ends by a signal has gone wrong, whatever it has left."""
+    assert "exit status -11" in judged(case, DONE._replace(status=-11))
+
+
+def rewrite_result(case: Case, **values: object) -> None:
+    """Changes the run's result.json."""
+    path = case.train_dir / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}))
+
+
+def test_the_judge_rejects_another_model(case):
+    """Other weights, another step, another export than result.json should name, or no result.json."""
+    assert "weights_sha256 00" in judged(case, DONE, lambda: rewrite_result(case, weights_sha256="00"))
+    rewrite_result(case, weights_sha256=case.lab.reference("softmax").weights_sha256, step=40)
+    assert "step 40" in judged(case, DONE)
+    rewrite_result(case, step=60, export_dir="/elsewhere")
+    assert "/elsewhere was exported" in judged(case, DONE)
+    (case.train_dir / "result.json").unlink()
+    assert "result.json cannot be read" in judged(case, DONE)
+
+
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.data-00000-of-00001", "assets.extra/MODEL_CARD.md"]
+)
+def test_the_judge_rejects_a_damaged_export(case, name):
+    """A flipped bit in any of its files."""
+    path = case.train_dir / "saved_model" / "60" / name
+    assert f"export: {name}" in judged(
+        case, DONE, lambda: path.write_bytes(attacks.flipped(path.read_bytes(), case.random))
+    )
+
+
+def test_the_judge_knows_other_weights_in_the_export(case):
+    """Those of another run, with everything that goes with them."""
+    other = case.lab.template("softmax", cases.FINISHED, *cases.OTHER) / "saved_model"
+    shutil.rmtree(case.train_dir / "saved_model")
+    shutil.copytree(other, case.train_dir / "saved_model")
+    assert "other weights in" in judged(case, DONE)
+
+
+def test_the_judge_rejects_other_metrics(case):
+    """A lost record of a step."""
+    path = case.train_dir / "metrics.jsonl"
+    assert "metrics.jsonl holds" in judged(case, DONE, lambda: path.write_text(path.read_text().split("\n", 1)[1]))
+
+
+@pytest.mark.parametrize("ended", [DONE, REFUSED])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda precious: (precious / "file").write_text("other"),
+        lambda precious: (precious / "file").chmod(0o600),
+        lambda precious: (precious / "lock").unlink(),
+        lambda precious: (precious / "new").symlink_to("file"),
+        lambda precious: shutil.rmtree(precious / "directory" / "assets"),
+        lambda precious: (precious / "other_run" / "model.ckpt-20.index").unlink(),
+    ],
+)
+def test_the_judge_rejects_changes_outside(case, ended, change):
+    """Content, mode, a deleted or a new file, whatever the exit status."""
+    assert "changed outside the train_dir" in judged(case, ended, lambda: change(case.root / "precious"))
+
+
+def to_quarantine(train_dir: Path, step: int) -> None:
+    """Moves a checkpoint as a run does that takes it to be damaged."""
+    place = train_dir / "quarantine" / f"model.ckpt-{step}"
+    place.mkdir(parents=True)
+    for path in train_dir.glob(f"model.ckpt-{step}.*"):
+        path.rename(place / path.name)
+
+
+@pytest.mark.parametrize("ended", [DONE, REFUSED])
+def test_the_judge_rejects_a_lost_checkpoint(case, ended):
+    """A good one that is deleted, changed, or moved to quarantine."""
+    to_quarantine(case.train_dir, 40)
+    assert "model.ckpt-40.index" in judged(case, ended)
+    assert "moved to quarantine" in judged(case, ended)
+
+
+def test_the_judge_rejects_a_good_checkpoint_in_quarantine_that_was_made_again(case):
+    """The next run saves the same step again; that does not hide it."""
+    for path in case.train_dir.glob("model.ckpt-60.*"):
+        shutil.copy(path, case.root)
+    to_quarantine(case.train_dir, 60)
+    for path in case.root.glob("model.ckpt-60.*"):
+        path.rename(case.train_dir / path.name)
+    assert "nothing was wrong with it" in judged(case, DONE)
+
+
+def test_the_judge_lets_a_damaged_checkpoint_be_moved_but_not_deleted(case):
+    """Its files that are whole must be kept."""
+    path = case.train_dir / "model.ckpt-60.index"
+    case.change(path, attacks.flipped(path.read_bytes(), case.random))
+    to_quarantine(case.train_dir, 60)
+    assert judged(case, DONE) == ""
+    shutil.rmtree(case.train_dir / "quarantine")
+    assert "model.ckpt-60.data-00000-of-00001 deleted, though whole" in judged(case, DONE)
+
+
+def test_the_judge_rejects_the_loss_of_a_users_file(case):
+    """A directory in a file's place is moved with what is in it, or left."""
+    path = case.train_dir / "attempt.json" / "mine.txt"
+    path.parent.mkdir()
+    path.write_text("mine")
+    case.users_files = {path: b"mine"}
+    assert judged(case, DONE) == ""
+    assert "mine.txt" in judged(case, DONE, lambda: shutil.rmtree(path.parent))
+
+
+def test_an_error_must_not_come_again_without_its_cause(case):
+    """After the cause was removed, the command must succeed."""
+    case.run = lambda *_: REFUSED
+    with pytest.raises(FaultError, match="after the cause was removed: expected exit status 0"):
+        case.attack(lambda: REFUSED)
+
+
+def test_a_trigger_acts_on_its_call(lab, case):
+    """A stopped run goes on and ends well; one killed before its first change has changed nothing."""
+    before = judging.snapshot(case.train_dir)
+    assert case.run(Trigger("changes", str(case.train_dir), 1, "kill")).status == -9
+    assert judging.snapshot(case.train_dir) == before
+    victim = case.start(Trigger("reads", str(case.train_dir), 3, "stop"))
+    assert victim.wait(lab.seconds) == victims.STOPPED
+    victim.go_on()
+    assert victim.end(lab.seconds).status == 0

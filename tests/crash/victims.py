@@ -1,0 +1,328 @@
+"""Runs of the programs under attack: stopped or killed at a call, short of files or threads, with failing reads.
+
+    with Victims() as victims:
+        victim = victims.start("softmax", flags, output_directory, Trigger("changes", train_dir, 7, "stop"))
+        victim.wait(seconds=30)    # STOPPED
+        ...
+        victim.go_on()
+        ended = victim.end(seconds=30)
+
+Each run is forked from a process that has imported TensorFlow: `python -m tests.crash.victims DESCRIPTOR`. Triggers are
+set off by Python's audit events, so they see the calls that Python code makes, and not those of TensorFlow's C++ code.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self
+
+from tests import programs
+from tests.zygote import become
+
+# What the keeper of a run reports: one of these, and a number.
+PID, STOPPED, ENDED = 1, 2, 3
+_REPORT = struct.Struct("ii")
+
+# Seconds until the process that forks has imported TensorFlow, on a busy machine.
+_STARTS_WITHIN = 300.0
+
+# A run may allocate this much more than the process that it is forked from: reading /dev/zero ends before the
+# machine's memory does.
+_MORE_MEMORY = 2 * 2**30
+
+
+class Trigger(NamedTuple):
+    """What happens at a call.
+
+    calls: "changes" for calls that change files, "reads" for those that read files or list directories, "threads" for
+      the start of threads.
+    below: only calls on paths that begin with this count; all threads do.
+    number: the call before which it happens, from 1.
+    action: "stop" or "kill", or the errno that the call fails with.
+    lasting: whether all later calls fail, too.
+    """
+
+    calls: str
+    below: str
+    number: int
+    action: str | int
+    lasting: bool = False
+
+
+class Ended(NamedTuple):
+    """How a run ended. status: its exit status, minus the signal that ended it, or None where it had to be killed."""
+
+    status: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Request(NamedTuple):
+    """A run. limits: soft limits by the names of the module `resource`; of files, how many more than are open."""
+
+    program: str
+    flags: list[str]
+    environment: dict[str, str]
+    output: str
+    trigger: list[Any] | None
+    limits: dict[str, int]
+
+
+class Victim:
+    """A run under way, a process group of its own."""
+
+    def __init__(self, reports: int, output: Path) -> None:
+        """Takes the descriptor of the pipe with its keeper's reports, and the directory with its output."""
+        self._reports = reports
+        self._output = output
+        self._began = time.monotonic()
+        self._status: int | None = None
+        what, self.pid = self._read(_STARTS_WITHIN)
+        assert what == PID, "the process that forks the runs does not answer"
+
+    def _read(self, seconds: float) -> tuple[int, int]:
+        """The next report; (0, 0) where none comes in time."""
+        if not select.select([self._reports], [], [], max(0.0, seconds))[0]:
+            return 0, 0
+        text = os.read(self._reports, _REPORT.size)
+        assert text, "the process that forks the runs has died"
+        what, number = _REPORT.unpack(text)
+        return what, number
+
+    def wait(self, seconds: float) -> int:
+        """STOPPED or ENDED; 0 where neither happens in time."""
+        if self._status is not None:
+            return ENDED
+        what, number = self._read(seconds)
+        if what == ENDED:
+            self._status = number
+        return what
+
+    def go_on(self) -> None:
+        """Continues a stopped run; one that has ended stays so."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+
+    def end(self, seconds: float) -> Ended:
+        """Waits for the end, and kills a run that does not end in time."""
+        deadline = time.monotonic() + seconds
+        hangs = False
+        while self._status is None and not hangs:
+            hangs = self.wait(deadline - time.monotonic()) == 0
+        if hangs:
+            os.killpg(self.pid, signal.SIGKILL)
+            while self.wait(60.0) != ENDED:
+                pass
+        os.close(self._reports)
+        stdout, stderr = ((self._output / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        return Ended(None if hangs else self._status, stdout, stderr, time.monotonic() - self._began)
+
+
+class Victims:
+    """The process that forks the runs; it may be used from several threads."""
+
+    def __init__(self) -> None:
+        """Starts it; the first run waits until it has imported TensorFlow."""
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "tests.crash.victims", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=programs.ROOT)
+
+    def __enter__(self) -> Self:
+        """It runs already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it."""
+        self._requests.close()
+        self._process.wait()
+
+    def start(
+        self,
+        program: str,
+        flags: Sequence[str],
+        output: Path,
+        trigger: Trigger | None = None,
+        limits: Mapping[str, int] | None = None,
+    ) -> Victim:
+        """Starts a run; what it prints goes to the files `stdout` and `stderr` in `output`, which is made."""
+        output.mkdir(parents=True, exist_ok=True)
+        ours, reports = os.pipe()
+        request = Request(
+            program,
+            ["--noreport", *flags],
+            dict(os.environ),
+            str(output),
+            None if trigger is None else list(trigger),
+            dict(limits or {}),
+        )
+        socket.send_fds(self._requests, [json.dumps(request._asdict()).encode()], [reports])
+        os.close(reports)
+        return Victim(ours, output)
+
+
+def run_anew(program: str, flags: Sequence[str], output: Path, environment: Mapping[str, str], seconds: float) -> Ended:
+    """Runs a program as a process that imports TensorFlow itself, with further environment variables."""
+    output.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with (output / "stdout").open("wb") as stdout, (output / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            programs.command(program, *flags),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=programs.ROOT,
+            start_new_session=True,
+        )
+        try:
+            status: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            status = None
+    texts = ((output / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+    return Ended(status, *texts, time.monotonic() - began)
+
+
+# ---- The other side: the process that forks --------------------------------------------------------------------------
+
+
+def serve(requests: socket.socket) -> None:
+    """Forks a keeper and a run for each request, until the socket is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no keeper is waited for
+    while True:
+        text, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 1)
+        if not text:
+            return
+        if os.fork() == 0:
+            requests.close()
+            _keep(Request(**json.loads(text)), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _keep(request: Request, reports: int) -> NoReturn:
+    """Forks the run, and reports its stops and its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if child == 0:
+        os.close(reports)
+        _run(request)
+    os.write(reports, _REPORT.pack(PID, child))
+    while True:
+        _, status = os.waitpid(child, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            break
+        os.write(reports, _REPORT.pack(STOPPED, os.WSTOPSIG(status)))
+    os.write(reports, _REPORT.pack(ENDED, os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def _run(request: Request) -> NoReturn:
+    """Turns this process into the program."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    streams = [os.open(os.devnull, os.O_RDONLY)]
+    to_append = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    streams += [os.open(Path(request.output) / name, to_append) for name in ("stdout", "stderr")]
+    _limit("RLIMIT_AS", _address_space() + _MORE_MEMORY)
+    for name, value in request.limits.items():
+        _limit(
+            name,
+            value + (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) if name == "RLIMIT_NOFILE" else 0),
+        )
+    if request.trigger is not None:
+        trigger = Trigger(*request.trigger)
+        if trigger.calls == "threads":
+            _watch_threads(trigger)
+        else:
+            sys.addaudithook(_hook(trigger))
+    become(request.program, request.flags, streams)
+
+
+def _limit(name: str, value: int) -> None:
+    number = getattr(resource, name)
+    resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return pages * resource.getpagesize()
+
+
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+_READS = {"os.listdir", "os.scandir"}
+
+
+def _kind(event: str, arguments: tuple[Any, ...]) -> str:
+    """Which of a trigger's calls an audit event is; "" for any other."""
+    if event == "open":
+        flags = arguments[2] or 0
+        return "changes" if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC) else "reads"
+    return "changes" if event in _CHANGES else "reads" if event in _READS else ""
+
+
+def _hook(trigger: Trigger) -> Any:
+    numbers = itertools.count(1)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if _kind(event, arguments) != trigger.calls:
+            return
+        paths = [os.fsdecode(each) for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
+        if any(path.startswith(trigger.below) for path in paths) and _is_due(trigger, next(numbers)):
+            _act(trigger, paths[0])
+
+    return hook
+
+
+def _watch_threads(trigger: Trigger) -> None:
+    """The same for the start of threads, of which Python 3.11 has no audit event."""
+    numbers, start = itertools.count(1), threading._start_new_thread  # noqa: SLF001 - what Thread.start calls
+
+    def start_or_act(*arguments: Any) -> Any:
+        if _is_due(trigger, next(numbers)):
+            _act(trigger, "")
+        return start(*arguments)
+
+    threading._start_new_thread = start_or_act  # noqa: SLF001
+
+
+def _is_due(trigger: Trigger, number: int) -> bool:
+    return number == trigger.number or (trigger.lasting and number > trigger.number)
+
+
+def _act(trigger: Trigger, path: str) -> None:
+    if trigger.action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif trigger.action == "stop":
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    elif trigger.calls == "threads":
+        raise RuntimeError("can't start new thread")  # as Python does
+    else:
+        number = int(trigger.action)
+        raise OSError(number, os.strerror(number), path)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from mnist.quiet import tensorflow_import
+
+    with tensorflow_import():
+        import trainer  # noqa: F401 - for the runs: TensorFlow comes with it
+    serve(socket.socket(fileno=int(sys.argv[1])))
