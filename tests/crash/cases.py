@@ -328,7 +328,8 @@ class Case:
         good: judging.Checkpoints,
         moved: judging.Checkpoints,
     ) -> None:
-        self.said.append(f"[{ended.status}, {ended.seconds:.1f} s] {judging.first_error(ended)}")
+        where = f", the attack came at {ended.acted_at}" if ended.acted_at else ""
+        self.said.append(f"[{ended.status}, {ended.seconds:.1f} s{where}] {judging.first_error(ended)}")
         wrong = [
             judging.wrong_ending(ended),
             judging.differences(before, self.outside()),

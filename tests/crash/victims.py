@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
@@ -62,12 +63,17 @@ class Trigger(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a run ended. status: its exit status, minus the signal that ended it, or None where it had to be killed."""
+    """How a run ended.
+
+    status: its exit status, minus the signal that ended it, or None where it had to be killed.
+    acted_at: the lines whose call a trigger has acted on last; "" for none.
+    """
 
     status: int | None
     stdout: str
     stderr: str
     seconds: float
+    acted_at: str = ""
 
 
 class Request(NamedTuple):
@@ -128,7 +134,9 @@ class Victim:
                 pass
         os.close(self._reports)
         stdout, stderr = ((self._output / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        return Ended(None if hangs else self._status, stdout, stderr, time.monotonic() - self._began)
+        where = self._output / "acted_at"
+        acted_at = where.read_text() if where.exists() else ""
+        return Ended(None if hangs else self._status, stdout, stderr, time.monotonic() - self._began, acted_at)
 
 
 class Victims:
@@ -248,11 +256,11 @@ def _run(request: Request) -> NoReturn:
             value + (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) if name == "RLIMIT_NOFILE" else 0),
         )
     if request.trigger is not None:
-        trigger = Trigger(*request.trigger)
+        trigger, where = Trigger(*request.trigger), Path(request.output) / "acted_at"
         if trigger.calls == "threads":
-            _watch_threads(trigger)
+            _watch_threads(trigger, where)
         else:
-            sys.addaudithook(_hook(trigger))
+            sys.addaudithook(_hook(trigger, where))
     become(request.program, request.flags, streams)
 
 
@@ -278,7 +286,7 @@ def _kind(event: str, arguments: tuple[Any, ...]) -> str:
     return "changes" if event in _CHANGES else "reads" if event in _READS else ""
 
 
-def _hook(trigger: Trigger) -> Any:
+def _hook(trigger: Trigger, where: Path) -> Any:
     numbers = itertools.count(1)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -286,18 +294,18 @@ def _hook(trigger: Trigger) -> Any:
             return
         paths = [os.fsdecode(each) for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
         if any(path.startswith(trigger.below) for path in paths) and _is_due(trigger, next(numbers)):
-            _act(trigger, paths[0])
+            _act(trigger, paths[0], where)
 
     return hook
 
 
-def _watch_threads(trigger: Trigger) -> None:
+def _watch_threads(trigger: Trigger, where: Path) -> None:
     """The same for the start of threads, of which Python 3.11 has no audit event."""
     numbers, start = itertools.count(1), threading._start_new_thread  # noqa: SLF001 - what Thread.start calls
 
     def start_or_act(*arguments: Any) -> Any:
         if _is_due(trigger, next(numbers)):
-            _act(trigger, "")
+            _act(trigger, "", where)
         return start(*arguments)
 
     threading._start_new_thread = start_or_act  # noqa: SLF001
@@ -307,7 +315,13 @@ def _is_due(trigger: Trigger, number: int) -> bool:
     return number == trigger.number or (trigger.lasting and number > trigger.number)
 
 
-def _act(trigger: Trigger, path: str) -> None:
+def _act(trigger: Trigger, path: str, where: Path) -> None:
+    """Acts, and leaves in a file which lines of the project's have made the call."""
+    ours = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(programs.ROOT)]
+    lines = [
+        f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours if "tests" not in Path(frame.filename).parts
+    ]
+    where.write_text(" > ".join(lines[-4:]), encoding="utf-8")
     if trigger.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif trigger.action == "stop":
