@@ -36,6 +36,9 @@ from tests.zygote import become
 PID, STOPPED, ENDED = 1, 2, 3
 _REPORT = struct.Struct("ii")
 
+# The file that says where a trigger has acted.
+_ACTED_AT = "acted_at"
+
 # Seconds until the process that forks has imported TensorFlow, on a busy machine.
 _STARTS_WITHIN = 300.0
 
@@ -134,7 +137,7 @@ class Victim:
                 pass
         os.close(self._reports)
         stdout, stderr = ((self._output / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        where = self._output / "acted_at"
+        where = self._output / _ACTED_AT
         acted_at = where.read_text() if where.exists() else ""
         return Ended(None if hangs else self._status, stdout, stderr, time.monotonic() - self._began, acted_at)
 
@@ -168,6 +171,7 @@ class Victims:
     ) -> Victim:
         """Starts a run; what it prints goes to the files `stdout` and `stderr` in `output`, which is made."""
         output.mkdir(parents=True, exist_ok=True)
+        (output / _ACTED_AT).unlink(missing_ok=True)
         ours, reports = os.pipe()
         request = Request(
             program,
@@ -256,7 +260,7 @@ def _run(request: Request) -> NoReturn:
             value + (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) if name == "RLIMIT_NOFILE" else 0),
         )
     if request.trigger is not None:
-        trigger, where = Trigger(*request.trigger), Path(request.output) / "acted_at"
+        trigger, where = Trigger(*request.trigger), Path(request.output) / _ACTED_AT
         if trigger.calls == "threads":
             _watch_threads(trigger, where)
         else:
