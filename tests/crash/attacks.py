@@ -1,6 +1,6 @@
 """Random attacks on a run: damaged, odd and strange files, swapped directories, shortages, other runs.
 
-    python -m tests.crash.attacks [--keep] [--seconds=40] SEED ...      A SEED may be a range: 100-199
+    python -m tests.crash.attacks [--keep] [--seconds=90] SEED ...      A SEED may be a range: 100-199
 
 Replays the attack of each seed, and prints a line for it: its kind, its parameters, and what was wrong, if anything. An
 attack takes a train_dir that a run left when it was killed or finished, does something to it or to the machine, runs

@@ -24,12 +24,12 @@ from tests.crash.judging import Reference
 from tests.crash.victims import Ended, Trigger, Victims
 
 # How long a run may take before it counts as hanging; one that nothing disturbs takes a second.
-SECONDS = 40.0
+SECONDS = 90.0
 
 # Moments of a run, counted in Python's calls that change files: before the first, after the last, and where its first
 # checkpoint is complete.
 NEW, FINISHED = 0, 1_000_000
-FIRST_COMMIT = 32
+FIRST_COMMIT = 44
 
 
 class Program(NamedTuple):
