@@ -116,6 +116,7 @@ def join(
         "steps_redone": sum(each["steps_redone"] for each in records),
         "restarts": sum(each["restarts"] for each in records),
         "versions": manifest.versions(),
+        "environment": start.environment,
         "machine": result.machine(),
         "members": [{name: each[name] for name in ("seed", "test_accuracy", "weights_sha256")} for each in records],
     }

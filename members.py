@@ -20,7 +20,7 @@ from checkpointing.manifest import Manifest
 from configs.command_line import UsageError, tell
 from mnist import result, sources
 from mnist.errors import ResultError
-from mnist.quiet import tensorflow_import
+from mnist.quiet import choose_kernels, tensorflow_import
 
 if TYPE_CHECKING:
     from configs.command_line import Command
@@ -59,6 +59,7 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
         command.train_dir,
         identity,
         code=code_sha256(sources("members.py", "ensemble.py", "trainer.py")),
+        environment=choose_kernels(),
     )
     if command.export_dir and command.export_dir.exists() and start.newest is None:
         start.close()

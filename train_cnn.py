@@ -19,7 +19,7 @@ from configs import command_line
 from configs.command_line import Command
 from configs.settings import CnnSettings
 from mnist import sources
-from mnist.quiet import tensorflow_import
+from mnist.quiet import choose_kernels, tensorflow_import
 from mnist.stopwatch import Stopwatch
 
 MODEL = "cnn"
@@ -50,6 +50,7 @@ def main(command: Command) -> int:
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
                 code=code_sha256(sources("train_cnn.py", "trainer.py")),
+                environment=choose_kernels(),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

@@ -16,7 +16,7 @@ from checkpointing.interruption import listen_for_stop
 from configs import command_line
 from configs.command_line import Command
 from mnist import sources
-from mnist.quiet import tensorflow_import
+from mnist.quiet import choose_kernels, tensorflow_import
 from mnist.stopwatch import Stopwatch
 
 MODEL = "softmax"
@@ -44,6 +44,7 @@ def main(command: Command) -> int:
                 command.train_dir,
                 {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
                 code=code_sha256(sources("train_softmax.py", "trainer.py")),
+                environment=choose_kernels(),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),

@@ -460,5 +460,6 @@ class Run:
             "steps_redone": self._history.steps_redone,
             "restarts": self._history.restarts,
             "versions": manifest.versions(),
+            "environment": self._checkpoints.start.environment,
             "machine": result.machine(),
         }

@@ -382,6 +382,7 @@ class CheckpointManager:
             score=score,
             settings=self.start.settings,
             code=self.start.code,
+            environment=self.start.environment,
             started_from=self.start.started_from,
             saved_at=time.time(),
             training_seconds=training_seconds,

@@ -18,8 +18,8 @@ from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
 from checkpointing.rotation import Retention
 
-FORMAT = 3
-_FORMATS_READ = (2, 3)
+FORMAT = 4
+_FORMATS_READ = (2, 3, 4)
 
 # From so many bytes on, a state is written, read and hashed in several files at the same time; and where a run goes on,
 # hashing the data files is left to the digest of the restored variables, which is taken at memory's speed.
@@ -30,7 +30,7 @@ HASHING_THREADS = 4
 _WORTH_THREADS = 4 * 2**20
 
 _MOST_BYTES = 2**24  # of a manifest; it holds a hundred a file
-_OPTIONAL = {"retention", "format"}  # older formats lack the one; the other has been looked at
+_OPTIONAL = {"retention", "environment", "format"}  # older formats lack the two; the last has been looked at
 _LATER = "see to it, and run the same command again"
 
 
@@ -49,6 +49,7 @@ class Manifest:
     training_seconds: float  # how long the run had been training, all attempts together
     versions: dict[str, str]  # of Python and of the libraries that computed the weights
     retention: dict[str, Any] | None = None  # what rotation was told to keep; None in format 2
+    environment: dict[str, str] | None = None  # variables that the last bits depend on; None before format 4
     format: int = FORMAT
 
     def to_json(self) -> bytes:
@@ -132,6 +133,7 @@ _KINDS: dict[str, Kind] = {
     "training_seconds": (_is_duration, "0 or a positive number"),
     "versions": (are_texts, "an object of strings"),
     "retention": (_is_retention, "what rotation is to keep, or null"),
+    "environment": (lambda value: value is None or are_texts(value), "an object of strings or null"),
     "format": COUNT,
 }
 

@@ -61,7 +61,7 @@ class Origin(NamedTuple):
 class Start:
     """Where a run goes on, in a train_dir that is its own until `close`.
 
-    directory: the train_dir. settings, code: as given to find_start; checkpoints record them.
+    directory: the train_dir. settings, code, environment: as given to find_start; checkpoints record them.
     prefix: the checkpoint to restore; None to start from the beginning.
     newest: its manifest; None where it has none, or there is no checkpoint.
     older: where `prefix` has no manifest, those to try after it.
@@ -72,6 +72,7 @@ class Start:
     directory: Path
     settings: dict[str, Any]
     code: str | None
+    environment: dict[str, str] | None
     lock: Lock
     prefix: Path | None = None
     newest: Manifest | None = None
@@ -109,6 +110,7 @@ def find_start(
     settings: dict[str, Any],
     *,
     code: str | None = None,
+    environment: dict[str, str] | None = None,
     restore_from: Path | None = None,
     warm_start_from: Path | None = None,
     may_grow: tuple[str, ...] = (),
@@ -123,6 +125,8 @@ def find_start(
       directory: the train_dir; made where it is missing.
       settings: all that the weights are a function of, JSON-ready; they must be those that the train_dir was made with.
       code: hash of the code that computes the weights; another one than before is worth a warning.
+      environment: the environment variables that the last bits of the weights depend on, with their values; others
+        than the checkpoint was made with are worth a warning. None: not compared.
       restore_from: the prefix of a checkpoint, or None.
       warm_start_from: one from which a new run takes weights over; only looked for here.
       may_grow: the settings that may be larger than they were.
@@ -136,7 +140,8 @@ def find_start(
                 _check_is_checkpoint(restore_from)
             if warm_start_from is not None and not (directory / layout.ORIGIN).exists():
                 inspection.find_prefix(warm_start_from)
-        start = Start(directory=directory, settings=settings, code=code, lock=_take(directory))
+        lock = _take(directory)
+        start = Start(directory=directory, settings=settings, code=code, environment=environment, lock=lock)
     except OSError as error:
         raise _at_the_moment(directory, error) from error
     try:
@@ -469,3 +474,16 @@ def _check_settings(start: Start, newest: Manifest, may_grow: tuple[str, ...]) -
         _log.warning("%s was made with %s, now %s: the last bits may differ", start.directory, newest.versions, now)
     if newest.code != start.code:
         _log.warning("%s was made with other code than today's: the last bits may differ", start.directory)
+    if newest.environment is not None and start.environment is not None:
+        before, current = newest.environment, start.environment
+        changes = [
+            f"{name} {before.get(name, 'unset')} (now {current.get(name, 'unset')})"
+            for name in sorted({*before, *current})
+            if before.get(name) != current.get(name)
+        ]
+        if changes:
+            _log.warning(
+                "%s was made with environment variables %s: the last bits may differ",
+                start.directory,
+                ", ".join(changes),
+            )

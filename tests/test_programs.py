@@ -146,6 +146,40 @@ def test_a_signal_during_startup_is_heard(tmp_path, small_data):
     assert process.returncode == 75
 
 
+@pytest.mark.parametrize(
+    ("program", "variables"),
+    [
+        ("softmax", {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit", "DNNL_MAX_CPU_ISA": "SSE41"}),
+        ("cnn", {"ONEDNN_MAX_CPU_ISA": "AVX2", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}),
+    ],
+)
+def test_environment_variables_do_not_change_the_weights(tmp_path, small_data, monkeypatch, program, variables):
+    """Those that would are ignored, in a process that supervises its run and in the run, and each warns of it once."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = programs.run(program, f"--train_dir={tmp_path / 'run'}", *flags, "--max_restarts=1", anew=True)
+    assert ended.returncode == 0, ended.stderr
+    result = programs.result(tmp_path / "run")
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+    assert result["environment"] == undisturbed["environment"]
+    (warning,) = [line for line in ended.stderr.splitlines() if "ignored" in line]
+    assert all(name in warning for name in variables)
+
+
+def test_a_variable_that_differs_on_resume_is_reported(tmp_path, small_data, monkeypatch):
+    """What cannot be undone once Python runs, as the choice among glibc's functions, is recorded and compared."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *SHORT["softmax"]]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    assert "environment variables" not in programs.run("softmax", *flags).stderr
+    assert "environment variables" not in programs.run("softmax", *flags).stderr
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    said = programs.run("softmax", *flags).stderr
+    change = "GLIBC_TUNABLES glibc.malloc.check=1 (now unset)"
+    assert f"{tmp_path} was made with environment variables {change}: the last bits may differ" in said
+
+
 @pytest.mark.parametrize("at", ["validation", "export"])
 def test_a_signal_is_heard_wherever_the_run_is(tmp_path, small_data, at):
     """In the middle of a validation or of the export: exit 75, and the same command gives the undisturbed run."""

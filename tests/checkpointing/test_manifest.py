@@ -61,7 +61,7 @@ def test_a_manifest_is_json_for_everybody(tmp_path):
     """Any program can read it: no letter but ASCII, an object whose format is told."""
     record = json.loads(write(tmp_path, MANIFEST.to_json()).read_text(encoding="ascii"))
     assert record["step"] == 100
-    assert record["format"] == manifest.FORMAT == 3
+    assert record["format"] == manifest.FORMAT == 4
 
 
 @pytest.mark.parametrize("rewrite", [json.dumps, lambda record: json.dumps(record, indent=7, sort_keys=True)])
@@ -130,16 +130,18 @@ def test_a_manifest_cut_anywhere_is_refused(tmp_path):
         complaint(write(tmp_path, content[:length]))
 
 
-def test_the_format_before_is_read(tmp_path):
-    """It did not say what rotation kept; all else is as now."""
-    record = json.loads(resealed(format=2))
-    del record["retention"], record["sha256"]
+@pytest.mark.parametrize(("number", "absent"), [(2, ["retention", "environment"]), (3, ["environment"])])
+def test_the_formats_before_are_read(tmp_path, number, absent):
+    """What they did not record is None; all else is as now."""
+    record = json.loads(resealed(format=number))
+    for name in [*absent, "sha256"]:
+        del record[name]
     sealed = record | {"sha256": manifest._sha256(record)}  # noqa: SLF001
     found = Manifest.read(write(tmp_path, json.dumps(sealed).encode()))
-    assert (found.format, found.retention, found.settings) == (2, None, MANIFEST.settings)
+    assert (found.format, found.retention, found.environment, found.settings) == (number, None, None, MANIFEST.settings)
 
 
-@pytest.mark.parametrize("found", [1, 4])
+@pytest.mark.parametrize("found", [1, 5])
 def test_a_manifest_of_another_version_is_no_damage(tmp_path, found):
     """The one of format 1, which had no hash, and one of a later format are told as such, with what to do."""
     record = json.loads(resealed(format=found))
@@ -150,13 +152,13 @@ def test_a_manifest_of_another_version_is_no_damage(tmp_path, found):
         Manifest.read(path)
     assert not isinstance(refused.value, DamagedError)
     sentence = str(refused.value)
-    assert sentence.startswith(f"{path}: format {found} found, 3 wanted")
+    assert sentence.startswith(f"{path}: format {found} found, 4 wanted")
     assert sentence.endswith(f"--restore_from={layout.prefix(tmp_path, 100)}.")
 
 
 def test_a_later_format_is_believed_only_with_its_hash(tmp_path):
     """A number that has changed is damage."""
-    record = json.loads(MANIFEST.to_json()) | {"format": 4}
+    record = json.loads(MANIFEST.to_json()) | {"format": 5}
     assert "its own sha256" in complaint(write(tmp_path, json.dumps(record).encode()))
 
 
@@ -181,6 +183,7 @@ NOT_SOUND = {
     "training_seconds": [float("nan"), -1, "1"],
     "versions": [[], {"python": 3}],
     "retention": [[], {"max_to_keep": "5"}, {"max_to_keep": None}, {"colour": 1}, {"keep_best": float("nan")}],
+    "environment": [[], "A=1", {"A": 1}, {"A": None}],
 }
 
 

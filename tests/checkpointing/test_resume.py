@@ -32,12 +32,13 @@ def opened(monkeypatch):
         start.close()
 
 
-def open_start(directory, *, restore_from=None, warm_start_from=None, code=None, **settings):
+def open_start(directory, *, restore_from=None, warm_start_from=None, code=None, environment=None, **settings):
     """Where a run with these settings goes on; the train_dir is the run's."""
     return resume.find_start(
         directory,
         SETTINGS | settings,
         code=code,
+        environment=environment,
         restore_from=restore_from,
         warm_start_from=warm_start_from,
         may_grow=("train_steps",),
@@ -174,6 +175,25 @@ def test_other_code_is_warned_of(tmp_path, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "other code" in record.getMessage()
+
+
+def test_another_environment_is_a_warning_that_names_each_variable(tmp_path, caplog):
+    """The run goes on, and one sentence gives the values of before and of now."""
+    make_checkpoint(tmp_path, 100, environment={"SAME": "1", "GONE": "2", "CHANGED": "3"})
+    assert find_start(tmp_path, environment={"SAME": "1", "CHANGED": "4", "NEW": "5"}).newest.step == 100
+    (record,) = caplog.records
+    changes = "CHANGED 3 (now 4), GONE 2 (now unset), NEW unset (now 5)"
+    assert record.getMessage() == (
+        f"{tmp_path} was made with environment variables {changes}: the last bits may differ"
+    )
+
+
+@pytest.mark.parametrize(("recorded", "now"), [({"A": "1"}, {"A": "1"}), (None, {"A": "1"}), ({"A": "1"}, None)])
+def test_the_same_environment_or_an_unknown_one_is_no_warning(tmp_path, caplog, recorded, now):
+    """Manifests of an older format have none, nor do programs that pass none."""
+    make_checkpoint(tmp_path, 100, environment=recorded)
+    find_start(tmp_path, environment=now)
+    assert not caplog.records
 
 
 def test_the_same_versions_and_code_are_not_warned_of(tmp_path, caplog):
@@ -430,7 +450,7 @@ def test_what_another_version_made_is_told_and_kept(tmp_path):
     path = layout.manifest_path(make_checkpoint(tmp_path, 100))
     path.write_text('{"format": 1, "step": 100}')
     sentence = complaint(tmp_path)
-    assert "format 1 found, 3 wanted" in sentence
+    assert "format 1 found, 4 wanted" in sentence
     assert f"--restore_from={tmp_path / 'model.ckpt-100'}" in sentence
 
 
