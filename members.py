@@ -50,17 +50,19 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
             f"--restore_from found with --members={settings.members}: they would all be one network; leave one out."
         )
         raise UsageError(message)
-    with stopwatch("data"):
-        from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
+    with listen_for_stop() as stop, stop.at_once():
+        with stopwatch("data"):
+            from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
-        data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
-    identity = {"model": "cnn", "data": data.fingerprint, **command.changing_weights()}
-    start = resume.find_start(
-        command.train_dir,
-        identity,
-        code=code_sha256(sources("members.py", "ensemble.py", "trainer.py")),
-        environment=choose_kernels(),
-    )
+            data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
+        identity = {"model": "cnn", "data": data.fingerprint, **command.changing_weights()}
+        start = resume.find_start(
+            command.train_dir,
+            identity,
+            code=code_sha256(sources("members.py", "ensemble.py", "trainer.py")),
+            environment=choose_kernels(),
+        )
+    stop.check()  # a signal that came at the end of the block
     if command.export_dir and command.export_dir.exists() and start.newest is None:
         start.close()
         message = (

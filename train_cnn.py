@@ -9,14 +9,17 @@ Kill it at any moment and run the same command again: the weights come out the s
 Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an error; 2 wrong usage.
 """
 
+from checkpointing import starting
+
+if __name__ == "__main__":
+    starting.exit_on_signal()  # before the imports that take time
+
 from functools import partial
 
 import members
-from checkpointing import resume, supervision
+from checkpointing import interruption, resume, supervision
 from checkpointing.fingerprint import code_sha256
-from checkpointing.interruption import listen_for_stop
 from configs import command_line
-from configs.command_line import Command
 from configs.settings import CnnSettings
 from mnist import sources
 from mnist.quiet import choose_kernels, tensorflow_import
@@ -25,7 +28,7 @@ from mnist.stopwatch import Stopwatch
 MODEL = "cnn"
 
 
-def main(command: Command) -> int:
+def main(command: command_line.Command) -> int:
     """Loads the data, finds where to go on, and trains."""
     stopwatch = Stopwatch()
     settings = command.settings
@@ -34,7 +37,7 @@ def main(command: Command) -> int:
         return members.train(command, settings, stopwatch)
     if command.max_restarts and not command.dry_run:
         return supervision.supervise_run(command.train_dir, command.max_restarts)
-    with listen_for_stop() as stop:
+    with interruption.listen_for_stop() as stop:
         with stop.at_once():
             with stopwatch("data"):
                 from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy

@@ -6,12 +6,19 @@ TensorFlow is imported by the commands that need it, and by no other. A graph's 
 
 from __future__ import annotations
 
+from checkpointing import starting
+
+if __name__ == "__main__":
+    starting.end_on_interrupt()  # before the imports that take time
+
 import argparse
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    with _interruptible():
+        return _run(given)
+    return 128 + signal.SIGINT  # where SIGINT is blocked
+
+
+def _run(given: argparse.Namespace) -> int:
+    """Runs the command; gives the exit status."""
     try:
         from checkpointing.commands.answer import as_json  # noqa: PLC0415 - --help waits for nobody
 
@@ -44,6 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if text:
         _tell(text)
     return answer.status
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C leave the block in its own way, and then end the process by SIGINT, without a traceback.
+
+    So a shell's loop around it ends, too. Before and after the block Ctrl-C ends the process at once.
+    """
+    at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        if at_once:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _tell(text: str) -> None:

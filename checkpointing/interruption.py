@@ -6,7 +6,7 @@
         with stop.at_once():  # raises it wherever the block is, for nothing in it is worth saving
             ...
 
-A second signal ends the process at once.
+A second signal ends the process at once. What a signal does before, starting.py says.
 """
 
 import logging
@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from checkpointing import starting
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+STOPPED = starting.STOPPED
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class StopRequest:
             self.check()  # after that: a signal between the two would be heard at the end only
             yield
         except Interrupted as interrupted:
-            _log.info("stopped by %s: all that there was to save is saved", interrupted)
+            _log.info("stopped by %s: %s", interrupted, starting.NOTHING_LOST)
             raise
         finally:
             self._at_once = before

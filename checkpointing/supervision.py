@@ -66,8 +66,8 @@ def supervise(
       sleep: waits so many seconds.
 
     Returns:
-      The command's exit status; 128 + n where it died of signal n after a request to stop; 75 where the request came
-      while it was not running.
+      The command's exit status; 75 where the request to stop came while it was not running, or could not listen yet;
+      128 + n where it died of signal n after more than one request.
 
     Raises:
       CheckpointError: it cannot be started, crashes without getting on, or has used up its restarts.
@@ -78,6 +78,8 @@ def supervise(
     with _heard_by(relay):
         while True:
             status = relay.run(command)
+            if relay.asked == 1 and -status in _SIGNALS:
+                return STOPPED  # it could not listen yet: it had nothing to save
             if status in _FINAL or relay.asked:
                 return _as_a_shell_tells(status)
             step = newest_step()
@@ -123,7 +125,7 @@ def run_each(commands: Iterable[Sequence[str]]) -> int:
                 return STOPPED  # it had ended when the request came, or could not listen yet or any more
             if status:
                 return _as_a_shell_tells(status)
-    return 0
+    return STOPPED if relay.asked else 0
 
 
 def _as_a_shell_tells(status: int) -> int:
@@ -152,13 +154,13 @@ class _Relay:
     """Passes signals on to the process that it runs."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0  # how often
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []  # came while there was no process
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """Takes a signal, at any point of the methods below."""
-        self.asked = True
+        self.asked += 1
         if self._process is None:
             self._early.append(number)
         else:
@@ -167,9 +169,13 @@ class _Relay:
     def run(self, command: Sequence[str]) -> int:
         """Runs a command to its end; gives its exit status, or -n where it died of signal n.
 
+        After a request to stop it is not started, and the status is 75.
+
         Raises:
           CheckpointError: it cannot be started.
         """
+        if self.asked:
+            return STOPPED
         try:
             # In a process group of its own, for else Ctrl-C would reach it twice, and the second ends it unsaved.
             started = subprocess.Popen(command, process_group=0, preexec_fn=_before_exec())  # noqa: PLW1509, S603 - no threads here; our own command

@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,7 +228,12 @@ def _path(name: str, values: flags.FlagValues) -> Path | None:
 def run(main: Callable[[Command], int], *, program: str, synopsis: str) -> NoReturn:
     """Runs a program and ends the process with its exit status."""
     _open_standard_streams()
-    sys.exit(_status(main, program, synopsis))
+    try:
+        sys.exit(_status(main, program, synopsis))
+    finally:
+        # The status is known: a signal while Python and TensorFlow end does not change it any more.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def tell(text: str) -> None:

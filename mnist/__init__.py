@@ -1,6 +1,13 @@
 """The task: from MNIST's bytes to a trained graph, and what it is worth. Programs in it aside, it reads no flags."""
 
+import signal
+import sys
 from pathlib import Path
+
+# `python -m mnist.NAME` imports this package first, with "-m" as sys.argv[0], as Python's documentation says. From then
+# on, until `program.status` begins, Ctrl-C ends the process without a traceback, as it ends a program in C.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # What weights are a function of; the rest shows, asks and tells.
 _COMPUTING = (

@@ -8,10 +8,13 @@ def main(arguments=None):
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 OK, FAILED = 0, 1
+INTERRUPTED = 128 + signal.SIGINT  # where SIGINT is blocked; else the process dies of it
 
 # Whose messages are sentences for people; any other error is one of ours, and shows where it is.
 _TOLD = ("checkpointing.errors", "mnist.errors")
@@ -35,8 +38,10 @@ def status(act: Callable[[], int]) -> int:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    ended = INTERRUPTED
     try:
-        return act()
+        with _interruptible():
+            ended = act()
     except BrokenPipeError:  # whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -48,6 +53,26 @@ def status(act: Callable[[], int]) -> int:
         if type(error).__module__ not in _TOLD:
             raise
         return tell_error(str(error))
+    return ended
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C leave the block in its own way, and then end the process by SIGINT, without a traceback.
+
+    So a shell's loop around it ends, too. Before and after the block Ctrl-C ends the process at once.
+    """
+    at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        if at_once:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def tell_error(text: str) -> int:

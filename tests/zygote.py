@@ -22,6 +22,7 @@ from typing import NamedTuple, NoReturn
 
 import train_cnn
 import train_softmax
+from checkpointing import starting
 from configs import command_line
 from mnist.quiet import tensorflow_import
 
@@ -61,7 +62,7 @@ def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
     *streams, told = descriptors
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        starting.exit_on_signal()  # as the programs do first
         os.close(told)
         os.environ.clear()
         os.environ.update(request.environment)

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from checkpointing import supervision
 from checkpointing.errors import CheckpointError
 from checkpointing.interruption import STOPPED
 from checkpointing.supervision import run_each, supervise
@@ -331,7 +333,7 @@ def test_a_signal_while_the_run_is_being_started_is_not_lost(tmp_path, monkeypat
     monkeypatch.setattr(subprocess, "Popen", interrupted_start)
     supervised = Supervised(tmp_path)
     supervised.command = [sys.executable, "-S", "-c", "import time; time.sleep(30)"]
-    assert supervised.run() == 128 + signal.SIGTERM
+    assert supervised.run() == STOPPED
 
 
 def test_a_signal_while_a_run_is_restarted_is_not_lost(tmp_path, monkeypatch):
@@ -348,7 +350,34 @@ def test_a_signal_while_a_run_is_restarted_is_not_lost(tmp_path, monkeypatch):
     supervised = Supervised(tmp_path)
     code = "import os, sys, time; os.path.exists(sys.argv[1]) and time.sleep(30); open(sys.argv[1], 'w'); sys.exit(3)"
     supervised.command = [sys.executable, "-S", "-c", code, str(supervised.runs)]
-    assert supervised.run() == 128 + signal.SIGTERM
+    assert supervised.run() == STOPPED
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_cannot_listen_yet_is_stopped_all_the_same(number):
+    """In its first moments the run dies of the signal: it has nothing to save, and the status is 75."""
+    code = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    code += "print('ready', os.getpid(), flush=True); signal.alarm(20); signal.pause()"
+    with parent_of(code) as process:
+        ready(process)
+        process.send_signal(number)
+        assert process.wait() == 75
+
+
+def test_a_signal_before_the_first_start_starts_nothing(tmp_path):
+    """The status is 75 at once."""
+    supervised = Supervised(tmp_path, 0)
+    heard_by = supervision._heard_by  # noqa: SLF001
+
+    @contextlib.contextmanager
+    def heard_at_once(relay):
+        with heard_by(relay):
+            signal.raise_signal(signal.SIGTERM)
+            yield
+
+    with mock.patch.object(supervision, "_heard_by", heard_at_once):
+        assert supervised.run() == STOPPED
+    assert not supervised.runs.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for it")
@@ -400,3 +429,13 @@ def test_asked_to_stop_none_of_several_follows(tmp_path, end):
 
     assert run_each(commands()) == STOPPED
     assert len(note.read_text()) <= 2
+
+
+def test_asked_to_stop_after_the_last_of_several_the_status_says_so(tmp_path):
+    """What would follow them is not begun."""
+
+    def commands():
+        yield noting(tmp_path / "note", "pass")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run_each(commands()) == STOPPED

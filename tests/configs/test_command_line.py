@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -348,6 +349,15 @@ def kept_log_levels():
     logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def kept_handlers():
+    """A program that ends ignores signals; the tests that follow do not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def fail_with(error):
     """A program that fails."""
 
@@ -436,6 +446,24 @@ def test_tensorflow_is_quiet_unless_debugging(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
     run(monkeypatch, lambda _: 0)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("flags", [[], ["--help"], ["--nonsense"]])
+def test_a_signal_while_the_process_ends_does_not_change_its_status(tmp_path, number, flags):
+    """What is done is done: no death by a signal, and no traceback."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import atexit, os\n"
+        "from configs import command_line\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), {number:d}))\n"
+        "command_line.run(lambda command: 0, program='softmax', synopsis='')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program), *flags]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == (2 if "--nonsense" in flags else 0), ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full", "| true"])
