@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -23,6 +23,7 @@ _TEMPORARY = ".tmp"
 _OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TO_WRITE = _OPENED | os.O_WRONLY | os.O_CREAT
 _READABLE = 0o666  # less the umask
+_WORTH_A_CALL = 2**20
 
 
 def open_to_read(path: Path) -> BufferedReader:
@@ -112,13 +113,25 @@ def _write_all(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-def _make_temporary(temporary: Path, content: bytes, *, wait: bool) -> None:
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth a system call each."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) >= _WORTH_A_CALL:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
+
+
+def _make_temporary(temporary: Path, pieces: Iterable[bytes], *, wait: bool) -> None:
     """Writes a file that is not there before; what a killed attempt left under its name goes, a link included."""
     check_guards(temporary)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, _TO_WRITE | os.O_EXCL, _READABLE)
     try:
-        _write_all(descriptor, content)
+        for content in _gathered(pieces):
+            _write_all(descriptor, content)
         if wait:
             os.fsync(descriptor)
     finally:
@@ -156,8 +169,13 @@ def replace(path: Path, content: bytes) -> None:
 
     Writes `path` with `.tmp` appended, and renames it. A crash can leave that file behind; the next call uses it up.
     """
+    replace_by_pieces(path, [content])
+
+
+def replace_by_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """As `replace`, for content that need not fit in memory; the pieces may be read from the old file."""
     temporary = temporary_path(path)
-    _make_temporary(temporary, content, wait=True)
+    _make_temporary(temporary, pieces, wait=True)
     check_guards(path)
     temporary.rename(path)
     sync(path.parent)
@@ -179,7 +197,7 @@ def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
 def replace_without_waiting(path: Path, content: bytes) -> None:
     """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
     temporary = temporary_path(path)
-    _make_temporary(temporary, content, wait=False)
+    _make_temporary(temporary, [content], wait=False)
     check_guards(path)
     temporary.rename(path)
 

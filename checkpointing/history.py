@@ -23,6 +23,7 @@ from typing import Any
 from checkpointing import durable, layout
 from checkpointing.errors import reason
 from checkpointing.journal import Journal, Record
+from checkpointing.json_kinds import COUNT, TEXT_OR_NULL, Kind, check_kinds, is_count, is_finite
 
 DONE = "done"
 KILLED = "killed"
@@ -30,17 +31,7 @@ KILLED = "killed"
 # In a record: its step was to be validated, and the validation was interrupted.
 UNFINISHED = "unfinished"
 
-# What an attempt's object holds for certain.
-_KINDS = {
-    "started_at": float,
-    "last_seen_at": float,
-    "pid": int,
-    "from_step": int,
-    "to_step": int,
-    "steps_done": int,
-    "steps_redone": int,
-    "seconds": dict,
-}
+_MOST_BYTES = 2**20  # of attempt.json
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +51,7 @@ class History:
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         """Nothing is read or written before an attempt begins; the clock gives seconds since 1970."""
-        self._metrics = Journal(directory / layout.METRICS, lambda record: isinstance(record.get("step"), int))
+        self._metrics = metrics(directory)
         self._ended = Journal(directory / layout.HISTORY, _is_attempt)
         self._path = directory / layout.ATTEMPT
         self._clock = clock
@@ -94,13 +85,15 @@ class History:
         Returns:
           The record of this very step, if an interrupted validation left it without its figure. It stays until the
           one that completes it is recorded.
+
+        Raises:
+          OSError: a file cannot be read or written; no record is lost.
         """
         self._ended.rewind()
         self.attempts = self._ended.records()
         self._close_the_books(step)
-        self._metrics.rewind(lambda record: record["step"] <= step)
-        records = self._metrics.records()
-        self._unfinished = records[-1] if records and UNFINISHED in records[-1] else None
+        record = self._metrics.rewind(lambda record: record["step"] <= step)
+        self._unfinished = record if record is not None and UNFINISHED in record else None
         last = self.attempts[-1] if self.attempts else None
         steps_redone = max(0, last["to_step"] - step) if last else 0
 
@@ -216,20 +209,44 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 def _read(path: Path) -> Record | None:
     """An attempt's object; None where there is none, or a power cut or a flipped bit left something else."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(durable.read(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and _is_attempt(record) else None
 
 
+def _are_seconds(value: object) -> bool:
+    return isinstance(value, dict) and all(is_finite(each) and each >= 0 for each in value.values())
+
+
+# What an attempt's object holds for certain.
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("started_at", "last_seen_at"), (is_finite, "a finite number")),
+    **dict.fromkeys(("pid", "from_step", "to_step", "steps_done", "steps_redone"), COUNT),
+    **dict.fromkeys(("resumed_from", "ended"), TEXT_OR_NULL),
+    "seconds": (_are_seconds, "seconds by name"),
+}
+
+
 def _is_attempt(record: Record) -> bool:
-    if not all(isinstance(record.get(name), kind) for name, kind in _KINDS.items()):
+    try:
+        check_kinds(record, _KINDS)
+    except ValueError:
         return False
-    return all(isinstance(value, float) for value in record["seconds"].values())
+    return True
+
+
+def metrics(directory: Path) -> Journal:
+    """The journal of a run's logged steps: objects with a step, and whatever else was recorded."""
+    return Journal(directory / layout.METRICS, lambda record: is_count(record.get("step")))
 
 
 def read(directory: Path) -> list[Record]:
-    """The attempts of a run, the one under way last; changes nothing."""
+    """The attempts of a run, the one under way last; changes nothing.
+
+    Raises:
+      OSError: the file of attempts cannot be read, or is no regular file.
+    """
     attempts = Journal(directory / layout.HISTORY, _is_attempt).records()
     under_way = _read(directory / layout.ATTEMPT)
     if under_way is None or any(each["started_at"] == under_way["started_at"] for each in attempts):

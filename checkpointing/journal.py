@@ -4,17 +4,27 @@
     metrics.rewind(lambda record: record["step"] <= 100)   # what a crash left beyond the checkpoint is redone
     metrics.append({"step": 200, "loss": 0.5})
 
-Reading drops what is no whole record; appending never rewrites what is there.
+Reading drops what is no whole record; appending never rewrites what is there. The file is read a line at a time, so
+memory does not grow with it.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from checkpointing import durable
 
 Record = dict[str, Any]
+
+_MOST_BYTES_A_LINE = 2**20  # a record takes some hundred
+_PIECE = 2**16
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -30,25 +40,82 @@ class Journal:
         self.path = path
         self._is_whole = is_whole
 
-    def records(self) -> list[Record]:
-        """The whole records, in order."""
-        if not self.path.exists():
-            return []
-        found = [_parsed(line) for line in self.path.read_bytes().split(b"\n")]
-        return [record for record in found if record is not None and self._is_whole(record)]
+    def __iter__(self) -> Iterator[Record]:
+        """The whole records, in order, one at a time.
 
-    def rewind(self, keep: Callable[[Record], bool] = lambda _: True, add: Sequence[Record] = ()) -> list[Record]:
-        """Drops lines cut short and the records that `keep` refuses, and adds others, in one atomic step.
+        Raises:
+          OSError: the file cannot be read, or is no regular file; a missing one has no records.
+        """
+        with suppress(FileNotFoundError), durable.open_to_read(self.path) as file:
+            for _, line in _lines(file):
+                record = self._parsed(line)
+                if record is not None:
+                    yield record
+
+    def records(self) -> list[Record]:
+        """All of them at once."""
+        return list(self)
+
+    def last(self) -> Record | None:
+        """The last whole record; None where there is none. Only the end of the file is read.
+
+        Raises:
+          OSError: as for all records.
+        """
+        with suppress(FileNotFoundError), durable.open_to_read(self.path) as file:
+            for line in _lines_backwards(file):
+                record = self._parsed(line)
+                if record is not None:
+                    return record
+        return None
+
+    def rewind(self, keep: Callable[[Record], bool] = lambda _: True, add: Sequence[Record] = ()) -> Record | None:
+        """Drops lines that are no records and the records that `keep` refuses, and adds others, in one atomic step.
+
+        Where nothing is dropped or added, nothing is written.
 
         Returns:
-          The whole records that were dropped.
+          The last of the records that were there and stay; None where none does.
+
+        Raises:
+          OSError: the file cannot be read or replaced; it is as it was.
         """
-        records = self.records()
-        kept = [record for record in records if keep(record)]
-        content = b"".join(_line(record) for record in [*kept, *add])
-        if self.path.exists() and self.path.read_bytes() != content:
-            durable.replace(self.path, content)
-        return [record for record in records if not keep(record)]
+        if not self.path.exists():
+            if add:
+                durable.replace(self.path, b"".join(map(_line, add)))
+            return None
+        with durable.open_to_read(self.path) as file:
+            last, unchanged = self._skip_unchanged(file, keep)
+            if unchanged == os.fstat(file.fileno()).st_size and not add:
+                return last
+            damaged = 0
+
+            def pieces() -> Iterator[bytes]:
+                nonlocal last, damaged
+                yield from _beginning(file, unchanged)
+                for _, line in _lines(file):
+                    record = self._parsed(line)
+                    if record is not None and keep(record):
+                        last = record
+                        yield line.removesuffix(b"\n") + b"\n"
+                    elif record is None and line.endswith(b"\n"):  # a crash cuts off the last line only
+                        damaged += 1
+                yield from map(_line, add)
+
+            durable.replace_by_pieces(self.path, pieces())
+        if damaged:
+            _log.warning("%s: %d damaged line%s dropped", self.path, damaged, "s" * (damaged != 1))
+        return last
+
+    def _skip_unchanged(self, file: BufferedReader, keep: Callable[[Record], bool]) -> tuple[Record | None, int]:
+        """Reads up to the first line that does not stay as it is; gives the record before it, and where it begins."""
+        last, offset = None, 0
+        for size, line in _lines(file):
+            record = self._parsed(line)
+            if record is None or not line.endswith(b"\n") or not keep(record):
+                break
+            last, offset = record, offset + size
+        return last, offset
 
     def append(self, record: Record) -> None:
         """Adds a record, as durable.append."""
@@ -59,14 +126,44 @@ class Journal:
         if self.path.exists():
             durable.sync(self.path)
 
+    def _parsed(self, line: bytes) -> Record | None:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # bytes that are no JSON, or no UTF-8
+            return None
+        return record if isinstance(record, dict) and self._is_whole(record) else None
+
 
 def _line(record: Record) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
-def _parsed(line: bytes) -> Record | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # bytes that are no JSON, or no UTF-8
-        return None
-    return record if isinstance(record, dict) else None
+def _lines(file: BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """From where the file is: the length of each line and the line; of one too long for a record, its end alone."""
+    while line := file.readline(_MOST_BYTES_A_LINE):
+        size = len(line)
+        while size >= _MOST_BYTES_A_LINE and line and not line.endswith(b"\n"):
+            line = file.readline(_MOST_BYTES_A_LINE)
+            size += len(line)
+        yield size, line if size <= _MOST_BYTES_A_LINE else line[-1:]
+
+
+def _lines_backwards(file: BufferedReader) -> Iterator[bytes]:
+    """The lines, the last one first; those too long for a record are left out."""
+    begin, rest = file.seek(0, os.SEEK_END), b""
+    while begin:
+        end, begin = begin, max(0, begin - _PIECE)
+        file.seek(begin)
+        rest, *lines = (file.read(end - begin) + rest).split(b"\n")
+        yield from (line for line in reversed(lines) if len(line) <= _MOST_BYTES_A_LINE)
+        rest = rest[-_MOST_BYTES_A_LINE - 1 :]  # whatever comes before it, it stays too long
+    if len(rest) <= _MOST_BYTES_A_LINE:
+        yield rest
+
+
+def _beginning(file: BufferedReader, size: int) -> Iterator[bytes]:
+    """So many bytes of a file, a piece at a time; the file is left behind them."""
+    file.seek(0)
+    while size and (piece := file.read(min(size, _PIECE))):
+        size -= len(piece)
+        yield piece

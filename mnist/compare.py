@@ -19,7 +19,6 @@ from typing import Any
 from tabulate import tabulate
 
 from checkpointing import history, inspection, layout
-from checkpointing.journal import Journal
 from mnist import program, result
 
 Record = dict[str, Any]
@@ -58,11 +57,11 @@ def described(train_dir: Path) -> Record:
         damaged.
     """
     _, recorded = inspection.newest_of_run(train_dir)
-    records = Journal(train_dir / layout.METRICS).records()
     ended = train_dir / layout.RESULT
     told = result.read(ended) if ended.exists() else {}
     attempts = history.read(train_dir)
-    last: Record = {name: each[name] for each in records for name in ("loss", "validation_accuracy") if name in each}
+    metrics = history.metrics(train_dir)
+    last: Record = {name: each[name] for each in metrics for name in ("loss", "validation_accuracy") if name in each}
     of_the_end = ("test_accuracy", "images_per_second", "weights_sha256", "machine")
     return {
         "step": recorded.step,

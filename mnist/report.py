@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from checkpointing import durable, history, inspection, layout
 from checkpointing.errors import reason
 from checkpointing.interruption import Interrupted, StopRequest
-from checkpointing.journal import Journal
+from checkpointing.json_kinds import is_finite
 from checkpointing.manifest import Manifest
 from mnist import program, result
 from mnist.errors import DataError
@@ -40,6 +40,8 @@ Record = dict[str, Any]
 
 _DEFAULT_TRAIN_DIR = Path("runs/cnn")
 _METRICS = {"step", "loss", "learning_rate", "images_per_second"}
+_VALIDATION = "validation_accuracy"
+_MOST_POINTS = 5000  # of a curve; the page is some hundred pixels wide
 _DPI = 130
 
 _log = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class _Run:
 
     def __init__(self, train_dir: Path, prefix: Path, recorded: Manifest) -> None:
         self.train_dir, self.prefix, self.recorded = train_dir, prefix, recorded
-        self.metrics = _metrics(train_dir)
+        self.metrics, self.logged_steps = _metrics(train_dir)
         self.attempts = history.read(train_dir)
         self.checkpoints = inspection.listing(train_dir, check=False)
         ended = train_dir / layout.RESULT
@@ -146,9 +148,34 @@ class _Run:
         return [(later["from_step"], earlier["ended"] or "cut off") for earlier, later in pairs]
 
 
-def _metrics(train_dir: Path) -> list[Record]:
-    """What the logged steps of a run were."""
-    return [each for each in Journal(train_dir / layout.METRICS).records() if each.keys() >= _METRICS]
+def _metrics(train_dir: Path) -> tuple[list[Record], int]:
+    """The figures of the logged steps in order, thinned out evenly where there are many; and their number."""
+    validated, others, count = _Thinned(), _Thinned(), 0
+    for record in history.metrics(train_dir):
+        figures = {name: record[name] for name in (*_METRICS, _VALIDATION) if is_finite(record.get(name))}
+        if figures.keys() >= _METRICS:
+            count += 1
+            (validated if _VALIDATION in figures else others).add(figures)
+    return sorted([*validated.records(), *others.records()], key=lambda each: each["step"]), count
+
+
+class _Thinned:
+    """Every nth of any number of records, and the last one: n doubles whenever there are too many."""
+
+    def __init__(self) -> None:
+        self._kept: list[Record] = []
+        self._last: Record | None = None
+        self._every, self._count = 1, 0
+
+    def add(self, record: Record) -> None:
+        if self._count % self._every == 0:
+            self._kept.append(record)
+        self._count, self._last = self._count + 1, record
+        if len(self._kept) > _MOST_POINTS:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    def records(self) -> list[Record]:
+        return self._kept if self._last is None or self._kept[-1] is self._last else [*self._kept, self._last]
 
 
 def _ask(prefix: Path, split: Split) -> Answers:
@@ -171,9 +198,10 @@ def _pictures(run: _Run, split: Split, answers: Answers) -> Iterator[Section]:
 
     asked = (split.labels, answers.classes)
     if run.metrics:
-        text = f"{len(run.metrics)} logged steps; dotted lines are where the run was taken up again."
+        text = f"{run.logged_steps} logged steps; dotted lines are where the run was taken up again."
         yield Section("Learning", text, figures.learning(run.metrics, run.resumes))
-    logged = {name: metrics for name in run.members if (metrics := _metrics(run.train_dir / name))}
+    members = {name: _metrics(run.train_dir / name)[0] for name in run.members}
+    logged = {name: metrics for name, metrics in members.items() if metrics}
     if logged:
         text = "The networks whose answers are averaged, each a run of its own with a report of its own."
         yield Section("Learning of the members", text, figures.losses(logged))
@@ -236,7 +264,7 @@ def _attempts(run: _Run) -> Iterator[Section]:
 def _headline(run: _Run, split: Split, answers: Answers) -> list[tuple[str, str]]:
     accuracy = float((answers.classes == split.labels).mean())
     error = math.sqrt(accuracy * (1 - accuracy) / len(split.labels))  # binomial
-    recorded = [each["validation_accuracy"] for each in run.metrics if "validation_accuracy" in each]
+    recorded = [each[_VALIDATION] for each in run.metrics if _VALIDATION in each]
     validated = recorded[-1] if recorded else run.result.get("validation_accuracy")
     if run.attempts:
         seconds = sum(each["seconds"].get("total", 0.0) for each in run.attempts)
@@ -268,7 +296,11 @@ def _png(figure: Figure) -> bytes:
 
 
 def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    """A time of day; in seconds where the calendar has no such day."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f} s after 1970"
 
 
 def _share(score: float | None) -> str:

@@ -1,5 +1,8 @@
 import json
 import os
+import time
+from pathlib import Path
+from random import Random
 from unittest import mock
 
 import pytest
@@ -623,3 +626,71 @@ def test_a_line_that_a_flipped_bit_has_changed_stops_nobody(tmp_path, name):
     (tmp_path / name).write_bytes(content.replace(b"step", b"stfp"))
     attempt(tmp_path, step=100)
     assert "stfp" not in (tmp_path / name).read_text()
+
+
+# Damaged files.
+
+DAMAGES = [("flip", number) for number in range(200)] + [("cut", number) for number in range(50)]
+
+
+def damaged(content, damage, number):
+    """The same bytes with one bit flipped, or cut off; which bit or where is spread over the file."""
+    random = Random(number)  # noqa: S311 - no secret
+    position = random.randrange(len(content))
+    if damage == "cut":
+        return content[:position]
+    return content[:position] + bytes([content[position] ^ 1 << random.randrange(8)]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "metrics.jsonl", "attempt.json"])
+def test_no_damage_to_a_file_stops_a_run_or_a_reader(tmp_path, name):
+    """200 flipped bits and 50 truncations of each: the run goes on, ends and is told; a damaged line may be lost."""
+    history = run(tmp_path, 0, 50, "stopped by SIGTERM")
+    record(history, 25, 50)
+    history = run(tmp_path, 50, 100)
+    record(history, 75)
+    history.record({"step": 100, "loss": 0.01, UNFINISHED: True})
+    history.progress(100, {"train": 1.5, "total": 2.5})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    failures = []
+    for damage, number in DAMAGES:
+        for path, content in before.items():
+            path.write_bytes(damaged(content, damage, number) if path.name == name else content)
+        try:
+            with NO_WAITING:
+                summary(read(tmp_path) or [an_attempt(1, 1, 1)])
+                history = run(tmp_path, 100, 150)
+                record(history, 150)
+                history.end_attempt(DONE)
+                summary(read(tmp_path))
+                assert (history.restarts, history.steps_redone) >= (0, 0)
+                assert recorded_steps(tmp_path)[-1] == 150
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the failure looked for
+            failures.append(f"{damage} {number}: {error!r}")
+    assert not failures, f"{len(failures)}, such as {failures[0]}"
+
+
+@pytest.mark.parametrize("value", [None, True, -1, "1", [], {}, 1.5, float("nan"), float("inf"), 10**400, ...])
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_an_attempt_of_other_types_is_none(tmp_path, key, value):
+    """Every reader finds what it uses, of the type that it uses, or no attempt at all."""
+    run(tmp_path, 0, 50, "stopped")
+    [attempt_record] = lines(tmp_path / "history.jsonl")
+    attempt_record[key] = value
+    if value is ...:
+        del attempt_record[key]
+    (tmp_path / "history.jsonl").write_text(json.dumps(attempt_record) + "\n")
+    history = run(tmp_path, 50, 100, DONE)
+    assert isinstance(history.steps_redone, int)
+    assert isinstance(summary(read(tmp_path))["seconds"], float)
+    for each in read(tmp_path):
+        assert set(each) == KEYS
+        time.localtime(each["started_at"])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_an_attempt_that_is_no_file_is_not_read(tmp_path, make):
+    """Nothing is waited for."""
+    run(tmp_path, 0, 50, "stopped")
+    make(tmp_path / "attempt.json")
+    assert len(read(tmp_path)) == 1

@@ -1,16 +1,18 @@
 import base64
 import io
+import json
 import re
 import shutil
 import signal
 import subprocess
+import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mnist import figures
+from mnist import figures, report
 from mnist.report import main
 from tests import programs
 
@@ -238,3 +240,38 @@ def test_a_browser_shows_it(width, reported, tmp_path):
     )
     assert "CONSOLE" not in ended.stderr
     assert np.asarray(Image.open(shot).convert("L")).std() > 10
+
+
+def test_the_curves_of_a_long_run_are_thinned_out(tmp_path):
+    """Memory does not grow with its journal; ends and validations are drawn, and all steps are counted."""
+    record = {"loss": 0.5, "learning_rate": 0.1, "images_per_second": 1000.0}
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for step in range(1, 40_001):
+            validated = {"validation_accuracy": 0.9} if step % 10 == 0 else {}
+            file.write(json.dumps({"step": step, **record, **validated}) + "\n")
+    tracemalloc.start()
+    try:
+        metrics, count = report._metrics(tmp_path)  # noqa: SLF001
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+    steps = [each["step"] for each in metrics]
+    assert count == 40_000
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (1, 40_000)
+    assert len(steps) < 10_000
+    assert sum("validation_accuracy" in each for each in metrics) == 4000
+
+
+@pytest.mark.parametrize("value", [None, True, "0.5", [], float("nan"), 10**400], ids=lambda value: str(value)[:5])
+@pytest.mark.parametrize("name", ["loss", "learning_rate", "images_per_second", "validation_accuracy"])
+def test_a_record_of_other_types_is_not_drawn(tmp_path, name, value):
+    """Of those that a flipped bit has changed, what is no number is left out."""
+    record = {"step": 5, "loss": 0.5, "learning_rate": 0.1, "images_per_second": 1.0, "validation_accuracy": 0.9}
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps(record | {name: value, "step": 4}) + "\n" + json.dumps(record) + "\n"
+    )
+    metrics, _ = report._metrics(tmp_path)  # noqa: SLF001
+    assert metrics[-1] == record
+    assert all(isinstance(each.get("validation_accuracy", 0.0), float) for each in metrics)
+    figures.learning(metrics, [])
