@@ -16,6 +16,10 @@ class DamagedError(CheckpointError):
     """A checkpoint's files are not what its manifest says."""
 
 
+class OtherVersionError(CheckpointError):
+    """Another version of this package made the checkpoint; it may be whole, and is left alone."""
+
+
 class ReplacedError(CheckpointError):
     """Another run's directory is in the place of this run's train_dir; nothing has been written to it."""
 

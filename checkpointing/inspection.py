@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from checkpointing import layout, manifest, retirement, state_file
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing import durable, layout, manifest, retirement, rotation, state_file
+from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError
 from checkpointing.manifest import Manifest
-from checkpointing.rotation import Retention
 
 if TYPE_CHECKING:
     from checkpointing.bundle import Bundle
@@ -31,12 +30,15 @@ _DATA = re.compile(r"\.data-\d{5}-of-(\d{5})$", re.ASCII)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _KERAS = {".h5", ".keras"}
 
+_LOOKS = 10  # at what a run makes or deletes meanwhile
+
 
 class Listed(NamedTuple):
     """A checkpoint as `listing` finds it.
 
     saved_at: seconds since 1970.
-    complete: None where nothing records what its bytes should be, and all its files are there.
+    complete: None where nothing records what its bytes should be, and all its files are there; or where it cannot be
+      read just now.
     problem: what is wrong with it, if it is not complete.
     score: how good it is, as its run judged; None where nobody asked.
     why_kept: empty where rotation is about to delete it, or nobody knows.
@@ -50,6 +52,11 @@ class Listed(NamedTuple):
     problem: str | None
     score: float | None
     why_kept: str
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was being made or deleted, or either was interrupted, when it was looked at."""
+        return self.problem == _about_unfinished(self.prefix)
 
 
 def find_prefix(path: Path) -> Path:
@@ -129,7 +136,7 @@ def _missing_file(name: str, names: Collection[str]) -> str | None:
 
 
 def _about_another_format(path: Path) -> str:
-    with path.open("rb") as file:
+    with durable.open_to_read(path) as file:
         begin = file.read(8)
     if begin == _HDF5 or path.suffix in _KERAS:
         return (
@@ -173,8 +180,19 @@ def verify(prefix: Path) -> str:
 
     Raises:
       DamagedError: a byte is wrong, or a file missing; the message begins with the file's name.
-      CheckpointError: another version of this package wrote its manifest.
+      CheckpointError: another version of this package wrote its manifest, or it cannot be read just now.
     """
+    for _ in range(_LOOKS - 1):
+        before = _signature(prefix)
+        try:
+            return _verified(prefix)
+        except DamagedError:
+            if _signature(prefix) == before:
+                raise
+    return _verified(prefix)
+
+
+def _verified(prefix: Path) -> str:
     if is_ours(prefix):
         found = Manifest.read(layout.manifest_path(prefix))
         manifest.check_files(prefix, found)
@@ -187,6 +205,20 @@ def verify(prefix: Path) -> str:
     except OSError as error:
         raise manifest.unreadable(Path(error.filename or prefix), error) from error
     return f"crc32c of {len(bundle.entries)} tensors"
+
+
+def _signature(prefix: Path) -> list[tuple[int, int] | None]:
+    """What changes where a checkpoint is made, deleted, or made again under the same name."""
+    marks = (layout.manifest_path(prefix), layout.incomplete_path(prefix), layout.index_path(prefix))
+    return [_identity(path) for path in marks]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _opened(prefix: Path) -> Bundle:
@@ -218,34 +250,156 @@ def listing(directory: Path, *, check: bool = True) -> list[Listed]:
     Args:
       directory: a train_dir, or any other.
       check: whether to read each byte of ours; without, files of the right size are believed to be complete.
+
+    Raises:
+      CheckpointError: there is no such directory.
     """
+    return [listed for listed, _ in survey(directory, check=check)]
+
+
+def survey(directory: Path, *, check: bool = True) -> list[tuple[Listed, Manifest | None]]:
+    """What `listing` gives, each with its manifest; None where there is none that can be used."""
+    names = _names(directory)
+    seen = list(_seen(directory, names, lambda prefix, files: _judged(prefix, files, check=check)))
+    reasons = _reasons([each.manifest for each in seen if each.manifest is not None], names)
+    there = directory.resolve()
+    in_state_file = {path.resolve() for path in state_file.read(directory)}
+    listed = []
+    for each in seen:
+        why_kept = reasons.get(each.manifest.step, "") if each.manifest else each.why_kept
+        if not each.manifest and each.problem is None and there / each.prefix.name in in_state_file:
+            why_kept = why_kept or "named in the state file"
+        listed.append((_described(each, why_kept), each.manifest))
+    return sorted(listed, key=lambda pair: layout.by_step(pair[0].prefix))
+
+
+def verify_all(directory: Path) -> list[tuple[Path, str | None, str | None]]:
+    """Reads every byte of each checkpoint in a directory, but for those being made or deleted. A run may go on in it.
+
+    Returns:
+      For each its prefix, what it was compared with, and what is wrong with it; one of the two is None.
+    """
+    seen = _seen(directory, _names(directory), _compared)
+    return sorted(
+        ((each.prefix, each.compared_with, each.problem) for each in seen if not each.unfinished),
+        key=lambda row: layout.by_step(row[0]),
+    )
+
+
+class _Seen(NamedTuple):
+    """A checkpoint as a look finds it.
+
+    damaged: whether `problem` is about its bytes; else it cannot be read just now, or is another version's.
+    """
+
+    prefix: Path
+    manifest: Manifest | None
+    files: Mapping[Path, os.stat_result]
+    problem: str | None = None
+    damaged: bool = False
+    compared_with: str | None = None
+    why_kept: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        return self.problem == _about_unfinished(self.prefix)
+
+
+_Names = dict[str, list[str]]
+_Look = Callable[[Path, Collection[str]], _Seen | None]
+
+
+def _names(directory: Path) -> _Names:
+    """The names of each checkpoint's files, by its own."""
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: no directory found there; give one with checkpoints in it.")
-    manifests, damaged = manifest.read_all(directory)
-    reasons = _reasons(directory, manifests)
-    listed = [_ours(directory, each, reasons.get(each.step, ""), check=check) for each in manifests]
-    problems = {layout.prefix(directory, step): str(error) for step, error in damaged.items()}
-    in_state_file = {path.resolve() for path in state_file.read(directory)}
-    known = {each.prefix for each in listed}
-    listed = [each for each in listed if each.complete or is_ours(each.prefix)]
-    for prefix, files in _files_by_prefix(directory).items():
-        damage = problems.get(prefix) if layout.manifest_path(prefix) in files else None
-        problem = damage or _problem(prefix, files)
-        if prefix not in known and not _has_changed(prefix, files):
-            why_kept = "named in the state file" if prefix.resolve() in in_state_file and problem is None else ""
-            listed.append(_described(prefix, files, problem, why_kept))
-    return sorted(listed, key=lambda each: layout.by_step(each.prefix))
+    names: _Names = {}
+    for _ in range(_LOOKS):  # the only one may be gone before its successor is seen
+        names = layout.files_by_prefix(directory)
+        if names:
+            break
+    return names
 
 
-def _files_by_prefix(directory: Path) -> dict[Path, dict[Path, os.stat_result]]:
-    """The files of each checkpoint, with their sizes and times."""
-    files: defaultdict[Path, dict[Path, os.stat_result]] = defaultdict(dict)
-    for path in directory.iterdir():
-        prefix = layout.prefix_of(path)
-        if prefix and path.is_file():
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                files[prefix][path] = path.stat()
-    return {prefix: found for prefix, found in files.items() if _is_checkpoint(prefix, found)}
+def _seen(directory: Path, names: _Names, look: _Look) -> Iterator[_Seen]:
+    """Looks at each; again at what looks wrong and has changed since, for then a run makes or deletes it."""
+    for name, files in names.items():
+        found = _seen_steadily(directory / name, files, look)
+        if found is not None:
+            yield found
+
+
+def _seen_steadily(prefix: Path, files: Collection[str], look: _Look) -> _Seen | None:
+    found = look(prefix, files)
+    for _ in range(_LOOKS - 1):
+        if found is not None and found.problem is None:
+            return found
+        before = _signature(prefix)
+        if not _are_there(prefix, files):
+            files = [path.name for path in layout.files_of(prefix)] if prefix.parent.is_dir() else []
+        if not files:
+            return None
+        again = look(prefix, files)
+        if again == found and _signature(prefix) == before and _are_there(prefix, files):
+            return again
+        found = again
+    return found
+
+
+def _are_there(prefix: Path, files: Collection[str]) -> bool:
+    """Whether these files are there, and no mark or manifest besides."""
+    marks = {layout.manifest_path(prefix).name, layout.incomplete_path(prefix).name}
+    return all(os.path.lexists(prefix.with_name(name)) == (name in files) for name in {*files, *marks})
+
+
+def _judged(prefix: Path, files: Collection[str], *, check: bool) -> _Seen | None:
+    """What there is to say of a checkpoint, as `listing` looks at it; None where it is none."""
+    if not _has_manifest(prefix, files):
+        return _judged_by_names(prefix, files)
+    found = None
+    try:
+        found = Manifest.read(layout.manifest_path(prefix))
+        (manifest.check_files if check else manifest.check_sizes)(prefix, found)
+    except OtherVersionError:
+        return _Seen(prefix, None, _status_of(prefix, files), why_kept="another version's")
+    except CheckpointError as error:
+        damaged = isinstance(error, DamagedError)
+        return _Seen(prefix, found, {} if found else _status_of(prefix, files), str(error), damaged)
+    return _Seen(prefix, found, {}, compared_with=f"sha256 of {len(found.files)} files" if check else None)
+
+
+def _compared(prefix: Path, files: Collection[str]) -> _Seen | None:
+    """The same, as `verify` looks at it."""
+    found = _judged(prefix, files, check=True)
+    if found is None or found.problem is not None or found.compared_with is not None:
+        return found
+    try:
+        return found._replace(compared_with=_verified(prefix))
+    except CheckpointError as error:
+        return found._replace(problem=str(error), damaged=isinstance(error, DamagedError))
+
+
+def _has_manifest(prefix: Path, files: Collection[str]) -> bool:
+    return layout.step_of(f"{prefix.name}.index") is not None and layout.manifest_path(prefix).name in files
+
+
+def _judged_by_names(prefix: Path, files: Collection[str]) -> _Seen | None:
+    found = _status_of(prefix, files)
+    if not found or not _is_checkpoint(prefix, found):
+        return None
+    problem = _problem(prefix, found)
+    return _Seen(prefix, None, found, problem, damaged=problem is not None)
+
+
+def _status_of(prefix: Path, files: Collection[str]) -> dict[Path, os.stat_result]:
+    """The sizes and times of the regular files among these; temporary ones do not count."""
+    found = {}
+    for path in map(prefix.with_name, files):
+        with suppress(OSError):  # deleted meanwhile
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and layout.prefix_of(path) is not None:
+                found[path] = status
+    return found
 
 
 def _is_checkpoint(prefix: Path, files: Collection[Path]) -> bool:
@@ -260,28 +414,15 @@ def _is_checkpoint(prefix: Path, files: Collection[Path]) -> bool:
         return False
 
 
-def _has_changed(prefix: Path, files: Collection[Path]) -> bool:
-    """Whether a run has made it whole, or begun or ended to delete it, since its files were listed."""
-    marks = layout.manifest_path(prefix), layout.incomplete_path(prefix)
-    return any(mark.exists() != (mark in files) for mark in marks) or not any(path.exists() for path in files)
-
-
-def _reasons(directory: Path, manifests: list[Manifest]) -> dict[int, str]:
+def _reasons(manifests: Sequence[Manifest], names: _Names) -> dict[int, str]:
     """Why rotation keeps what it keeps, as far as the newest manifest says what it was told."""
-    if not manifests or manifests[-1].retention is None:
+    newest = max(manifests, key=lambda each: each.step, default=None)
+    retention = rotation.recorded(newest.retention) if newest else None
+    if retention is None:
         return {}
-    return retirement.kept(directory, manifests, Retention(**manifests[-1].retention))
-
-
-def _ours(directory: Path, found: Manifest, why_kept: str, *, check: bool) -> Listed:
-    prefix = layout.prefix(directory, found.step)
-    problem = None
-    try:
-        (manifest.check_files if check else manifest.check_sizes)(prefix, found)
-    except DamagedError as error:
-        problem = str(error)
-    size = sum(file["bytes"] for file in found.files.values())
-    return Listed(prefix, found.step, found.saved_at, size, problem is None, problem, found.score, why_kept)
+    prefixes = {each.step: layout.prefix(Path(), each.step) for each in manifests}
+    pinned = {step for step, prefix in prefixes.items() if layout.pinned_path(prefix).name in names[prefix.name]}
+    return retirement.kept(manifests, retention, pinned)
 
 
 def _problem(prefix: Path, files: Collection[Path]) -> str | None:
@@ -296,14 +437,16 @@ def _about_unfinished(prefix: Path) -> str:
     return f"{layout.incomplete_path(prefix).name}: it is being made or deleted, or either was interrupted"
 
 
-def _described(prefix: Path, files: Mapping[Path, os.stat_result], problem: str | None, why_kept: str) -> Listed:
+def _described(seen: _Seen, why_kept: str) -> Listed:
+    found, files = seen.manifest, seen.files.values()
+    complete = found is not None or None
     return Listed(
-        prefix=prefix,
-        step=layout.step_at_the_end(prefix),
-        saved_at=max(each.st_mtime for each in files.values()),
-        bytes=sum(each.st_size for each in files.values()),
-        complete=None if problem is None else False,
-        problem=problem,
-        score=None,
+        prefix=seen.prefix,
+        step=found.step if found else layout.step_at_the_end(seen.prefix),
+        saved_at=found.saved_at if found else max((each.st_mtime for each in files), default=0.0),
+        bytes=sum(each["bytes"] for each in found.files.values()) if found else sum(each.st_size for each in files),
+        complete=complete if seen.problem is None else False if seen.damaged else None,
+        problem=seen.problem,
+        score=found.score if found else None,
         why_kept=why_kept,
     )

@@ -48,6 +48,8 @@ def are_files(value: object) -> bool:
 
 
 def _is_below(name: str) -> bool:
+    if "/" not in name:  # as all are in a manifest of a checkpoint
+        return name not in {"", ".", ".."} and "\0" not in name
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 

@@ -20,6 +20,7 @@ saved_model/100                          the exported model
 saved_model/100/assets.extra/manifest.json  size and sha256 of each of its files
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -41,6 +42,7 @@ _KIND = r"\.(?P<kind>data-\d+-of-\d+|index|meta|manifest\.json|incomplete|pinned
 _TEMPORARY = r"(?P<temporary>\.tmp|\.tempstate\d+)?"
 _AFTER_PREFIX = re.compile(rf"_temp|{_KIND}{_TEMPORARY}", re.ASCII)
 _FILE = re.compile(rf"(?P<prefix>.+?){_KIND}", re.ASCII | re.DOTALL)
+_ANY_FILE = re.compile(rf"(?P<prefix>.+?)(?:{_AFTER_PREFIX.pattern})", re.ASCII | re.DOTALL)
 _OF_CHECKPOINT = re.compile(rf"model\.ckpt-(?P<step>0|[1-9]\d*)(?:{_AFTER_PREFIX.pattern})", re.ASCII)
 # The parts of a checkpoint, a graph, a state file, and shards, as TensorFlow calls them until they are whole.
 _LEFTOVER = re.compile(
@@ -136,6 +138,18 @@ def files_of(prefix: Path) -> list[Path]:
         for path in prefix.parent.iterdir()
         if path.name.startswith(name) and _AFTER_PREFIX.fullmatch(path.name[len(name) :])
     )
+
+
+def files_by_prefix(directory: Path) -> dict[str, list[str]]:
+    """What `files_of` gives for each prefix in a directory, names by name, in one search of it."""
+    found: dict[str, list[str]] = {}
+    with os.scandir(directory) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        match = _ANY_FILE.fullmatch(name)
+        if match:
+            found.setdefault(match["prefix"], []).append(name)
+    return found
 
 
 def contents_of(prefix: Path) -> list[Path]:

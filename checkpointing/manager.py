@@ -102,7 +102,9 @@ class CheckpointManager:
         self._step = step
         self._variables = list(variables)
         self._retention = retention
-        self._save_relative_paths = save_relative_paths
+        self._cleanup = retirement.Cleanup(
+            start.directory, retention, relative_paths=save_relative_paths, is_of_run=self._is_of_this_run
+        )
         self._save_every_steps = save_every_steps
         self._save_every_seconds = save_every_seconds if save_every_seconds == "auto" else float(save_every_seconds)
         self._mean_seconds_between_failures = mean_seconds_between_failures
@@ -219,6 +221,7 @@ class CheckpointManager:
             for newer in steps[steps.index(step) + 1 :]:
                 newer_prefix = layout.prefix(self._directory, newer)
                 quarantine.set_aside(newer_prefix, f"{newer_prefix.name}: the run went back from it to step {step}")
+            self._cleanup.forget()
             self._tidy_up()
             self.newest_step = self._last_step = step
             return prefix
@@ -366,13 +369,14 @@ class CheckpointManager:
         self._find_directory_again()
         _check_space(self._directory, self._bytes + len(self._meta_graph))
         mark = layout.incomplete_path(prefix)
-        if layout.contents_of(prefix) and not mark.exists():
+        contents = self._contents_of(prefix)
+        if any(map(os.path.lexists, contents)) and not mark.exists():
             quarantine.set_aside(prefix, f"{prefix.name}: somebody else's, and in the way of this run's")
         durable.write(mark, b"")
         durable.sync(self._directory)
         self._snapshot.write(session, prefix, side_by_side=not self._in_background)
         durable.write(layout.meta_path(prefix), self._meta_graph)
-        files = self._sync_and_describe(layout.contents_of(prefix))
+        files = self._sync_and_describe(contents)
         durable.sync(self._directory)
         self._before_commit()
         record = Manifest(
@@ -391,7 +395,20 @@ class CheckpointManager:
         )
         # The commit: with this one rename the checkpoint exists.
         durable.replace(layout.manifest_path(prefix), record.to_json())
+        self._cleanup.add(record)
         durable.delete([mark])
+
+    def _contents_of(self, prefix: Path) -> list[Path]:
+        """The files that a save writes for TensorFlow, by name: to search a directory takes long where it is full."""
+        shards = self._snapshot.shards
+        data = [layout.data_path(prefix, shard, shards) for shard in range(shards)]
+        return [*data, layout.index_path(prefix), layout.meta_path(prefix)]
+
+    def _is_of_this_run(self, saved: Manifest) -> bool:
+        start = self.start
+        return retirement.is_of_run(
+            saved, settings=start.settings, started_from=start.started_from, may_grow=start.may_grow
+        )
 
     def _sync_and_describe(self, paths: list[Path]) -> dict[str, dict[str, Any]]:
         """Waits until the files are on the disk; gives their sizes and hashes. In the foreground both at once."""
@@ -419,7 +436,7 @@ class CheckpointManager:
     def _tidy_up(self) -> None:
         """Brings the state file and the number of checkpoints up to date; if the disk refuses, next time."""
         try:
-            retirement.tidy_up(self._directory, self._retention, relative_paths=self._save_relative_paths)
+            self._cleanup.apply_retention()
         except OSError as error:
             _log.warning("%s: old checkpoints stay for now (%s)", self._directory, reason(error))
 

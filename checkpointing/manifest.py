@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from checkpointing import durable, layout
-from checkpointing.errors import CheckpointError, DamagedError, is_damage, is_shortage, reason
+from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
 from checkpointing.rotation import Retention
@@ -107,7 +107,7 @@ def _check_format(path: Path, record: Mapping[str, Any]) -> None:
             f"{path}: format {found} found, {FORMAT} wanted: another version wrote it; "
             f"give a new --train_dir, and --restore_from={prefix}."
         )
-        raise CheckpointError(message)
+        raise OtherVersionError(message)
 
 
 def _is_duration(value: object) -> bool:
@@ -193,14 +193,17 @@ def _sha256(record: Mapping[str, Any]) -> str:
 def describe_files(paths: Sequence[Path], threads: int = 1, *, below: Path | None = None) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file, by name, or by its path below a directory."""
     sizes = [path.stat().st_size for path in paths]
-    if threads == 1 or sum(sizes) < _WORTH_THREADS:
-        hashes = list(map(file_sha256, paths))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            hashes = list(pool.map(file_sha256, paths))
+    hashes = _hashes(paths, sum(sizes), threads)
     names = [path.relative_to(below).as_posix() if below else path.name for path in paths]
     described = zip(names, sizes, hashes, strict=True)
     return {name: {"bytes": size, "sha256": sha256} for name, size, sha256 in described}
+
+
+def _hashes(paths: Sequence[Path], size: int, threads: int) -> list[str]:
+    if threads == 1 or size < _WORTH_THREADS:
+        return list(map(file_sha256, paths))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(file_sha256, paths))
 
 
 def check_files(prefix: Path, manifest: Manifest, *, large_ones_too: bool = True) -> None:
@@ -257,16 +260,18 @@ def _check_sizes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def _check_hashes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """The sizes are known to be right."""
     try:
-        found = describe_files([directory / name for name in files], HASHING_THREADS, below=directory)
+        size = sum(file["bytes"] for file in files.values())
+        found = _hashes([directory / name for name in files], size, HASHING_THREADS)
     except OSError as error:
         raise unreadable(Path(error.filename or directory), error) from error
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
             raise
         raise CheckpointError(f"{directory}: its files cannot be checked ({reason(error)}); {_LATER}.") from error
-    for name, file in files.items():
-        if found[name] != file:
+    for (name, file), sha256 in zip(files.items(), found, strict=True):
+        if sha256 != file["sha256"]:
             raise DamagedError(f"{name}: some of its bytes have changed, its sha256 is not the one in the manifest")
 
 

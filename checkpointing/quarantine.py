@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from checkpointing import durable, layout
@@ -10,18 +11,24 @@ from checkpointing.errors import OddFileError
 _log = logging.getLogger(__name__)
 
 
-def set_aside(prefix: Path, why: str) -> None:
+def set_aside(prefix: Path, why: str, names: Collection[str] | None = None) -> None:
     """Moves a checkpoint's files to quarantine, with the reason beside them.
+
+    Args:
+      prefix: the checkpoint.
+      why: the reason.
+      names: those of its files, where they are known; else the directory is searched.
 
     Raises:
       OSError: the disk refuses, or something else is called `quarantine`; what has not been moved is where it was.
     """
     place = place_for(prefix.parent, prefix.name)
     durable.make_directory(place)
-    durable.replace(place / layout.REASON, f"{why}\n".encode())
+    durable.replace(place / layout.REASON, os.fsencode(f"{why}\n"))
     # The manifest goes last, and an index after the data: moved in part, it is still one that is known to be damaged.
     last = [layout.index_path(prefix), layout.manifest_path(prefix)]
-    durable.move(sorted(layout.files_of(prefix), key=lambda path: last.index(path) if path in last else -1), place)
+    paths = layout.files_of(prefix) if names is None else filter(os.path.lexists, map(prefix.with_name, names))
+    durable.move(sorted(paths, key=lambda path: last.index(path) if path in last else -1), place)
     _log.warning("%s; moved to %s", why, place)
 
 

@@ -67,6 +67,7 @@ class Start:
     older: where `prefix` has no manifest, those to try after it.
     started_from: as in the manifest, for those to come.
     warm_start: the checkpoint to take the first weights from; None in a run that has its own, or takes none.
+    may_grow: as given to find_start: settings that may have been smaller in older checkpoints of the run.
     """
 
     directory: Path
@@ -79,6 +80,7 @@ class Start:
     older: tuple[Path, ...] = ()
     started_from: str | None = None
     warm_start: Origin | None = None
+    may_grow: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Lets another run have the train_dir."""
@@ -140,12 +142,18 @@ def find_start(
                 _check_is_checkpoint(restore_from)
             if warm_start_from is not None and not (directory / layout.ORIGIN).exists():
                 inspection.find_prefix(warm_start_from)
-        lock = _take(directory)
-        start = Start(directory=directory, settings=settings, code=code, environment=environment, lock=lock)
+        start = Start(
+            directory=directory,
+            settings=settings,
+            code=code,
+            environment=environment,
+            may_grow=may_grow,
+            lock=_take(directory),
+        )
     except OSError as error:
         raise _at_the_moment(directory, error) from error
     try:
-        return _found(start, restore_from, warm_start_from, may_grow)
+        return _found(start, restore_from, warm_start_from)
     except OSError as error:
         start.close()
         raise _at_the_moment(directory, error) from error
@@ -196,7 +204,7 @@ def _found(start: Start, restore_from: Path | None, warm_start_from: Path | None
     sweep(directory)
     newest, damaged = _search(directory)
     if newest is not None:
-        start = _go_on(start, newest, restore_from, may_grow)
+        start = _go_on(start, newest, restore_from)
         _quarantine(directory, newest, damaged)
         return start
     _check_quarantine_is_not_all(directory)
@@ -356,9 +364,9 @@ def _without_manifest(directory: Path, after: int) -> list[int]:
     return [step for step in layout.steps_with(directory, "index") if step > after and step not in complete]
 
 
-def _go_on(start: Start, newest: Manifest, restore_from: Path | None, may_grow: tuple[str, ...]) -> Start:
+def _go_on(start: Start, newest: Manifest, restore_from: Path | None) -> Start:
     directory = start.directory
-    _check_settings(start, newest, may_grow)
+    _check_settings(start, newest)
     prefix = layout.prefix(directory, newest.step)
     if restore_from is not None and restore_from.resolve() != prefix.resolve():
         _check_started_from(restore_from, directory, newest)
@@ -455,13 +463,13 @@ def _has_grown(before: object, now: object) -> bool:
     return type(before) is int and type(now) is int and before < now
 
 
-def _check_settings(start: Start, newest: Manifest, may_grow: tuple[str, ...]) -> None:
+def _check_settings(start: Start, newest: Manifest) -> None:
     recorded, settings = newest.settings, start.settings
     differences = [
         f"{name} {recorded.get(name)} (now {settings.get(name)})"
         for name in sorted({*recorded, *settings})
         if recorded.get(name) != settings.get(name)
-        and not (name in may_grow and _has_grown(recorded.get(name), settings.get(name)))
+        and not (name in start.may_grow and _has_grown(recorded.get(name), settings.get(name)))
     ]
     if differences:
         message = (

@@ -1,65 +1,189 @@
 """What follows a commit: TensorFlow's state file is rewritten, checkpoints that are not to be kept are deleted."""
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from checkpointing import durable, layout, manifest, quarantine, rotation, state_file
+from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.manifest import Manifest
-from checkpointing.rotation import Candidate, Retention
+from checkpointing.rotation import Candidate, Retention, Rotation
 
 _log = logging.getLogger(__name__)
 
 
-def tidy_up(directory: Path, retention: Retention, *, relative_paths: bool) -> None:
-    """Computes from the disk which checkpoints stay, and makes it so.
+class Cleanup:
+    """Keeps the state file and the number of checkpoints of one run up to date.
+
+    The manifests are read once. From then on the run says what it has saved, so that a save costs the same however many
+    checkpoints are kept. Checkpoints of another run (other settings, another origin) are neither counted nor deleted.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        retention: Retention,
+        *,
+        relative_paths: bool,
+        is_of_run: Callable[[Manifest], bool] = lambda _: True,
+    ) -> None:
+        """Nothing is read before `apply_retention` is called.
+
+        Args:
+          directory: the train_dir.
+          retention: what to keep.
+          relative_paths: whether the state file holds names or absolute paths.
+          is_of_run: whether the run made the checkpoint of a manifest.
+        """
+        self._directory = directory
+        self._retention = retention
+        self._relative_paths = relative_paths
+        self._is_of_run = is_of_run
+        self._rotation: Rotation | None = None
+        self._saved_at: dict[int, float] = {}
+
+    def add(self, saved: Manifest) -> None:
+        """Takes note of a checkpoint that the run has just committed."""
+        if self._rotation is not None:
+            self._note(self._rotation, saved)
+
+    def forget(self) -> None:
+        """Has the manifests read again, because checkpoints have been moved."""
+        self._rotation = None
+
+    def apply_retention(self) -> None:
+        """Writes the state file, then deletes the checkpoints that are not to be kept.
+
+        The newest checkpoint must be known to be complete.
+
+        Raises:
+          OSError: the disk refuses; the rest is done the next time.
+        """
+        if self._rotation is None:
+            self._rotation = self._read()
+        rotation = self._rotation
+        self._drop(rotation, [step for step in rotation.steps if not self._exists(step)])  # deleted by hand
+        going = [step for step in rotation.going() if not self._pin(step).exists()]
+        kept = [step for step in rotation.steps if step not in going]
+        if kept:
+            # First the state file, so that it never names a checkpoint that is gone.
+            listed = [(layout.prefix(self._directory, step), self._saved_at[step]) for step in kept]
+            state_file.write(self._directory, listed, relative_paths=self._relative_paths)
+        for step in going:
+            self._retire(rotation, step)
+
+    def _exists(self, step: int) -> bool:
+        return layout.manifest_path(layout.prefix(self._directory, step)).exists()
+
+    def _pin(self, step: int) -> Path:
+        return layout.pinned_path(layout.prefix(self._directory, step))
+
+    def _read(self) -> Rotation:
+        readable, damaged = manifest.read_all(self._directory)
+        for step, error in damaged.items():
+            try:
+                quarantine.set_aside(layout.prefix(self._directory, step), f"{error}: a newer one is complete")
+            except OSError as refused:
+                _log.warning("%s; it stays where it is (%s)", error, reason(refused))
+        rotation = Rotation(self._retention)
+        self._saved_at = {}
+        for each in filter(self._is_of_run, readable):
+            self._note(rotation, each)
+        return rotation
+
+    def _note(self, rotation: Rotation, saved: Manifest) -> None:
+        if not self._retention.max_to_keep:  # all stay, and the last one alone is listed
+            rotation.drop(rotation.steps)
+            self._saved_at = {}
+        rotation.add(Candidate(saved.step, saved.training_seconds, saved.score))
+        self._saved_at[saved.step] = saved.saved_at
+
+    def _retire(self, rotation: Rotation, step: int) -> None:
+        prefix = layout.prefix(self._directory, step)
+        try:
+            found = Manifest.read(layout.manifest_path(prefix))
+        except DamagedError as error:
+            quarantine.set_aside(prefix, f"{error}: a newer one is complete")
+        except CheckpointError as error:
+            _log.warning("%s: stays for now, though it need not be kept (%s)", prefix, error)
+            return
+        else:
+            # A manifest may name any file; those of other names are not the checkpoint's.
+            names = [name for name in found.files if layout.prefix_of(self._directory / name) == prefix]
+            if self._is_of_run(found) and not retire(prefix, names):
+                return  # pinned a moment ago
+        self._drop(rotation, [step])
+
+    def _drop(self, rotation: Rotation, steps: Sequence[int]) -> None:
+        rotation.drop(steps)
+        for step in steps:
+            del self._saved_at[step]
+
+
+def is_of_run(
+    saved: Manifest, *, settings: Mapping[str, Any], started_from: str | None, may_grow: Collection[str] = ()
+) -> bool:
+    """Whether a checkpoint is one of the run with these settings and this origin.
 
     Args:
-      directory: the train_dir; its newest checkpoint is known to be complete.
-      retention: what to keep.
-      relative_paths: whether the state file holds names or absolute paths.
+      saved: its manifest.
+      settings: the run's.
+      started_from: as the run's manifests have it.
+      may_grow: settings that may have been others when it was saved.
     """
-    readable, damaged = manifest.read_all(directory)
-    manifests = {each.step: each for each in readable}
-    for step, error in damaged.items():
-        quarantine.set_aside(layout.prefix(directory, step), f"{error}: a newer one is complete")
-    keep = kept(directory, readable, retention)
-    if keep:
-        # First the state file, so that it never names a checkpoint that is gone.
-        listed = [(layout.prefix(directory, step), manifests[step].saved_at) for step in keep]
-        state_file.write(directory, listed, relative_paths=relative_paths)
-    for step in sorted(manifests.keys() - keep.keys()):
-        retire(layout.prefix(directory, step))
+
+    def compared(all_settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in all_settings.items() if name not in may_grow}
+
+    return saved.started_from == started_from and compared(saved.settings) == compared(settings)
 
 
-def kept(directory: Path, manifests: list[Manifest], retention: Retention) -> dict[int, str]:
-    """The steps of the checkpoints to keep, in order, each with the reason why."""
-    pinned = set(layout.steps_with(directory, "pinned"))
+def kept(manifests: Iterable[Manifest], retention: Retention, pinned: Collection[int]) -> dict[int, str]:
+    """The steps of the checkpoints to keep, in order, each with the reason why; `pinned` are steps."""
     candidates = [
         Candidate(each.step, each.training_seconds, each.score, pinned=each.step in pinned) for each in manifests
     ]
     return rotation.survivors(candidates, retention)
 
 
-def retire(prefix: Path) -> None:
-    """Deletes a checkpoint, its manifest first: from then on it does not exist."""
+def retire(prefix: Path, names: Collection[str] | None = None) -> bool:
+    """Deletes a checkpoint, its manifest first: from then on it does not exist.
+
+    Args:
+      prefix: the checkpoint.
+      names: those of its files, where they are known; else the directory is searched.
+
+    Returns:
+      Whether it is gone: not where it has been pinned meanwhile.
+    """
     mark = layout.incomplete_path(prefix)
     durable.write(mark, b"")
-    if layout.pinned_path(prefix).exists():  # meanwhile; whoever pins looks for the mark in turn
+    if layout.pinned_path(prefix).exists():  # meanwhile; a process that pins looks for the mark in turn
         durable.delete([mark])
-        return
+        return False
     durable.sync(prefix.parent)
-    delete(prefix)
+    delete(prefix, names)
+    return True
 
 
-def delete(prefix: Path) -> None:
-    """Deletes what carries the mark, and the mark last."""
+def delete(prefix: Path, names: Collection[str] | None = None) -> None:
+    """Deletes what carries the mark, and the mark last; the arguments are those of `retire`."""
     mark = layout.incomplete_path(prefix)
     durable.delete([layout.manifest_path(prefix)])
     durable.sync(prefix.parent)
-    delete_files(prefix, (path for path in layout.files_of(prefix) if path != mark))
+    paths = layout.files_of(prefix) if names is None else _named(prefix, names)
+    delete_files(prefix, (path for path in paths if path != mark))
     durable.sync(prefix.parent)  # or the mark could be gone after a power cut, and the files not
     durable.delete([mark])
+
+
+def _named(prefix: Path, names: Collection[str]) -> list[Path]:
+    """The files of these names, and what may lie beside them."""
+    others = {layout.index_path(prefix), layout.meta_path(prefix), layout.pinned_path(prefix)}
+    paths = {*map(prefix.with_name, names), *others, layout.shards_directory(prefix)}
+    return sorted(path for path in paths if os.path.lexists(path))
 
 
 def delete_files(prefix: Path, paths: Iterable[Path]) -> None:

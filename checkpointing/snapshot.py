@@ -45,7 +45,10 @@ class Examination(NamedTuple):
 
 
 class Snapshot:
-    """Shadows of a graph's variables, and the operations on them."""
+    """Shadows of a graph's variables, and the operations on them.
+
+    shards: how many data files are written.
+    """
 
     def __init__(self, variables: Sequence[tf.Variable], shards: int) -> None:
         """Adds the shadows to the current graph, outside all its collections.
@@ -74,6 +77,7 @@ class Snapshot:
             self._of_shadows = _fingerprints(shadows)
             self._of_variables = [_fingerprints(group) for group in groups]
             self._restorers = [tf.compat.v1.train.Saver(group) for group in groups]
+            self.shards = len(groups)
             self._savers = [tf.compat.v1.train.Saver({name: shadows[name] for name in group}) for group in groups]
             self._parts = tf.compat.v1.placeholder(tf.string, [None], name="parts")
             self._prefix = tf.compat.v1.placeholder(tf.string, [], name="prefix")

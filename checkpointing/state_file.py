@@ -3,11 +3,15 @@
 It is a CheckpointState protocol buffer in text form. For this package it is a cache: the manifests decide.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from checkpointing import durable, layout, quarantine
+from checkpointing.errors import is_damage
+
+_MOST_BYTES = 2**28  # a hundred a checkpoint
 
 _LISTED = re.compile(rb'^all_model_checkpoint_paths: "((?:[^"\\]|\\.)*)"\s*$', re.MULTILINE)
 _ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)")
@@ -33,18 +37,27 @@ def write(
     ]
     content = "".join(f"{line}\n" for line in lines).encode()
     state_file = directory / name
-    if state_file.is_dir():
+    if not state_file.is_symlink() and state_file.exists() and not state_file.is_file():
         durable.move([state_file], quarantine.place_for(directory, state_file.name))
-    if not state_file.exists() or state_file.read_bytes() != content:
+    if _read(state_file) != content:
         durable.replace(state_file, content)
+
+
+def _read(path: Path) -> bytes:
+    """What is in a state file; nothing where it is missing, or no file that could be one."""
+    try:
+        return durable.read(path, _MOST_BYTES)
+    except OSError as error:
+        if is_damage(error):
+            return b""
+        raise
 
 
 def read(directory: Path, name: str = layout.STATE_FILE) -> list[Path]:
     """The prefixes that the file lists, the newest last; none where it is missing, or makes no sense."""
     try:
-        content = (directory / name).read_bytes()
-        return [directory / _unquoted(quoted) for quoted in _LISTED.findall(content)]
-    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return [directory / _unquoted(quoted) for quoted in _LISTED.findall(_read(directory / name))]
+    except ValueError:
         return []
 
 
@@ -55,10 +68,10 @@ def _unquoted(quoted: bytes) -> str:
         escaped = match[1]
         return bytes([int(escaped, 8)]) if escaped.isdigit() else _LETTERS.get(escaped, escaped)
 
-    return _ESCAPED.sub(byte, quoted).decode()
+    return os.fsdecode(_ESCAPED.sub(byte, quoted))
 
 
 def _quoted(text: str) -> str:
     """A string as protocol buffers write it: whatever is not plain ASCII as octal bytes."""
     plain = set(range(32, 127)) - set(b'"\\')
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'

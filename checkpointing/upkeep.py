@@ -17,11 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpointing import durable, inspection, layout, manifest, quarantine, retirement, rotation, state_file
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing import durable, inspection, layout, quarantine, retirement, rotation, state_file
+from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError
 from checkpointing.inspection import Listed
 from checkpointing.lock import Lock
+from checkpointing.manifest import Manifest
 from checkpointing.rotation import Candidate, Retention
+
+_Pair = tuple[Listed, Manifest | None]
 
 
 class Action(NamedTuple):
@@ -57,15 +60,47 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
+class _Contents(NamedTuple):
+    """What a directory holds, as one search of it finds it.
+
+    names: of the files of each prefix, by the prefix's name.
+    unfinished: what deletes or completes those that carry this package's mark.
+    found: the checkpoints, but for mere rests, with their manifests.
+    """
+
+    names: dict[str, list[str]]
+    unfinished: dict[Path, Action]
+    found: list[_Pair]
+
+
+def _contents(directory: Path) -> _Contents:
+    """Looks at a directory.
+
+    Raises:
+      CheckpointError: there is neither a checkpoint nor a rest of one.
+    """
+    names = layout.files_by_prefix(directory)
+    unfinished = _unfinished(directory, names)
+    found = [
+        (each, recorded)
+        for each, recorded in inspection.survey(directory)
+        if each.prefix not in unfinished or inspection.is_committed(each.prefix)
+    ]
+    if not found and not unfinished:
+        inspection.find_prefix(directory)  # says what is there instead
+    return _Contents(names, unfinished, found)
+
+
 def repairs(directory: Path) -> list[Action]:
     """What has to be done for a directory to hold complete checkpoints, and a state file that lists them.
 
     Raises:
-      CheckpointError: none is there, or only damaged ones are: then nothing is touched.
+      CheckpointError: none is there, or only damaged ones are: then nothing is touched. Or one cannot be read just now.
     """
-    unfinished = _unfinished(directory)
-    judged = [(each, _problem(each)) for each in _listed(directory, unfinished)]
+    names, unfinished, found = _contents(directory)
+    judged = [(each, _problem(each)) for each, _ in found]
     complete = [each for each, problem in judged if problem is None]
+    staying = [pair for pair, (_, problem) in zip(found, judged, strict=True) if problem is None]
     damaged = {each.prefix: problem for each, problem in judged if problem is not None}
     # A run does not go on from what somebody else left beside its own.
     left = [each for each in complete if inspection.is_ours(each.prefix) or not any(map(inspection.is_ours, damaged))]
@@ -74,63 +109,51 @@ def repairs(directory: Path) -> list[Action]:
         raise CheckpointError(
             f"{directory}: only damaged checkpoints found ({told}): they stay where they are; put a good copy back."
         )
-    aside = [_set_aside(prefix, problem) for prefix, problem in damaged.items()]
+    aside = [_set_aside(prefix, names[prefix.name], problem) for prefix, problem in damaged.items()]
     named = {name for action in [*unfinished.values(), *aside] for name in action.names}
     leftovers = _leftovers(directory, named) if complete else []
     # The state file before what it may name is moved; before that what makes room on a full disk.
-    return _without_repetition([*unfinished.values(), *_listing_of(directory, complete), *leftovers, *aside])
-
-
-def _listed(directory: Path, unfinished: Mapping[Path, Action]) -> list[Listed]:
-    """The checkpoints but for those that are no more than a rest.
-
-    Raises:
-      CheckpointError: neither the one nor the other is there.
-    """
-    listed = [
-        each
-        for each in inspection.listing(directory)
-        if each.prefix not in unfinished or inspection.is_committed(each.prefix)
-    ]
-    if not listed and not unfinished:
-        inspection.find_prefix(directory)  # says what is there instead
-    return listed
+    listing = _listing_of(directory, staying, _recorded(found))
+    return _without_repetition([*unfinished.values(), *listing, *leftovers, *aside])
 
 
 def _problem(each: Listed) -> str | None:
-    """What is wrong with a checkpoint; the listing has looked at the bytes of ours alone."""
+    """What is wrong with a checkpoint; the listing has looked at the bytes of ours alone.
+
+    Raises:
+      CheckpointError: it cannot be read just now.
+    """
     if each.complete is not None:
         return each.problem
     try:
         inspection.verify(each.prefix)
     except DamagedError as error:
         return str(error)
+    except OtherVersionError:  # whatever it is, it is not this version's to judge
+        return None
     return None
 
 
-def _unfinished(directory: Path) -> dict[Path, Action]:
+def _unfinished(directory: Path, names: Mapping[str, list[str]]) -> dict[Path, Action]:
     """What carries this package's mark, by prefix: as when a run starts."""
     actions = {}
-    for mark in sorted(directory.iterdir()):
-        prefix = layout.prefix_of(mark)
-        if prefix is None or mark != layout.incomplete_path(prefix) or not _is_mark(mark):
+    for name, files in names.items():
+        prefix = directory / name
+        mark = layout.incomplete_path(prefix)
+        if mark.name not in files or not _is_mark(mark):
             continue
         if inspection.is_committed(prefix):
             why = "a mark that its save or deletion did not live to delete"
             actions[prefix] = Action("delete", [mark.name], why, partial(durable.delete, [mark]))
         else:
             why = "what an interrupted save or deletion left"
-            actions[prefix] = Action("delete", _names(prefix), why, partial(retirement.delete, prefix))
+            actions[prefix] = Action("delete", files, why, partial(retirement.delete, prefix, files))
     return actions
 
 
 def _is_mark(path: Path) -> bool:
     """Under another name than ours, only what is empty: programs that download call their files so, too."""
     return path.is_file() and (layout.step_of(path.name) is not None or not path.stat().st_size)
-
-
-def _names(prefix: Path) -> list[str]:
-    return [path.name for path in layout.files_of(prefix)]
 
 
 def _leftovers(directory: Path, named: Iterable[str]) -> list[Action]:
@@ -158,8 +181,8 @@ def _move(directory: Path, name: str, paths: list[Path]) -> None:
     durable.move(paths, quarantine.place_for(directory, name))
 
 
-def _set_aside(prefix: Path, why: str) -> Action:
-    return Action("move to quarantine", _names(prefix), why, partial(quarantine.set_aside, prefix, why))
+def _set_aside(prefix: Path, names: list[str], why: str) -> Action:
+    return Action("move to quarantine", names, why, partial(quarantine.set_aside, prefix, why, names))
 
 
 def _without_repetition(actions: Iterable[Action]) -> list[Action]:
@@ -172,17 +195,27 @@ def _without_repetition(actions: Iterable[Action]) -> list[Action]:
     return told
 
 
-def _listing_of(directory: Path, staying: list[Listed]) -> list[Action]:
+def _recorded(found: Iterable[_Pair]) -> Retention | None:
+    """What the newest manifest says that is to be kept."""
+    newest = [recorded for _, recorded in found if recorded is not None][-1:]
+    return rotation.recorded(newest[0].retention) if newest else None
+
+
+def _listing_of(directory: Path, found: list[_Pair], retention: Retention | None) -> list[Action]:
     """The state file, where it lists what does not stay, or another one as the newest."""
+    ours = [each for each, recorded in found if recorded is not None]
+    staying = [*ours, *(each for each, recorded in found if recorded is None and not inspection.is_ours(each.prefix))]
     if not staying:
         return []
     listed = [prefix.resolve() for prefix in state_file.read(directory)]
-    ours = [each for each in staying if inspection.is_ours(each.prefix)]
-    named = [each for each in staying if each.prefix.resolve() in listed]
+    there, in_file = directory.resolve(), set(listed)
+    named = [each for each in staying if there / each.prefix.name in in_file]
     # Somebody else's may list fewer than there are: those that it does not list, a Saver does not delete.
     kept = ours or _of_one_name(staying, named)
-    wanted = [each.prefix.resolve() for each in kept]
-    if listed[-1:] == wanted[-1:] and (listed == wanted if ours else len(listed) == len(named)):
+    if ours and retention is not None and retention.max_to_keep == 0:
+        kept = kept[-1:]  # as a run lists them
+    expected = [there / each.prefix.name for each in kept]
+    if listed[-1:] == expected[-1:] and (listed == expected if ours else len(listed) == len(named)):
         return []
     do = partial(state_file.write, directory, [(each.prefix, each.saved_at) for each in kept], relative_paths=True)
     return [Action("write", [layout.STATE_FILE], f"to list what stays, {kept[-1].prefix.name} as the newest", do)]
@@ -210,59 +243,67 @@ def prunings(directory: Path, said: Mapping[str, Any]) -> list[Action]:
     Raises:
       CheckpointError: none is there, one is damaged, or nothing records what to keep: nothing is touched.
     """
-    unfinished = _unfinished(directory)
-    listed = _listed(directory, unfinished)
-    for each in listed:
+    names, unfinished, found = _contents(directory)
+    usable = []
+    for each, recorded in found:
         problem = _problem(each)
+        if problem and recorded is None and inspection.is_ours(each.prefix):
+            continue  # what its manifest says is of no use: it is left where it is, and not counted
         if problem:
             message = f"{directory}: {problem}: nothing is pruned before `python -m checkpointing repair {directory}`."
             raise CheckpointError(message)
-    retention = _retention(directory, said)
+        usable.append((each, recorded))
+    retention = _retention(directory, usable, said)
     families = defaultdict(list)
-    for each in listed:
-        if inspection.is_ours(each.prefix) or "max_to_keep" in said:
-            families[_family(each)].append(each)
-    going = [each for family in families.values() for each in _not_worth_keeping(family, retention)]
+    for each, recorded in usable:
+        ours = inspection.is_ours(each.prefix)
+        if recorded is not None or (not ours and "max_to_keep" in said):
+            families[_family(each)].append((each, recorded))
+    gone = {each.prefix for family in families.values() for each in _not_worth_keeping(family, retention)}
     deletions = [
-        Action("delete", _names(each.prefix), "not among those to keep", partial(_delete, each.prefix))
-        for each in going
+        Action("delete", names[prefix.name], "not among those to keep", partial(_delete, prefix, names[prefix.name]))
+        for prefix in sorted(gone, key=layout.by_step)
     ]
     # First the state file, so that it never names a checkpoint that is gone.
-    listing = _listing_of(directory, [each for each in listed if each not in going]) if going else []
+    staying = [(each, recorded) for each, recorded in usable if each.prefix not in gone]
+    listing = _listing_of(directory, staying, retention) if gone else []
     return _without_repetition([*unfinished.values(), *listing, *deletions])
 
 
-def _retention(directory: Path, said: Mapping[str, Any]) -> Retention:
-    manifests, _ = manifest.read_all(directory)
-    recorded = (manifests[-1].retention if manifests else None) or {}
-    if "max_to_keep" not in {**recorded, **said}:
+def _retention(directory: Path, found: Iterable[_Pair], said: Mapping[str, Any]) -> Retention:
+    recorded = _recorded(found)
+    told = {**(recorded._asdict() if recorded else {}), **said}
+    if "max_to_keep" not in told:
         message = f"{directory}: nothing records how many checkpoints to keep: give --max_to_keep=N."
         raise CheckpointError(message)
-    return Retention(**{**recorded, **said})
+    return Retention(**told)
 
 
-def _not_worth_keeping(family: list[Listed], retention: Retention) -> list[Listed]:
+def _not_worth_keeping(family: list[_Pair], retention: Retention) -> list[Listed]:
     """Of checkpoints of the same name."""
     candidates = [
-        Candidate(each.step, _clock(each, retention), each.score, pinned=layout.pinned_path(each.prefix).exists())
-        for each in family
+        Candidate(
+            each.step,
+            recorded.training_seconds if recorded else _clock(each, retention),
+            each.score,
+            pinned=layout.pinned_path(each.prefix).exists(),
+        )
+        for each, recorded in family
         if each.step is not None
     ]
     keep = rotation.survivors(candidates, retention)
-    return [each for each in family if each.step is not None and each.step not in keep]
+    return [each for each, _ in family if each.step is not None and each.step not in keep]
 
 
 def _clock(each: Listed, retention: Retention) -> float:
     """Where no manifest holds the run's clock, the time of day: it does not begin anew when the oldest is gone."""
-    if inspection.is_ours(each.prefix):
-        return manifest.Manifest.read(layout.manifest_path(each.prefix)).training_seconds
     hours = retention.keep_checkpoint_every_n_hours
     return each.saved_at if hours < Retention(0).keep_checkpoint_every_n_hours else 0.0
 
 
-def _delete(prefix: Path) -> None:
+def _delete(prefix: Path, names: list[str]) -> None:
     if not inspection.is_ours(prefix):
         durable.write(layout.incomplete_path(prefix), b"")
         durable.sync(prefix.parent)
         durable.delete([layout.index_path(prefix)])
-    retirement.retire(prefix)
+    retirement.retire(prefix, names)

@@ -2,8 +2,10 @@
 
 import errno
 import itertools
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -179,3 +181,65 @@ def calls(function: Callable[..., object], *arguments: object) -> int:
     finally:
         sys.setprofile(None)
     return count
+
+
+# What a manifest whose hash is right may hold all the same.
+CONFUSED = [
+    {"format": "3"},
+    {"format": True},
+    {"step": True},
+    {"files": ["model.ckpt-10.index"]},
+    {"files": {"/etc/passwd": {"bytes": 1, "sha256": ""}}},
+    {"files": {"../model.ckpt-10.index": {"bytes": 1, "sha256": ""}}},
+    {"files": {"model.ckpt-10.index": None}},
+    {"training_seconds": float("nan")},
+    {"saved_at": "today"},
+    {"score": "best"},
+    {"settings": []},
+    {"retention": {"max_to_keep": 1, "keep_newest": 2}},
+    {"retention": {"max_to_keep": "1"}},
+    {"versions": None},
+]
+
+
+def confuse(prefix: Path, **fields: Any) -> Path:
+    """Gives a checkpoint's manifest these fields, and the hash that goes with them."""
+    record = json.loads(layout.manifest_path(prefix).read_bytes())
+    del record["sha256"]
+    layout.manifest_path(prefix).write_text(json.dumps(manifest.sealed(record | fields)))
+    return prefix
+
+
+SAVING = """
+import itertools, os, sys
+from pathlib import Path
+from checkpointing import durable, layout, retirement
+from tests.checkpoints import make_checkpoint, mark
+directory, elsewhere = map(Path, sys.argv[1:])
+os.fsync = lambda _: None
+for step in itertools.count(1):
+    prefix, made = mark(layout.prefix(directory, step)), make_checkpoint(elsewhere, step)
+    for path in [*layout.contents_of(made), layout.manifest_path(made)]:
+        path.rename(directory / path.name)
+    durable.delete([layout.incomplete_path(prefix)])
+    if step > 2:
+        retirement.retire(layout.prefix(directory, step - 2))
+    if step == 3:
+        print("saving", flush=True)
+"""
+
+
+@contextmanager
+def saving_run(place: Path) -> Iterator[Path]:
+    """Inside the block, another process makes and retires checkpoints as fast as it can; gives its train_dir."""
+    for name in ("run", "elsewhere"):
+        (place / name).mkdir()
+    command = [sys.executable, "-c", SAVING, str(place / "run"), str(place / "elsewhere")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"saving\n"
+        try:
+            yield place / "run"
+            assert process.poll() is None
+        finally:
+            process.kill()

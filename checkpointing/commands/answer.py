@@ -45,8 +45,11 @@ def ago(then: float, now: float) -> str:
 
 
 def moment(then: float) -> str:
-    """A time of day, here, of seconds since 1970."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))
+    """A time of day, here, of seconds since 1970; in seconds where the calendar has no such day."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))
+    except (OverflowError, ValueError, OSError):
+        return f"{then:.0f} s after 1970"
 
 
 def as_json(record: object) -> str:

@@ -17,11 +17,11 @@ from checkpointing.commands import quietly
 from checkpointing.commands.answer import Answer, ago, counted, moment, size
 from checkpointing.errors import CheckpointError
 from checkpointing.inspection import Listed
-from checkpointing.journal import Journal
 from checkpointing.manifest import Manifest
 
 _BINS = 12
 _SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two looks
+_LOOKS = 10  # at a directory whose newest checkpoint is deleted meanwhile
 _BAR = 40  # characters of the longest bar of a histogram
 
 
@@ -33,20 +33,20 @@ def list_checkpoints(given: argparse.Namespace) -> Answer:
         inspection.find_prefix(given.directory)  # says what is there instead
     record = [each._asdict() | {"prefix": each.prefix.name} for each in listed]
     problems = [each.problem for each in listed if each.problem]
-    damaged = any(each.problem and not inspection.is_unfinished(each.prefix) for each in listed)
+    damaged = any(each.problem and not each.unfinished for each in listed)
     return Answer(record, "\n".join([_table_of(listed), *problems]), status=1 if damaged else 0)
 
 
 def _table_of(listed: list[Listed]) -> str:
     now = time.time()
-    words = {True: "yes", False: "no", None: "all files there"}  # nothing records their bytes
+    words = {True: "yes", False: "no", None: "all files there"}  # the last: nothing records their bytes
     return _table(
         {
             "checkpoint": each.prefix.name,
             "step": each.step,
             "saved": ago(each.saved_at, now),
             "size": size(each.bytes),
-            "complete": words[each.complete],
+            "complete": "not known" if each.complete is None and each.problem else words[each.complete],
             "score": "" if each.score is None else f"{each.score:.4f}",
             "why kept": each.why_kept,
         }
@@ -193,7 +193,7 @@ def verify(given: argparse.Namespace) -> Answer:
     """Reads every byte; a directory's newest checkpoint, or each of them."""
     if given.all and not given.path.is_dir():
         raise CheckpointError(f"{given.path}: a prefix found, a directory wanted with --all.")
-    checked = [_verified(path, check) for path, check in _to_verify(given.path, each_one=given.all)]
+    checked = _verified_all(given.path) if given.all else [_verified(given.path)]
     table = _table(
         {"checkpoint": each["name"], "result": each["problem"] or f"as it should be: {each['compared_with']}"}
         for each in checked
@@ -202,21 +202,35 @@ def verify(given: argparse.Namespace) -> Answer:
     return Answer(checked, table, status=1 if damaged else 0)
 
 
-def _to_verify(path: Path, *, each_one: bool) -> list[tuple[Path, Callable[[Path], str]]]:
+def _verified_all(directory: Path) -> list[dict[str, Any]]:
+    if inspection.is_saved_model(directory):
+        return [_verified(directory)]
+    checked = inspection.verify_all(directory)
+    if not checked:
+        return [_verified(directory)]
+    return [
+        {"name": prefix.name, "problem": problem, "compared_with": compared_with}
+        for prefix, compared_with, problem in checked
+    ]
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """Verifies a SavedModel, or a checkpoint: of a directory, its newest; where that is deleted meanwhile, the next."""
     if inspection.is_saved_model(path):
-        return [(path, inspection.verify_saved_model)]
-    if each_one:
-        there = [each.prefix for each in inspection.listing(path, check=False)]
-        finished = [prefix for prefix in there if not inspection.is_unfinished(prefix)]
-        if finished:
-            return [(prefix, inspection.verify) for prefix in finished]
-    return [(inspection.find_prefix(path), inspection.verify)]
+        return _result_of(path, inspection.verify_saved_model)
+    prefix = inspection.find_prefix(path)
+    for _ in range(_LOOKS - 1):
+        result = _result_of(prefix, inspection.verify)
+        if result["problem"] is None or (newer := inspection.find_prefix(path)) == prefix:
+            return result
+        prefix = newer
+    return _result_of(prefix, inspection.verify)
 
 
-def _verified(path: Path, check: Callable[[Path], str]) -> dict[str, Any]:
+def _result_of(path: Path, check: Callable[[Path], str]) -> dict[str, Any]:
     try:
         return {"name": path.name, "problem": None, "compared_with": check(path)}
-    except CheckpointError as error:  # also of another version's: the others are to be looked at
+    except CheckpointError as error:
         return {"name": path.name, "problem": str(error), "compared_with": None}
 
 
@@ -301,9 +315,8 @@ def _status(directory: Path) -> Answer:
     """What the files of a run tell of it while it goes on; nothing is locked, no tensor is read."""
     listed = inspection.listing(directory, check=False)
     attempts = history.read(directory)
-    records = Journal(directory / layout.METRICS).records()
     attempt = attempts[-1] if attempts else None
-    newest = records[-1] if records else None
+    newest = history.metrics(directory).last()
     record = {
         "state": _state(directory, attempt),
         "attempt": attempt,

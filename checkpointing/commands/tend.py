@@ -64,10 +64,14 @@ def _do(actions: list[Action]) -> None:
         except OSError as error:
             done = ", ".join(name for before in actions[:number] for name in before.names) or "nothing"
             message = (
-                f"{each.names[0]}: cannot be {_DONE[each.verb]} ({reason(error)}); done before: {done}. "
+                f"{each.names[0]}: cannot be {_DONE[each.verb]} ({_about(error)}); done before: {done}. "
                 f"See to it, and give the same command again."
             )
             raise CheckpointError(message) from error
+
+
+def _about(error: OSError) -> str:
+    return f"{error.filename}: {reason(error)}" if isinstance(error.filename, str) else reason(error)
 
 
 def pin(given: argparse.Namespace) -> Answer:

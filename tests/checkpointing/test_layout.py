@@ -200,3 +200,23 @@ def test_a_directory_is_no_index_file(tmp_path):
     """What somebody called so is a directory, and no checkpoint."""
     (tmp_path / "search.index").mkdir()
     assert layout.prefixes_in(tmp_path) == []
+
+
+def test_one_search_finds_the_files_of_each_prefix(tmp_path):
+    """The same as a search for each."""
+    for name in (
+        *("model.ckpt-1.index", "model.ckpt-1.index.tmp", "model.ckpt-1_temp", "model.ckpt-10.meta", "a.index.meta"),
+        *(
+            "model.ckpt-1.manifest.json",
+            "model.ckpt-1.notes",
+            "x.data-00000-of-00001.tempstate7",
+            "checkpoint",
+            ".index",
+        ),
+        *("a.index", "model.ckpt-1.pinned", "model.ckpt-10.incomplete"),
+    ):
+        (tmp_path / name).touch()
+    found = layout.files_by_prefix(tmp_path)
+    assert set(found) == {"model.ckpt-1", "model.ckpt-10", "a", "a.index", "x"}
+    for name, files in found.items():
+        assert files == [path.name for path in layout.files_of(tmp_path / name)]

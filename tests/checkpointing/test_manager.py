@@ -693,3 +693,25 @@ def test_a_link_in_the_place_of_the_shards_is_not_written_through(tmp_path):
     with pytest.raises(NotSavedError, match="expected a directory, got a symbolic link"):
         counter.count(1, save=True)
     assert not list((tmp_path / "precious").iterdir())
+
+
+def test_a_save_searches_no_directory(tmp_path, monkeypatch):
+    """What it costs does not depend on how many files lie there; the first one after a restart reads the manifests."""
+    counter = Counter(tmp_path, retention=Retention(2, keep_best=1)).count(3, save=True)
+
+    def refuse(*_):
+        raise AssertionError("a directory is searched")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        patch.setattr(os, "scandir", refuse)
+        counter.count(3, save=True)
+    assert kept(tmp_path) == [5, 6]
+
+
+def test_where_all_are_kept_the_state_file_does_not_grow(tmp_path):
+    """It names the newest alone, as TensorFlow's Saver has it."""
+    Counter(tmp_path, retention=Retention(0)).count(4, save=True)
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    assert list(state.all_model_checkpoint_paths) == [str(tmp_path / "model.ckpt-4")]
+    assert layout.steps_with(tmp_path, "manifest.json") == [1, 2, 3, 4]

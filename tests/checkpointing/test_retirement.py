@@ -1,15 +1,17 @@
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import tensorflow as tf
 
 from checkpointing import layout, resume
 from checkpointing.manifest import Manifest
-from checkpointing.retirement import kept, retire, tidy_up
+from checkpointing.retirement import Cleanup, is_of_run, kept, retire
 from checkpointing.rotation import Retention
 from tests import checkpoints
-from tests.checkpoints import SETTINGS, every_kill, make_checkpoint, make_files, tree
+from tests.checkpoints import SETTINGS, calls, every_kill, make_checkpoint, make_files, tree
 
 NAMES = [
     "plain",
@@ -37,6 +39,11 @@ def directory(request, tmp_path):
     made = tmp_path / request.param
     made.mkdir()
     return made
+
+
+def tidy_up(directory, retention, *, relative_paths):
+    """What a run does with a train_dir when it starts."""
+    Cleanup(directory, retention, relative_paths=relative_paths).apply_retention()
 
 
 def state(directory):
@@ -101,7 +108,7 @@ def test_a_relative_train_dir_will_do(tmp_path, monkeypatch, relative_paths):
     assert tf.train.latest_checkpoint(str(tmp_path / "runs")) == str(tmp_path / "runs" / "model.ckpt-10")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.0, 1e-7, 1e22, -1.5, 1_700_000_000, 1_700_000_000.1234567])
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 1e-7, 1e18, -1.5, 1_700_000_000, 1_700_000_000.1234567])
 def test_any_time_comes_back(tmp_path, seconds):
     """To the last digit, however it is written."""
     make_checkpoint(tmp_path, 10, saved_at=seconds)
@@ -172,10 +179,9 @@ def test_what_is_kept_is_what_rotation_says(tmp_path):
 def test_why_each_is_kept_can_be_asked(tmp_path):
     """Without changing anything."""
     make(tmp_path, [10, 20])
-    layout.pinned_path(layout.prefix(tmp_path, 10)).touch()
     before = tree(tmp_path)
     manifests = [Manifest.read(layout.manifest_path(layout.prefix(tmp_path, step))) for step in (10, 20)]
-    assert kept(tmp_path, manifests, Retention(1)) == {10: "pinned", 20: "newest"}
+    assert kept(manifests, Retention(1), {10}) == {10: "pinned", 20: "newest"}
     assert tree(tmp_path) == before
 
 
@@ -329,3 +335,120 @@ def test_the_state_file_is_plain_text(tmp_path):
         "all_model_checkpoint_timestamps",
     ]
     assert json.loads(lines[2].partition(": ")[2]) == 1.5
+
+
+def cleanup(directory, retention, **options):
+    """Of a run that has just started."""
+    made = Cleanup(directory, retention, relative_paths=True, **options)
+    made.apply_retention()
+    return made
+
+
+def commit(made, directory, step, **fields):
+    """What a save does."""
+    prefix = make_checkpoint(directory, step, **fields)
+    made.add(Manifest.read(layout.manifest_path(prefix)))
+
+
+@pytest.mark.parametrize("retention", [KEEP_ALL, KEEP_TWO, Retention(2, keep_best=1)])
+def test_a_save_costs_the_same_however_many_checkpoints_are_there(tmp_path, retention):
+    """The run's own and others': neither their manifests nor the directory are read again."""
+    counts = []
+    for number in (10, 100):
+        directory = tmp_path / str(number)
+        for step in range(number):
+            make_checkpoint(directory, step)
+            make_checkpoint(directory, step + 1000, settings={"model": "another"})
+        made = cleanup(directory, retention, is_of_run=lambda saved: saved.settings == SETTINGS)
+        commit(made, directory, 5000)
+        with (
+            mock.patch.object(os, "scandir", side_effect=AssertionError),
+            mock.patch.object(os, "listdir", side_effect=AssertionError),
+        ):
+            counts.append(calls(made.apply_retention))
+    assert counts[1] < counts[0] + 30
+
+
+def test_a_run_of_saves_keeps_what_rotation_says(tmp_path):
+    """Save after save, from what the run remembers, the same stay as a restart would keep."""
+    retention = Retention(2, 1.5, 1)
+    made = cleanup(tmp_path, retention)
+    for step in range(1, 12):
+        commit(made, tmp_path, step, score={2: 0.9}.get(step), training_seconds=step * 1000.0)
+        if step == 3:
+            layout.pinned_path(layout.prefix(tmp_path, 3)).touch()  # another process, at any time
+        made.apply_retention()
+    there = steps_on_the_disk(tmp_path)
+    assert there == [2, 3, 6, 10, 11]
+    assert state(tmp_path)[1] == [str(tmp_path / f"model.ckpt-{step}") for step in there]
+    before = tree(tmp_path)
+    tidy_up(tmp_path, retention, relative_paths=True)
+    assert tree(tmp_path) == before
+
+
+def test_where_all_are_kept_the_newest_alone_is_listed(tmp_path):
+    """As TensorFlow's Saver has it: a state file that lists all would grow with each save."""
+    make(tmp_path)
+    made = cleanup(tmp_path, KEEP_ALL)
+    commit(made, tmp_path, 60)
+    made.apply_retention()
+    assert state(tmp_path)[1] == [str(tmp_path / "model.ckpt-60")]
+    assert steps_on_the_disk(tmp_path) == [10, 20, 30, 40, 50, 60]
+
+
+def test_what_was_deleted_by_hand_is_not_counted(tmp_path):
+    """Nor listed; as many stay as are to be kept."""
+    made = cleanup(tmp_path, Retention(3))
+    for step in (10, 20, 30):
+        commit(made, tmp_path, step)
+        made.apply_retention()
+    for path in layout.files_of(layout.prefix(tmp_path, 30)):
+        path.unlink()
+    commit(made, tmp_path, 40)
+    made.apply_retention()
+    assert steps_on_the_disk(tmp_path) == [10, 20, 40]
+    assert state(tmp_path)[1] == [str(tmp_path / f"model.ckpt-{step}") for step in (10, 20, 40)]
+
+
+def test_checkpoints_of_another_run_are_neither_counted_nor_deleted(tmp_path):
+    """Other settings, or another origin, are another run's; a prolonged run's are its own."""
+    for step in (1, 2, 3):
+        make_checkpoint(tmp_path, step, settings={**SETTINGS, "seed": 1})
+        make_checkpoint(tmp_path, step + 10, started_from="00ff")
+        make_checkpoint(tmp_path, step + 20, settings={**SETTINGS, "train_steps": 50})
+        make_checkpoint(tmp_path, step + 30)
+
+    def ours(saved):
+        return is_of_run(saved, settings=SETTINGS, started_from=None, may_grow=("train_steps",))
+
+    cleanup(tmp_path, Retention(4), is_of_run=ours)
+    assert steps_on_the_disk(tmp_path) == [1, 2, 3, 11, 12, 13, 23, 31, 32, 33]
+    assert state(tmp_path)[1] == [str(tmp_path / f"model.ckpt-{step}") for step in (23, 31, 32, 33)]
+
+
+def test_a_manifest_that_names_other_files_deletes_none_of_them(tmp_path):
+    """Its hash may be right; a checkpoint's files are those of its name."""
+    (tmp_path / "notes.txt").write_text("mine")
+    other = make_files(tmp_path, 7, content="another's")
+    prefix = make_checkpoint(tmp_path, 10)
+    files = Manifest.read(layout.manifest_path(prefix)).files
+    files |= {name: {"bytes": 4, "sha256": ""} for name in ("notes.txt", layout.index_path(other).name)}
+    make_checkpoint(tmp_path, 10, files=files)
+    for step in (20, 30):
+        make_checkpoint(tmp_path, step)
+    tidy_up(tmp_path, KEEP_TWO, relative_paths=True)
+    assert layout.steps_with(tmp_path, "manifest.json") == [20, 30]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert layout.index_path(other).exists()
+    assert not layout.index_path(prefix).exists()
+
+
+def test_a_file_called_quarantine_stops_no_rotation(tmp_path, caplog):
+    """What would go there stays where it is; the others are retired, and the file stays."""
+    make(tmp_path)
+    layout.manifest_path(layout.prefix(tmp_path, 20)).write_bytes(b"")
+    (tmp_path / "quarantine").write_text("mine")
+    tidy_up(tmp_path, KEEP_TWO, relative_paths=True)
+    assert layout.steps_with(tmp_path, "manifest.json") == [20, 40, 50]
+    assert (tmp_path / "quarantine").read_text() == "mine"
+    assert "expected a directory" in caplog.text

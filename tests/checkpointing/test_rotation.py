@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpointing.rotation import Candidate, Retention, survivors
+from checkpointing.rotation import Candidate, Retention, Rotation, recorded, survivors
+from tests.checkpoints import calls
 
 HOUR = 3600
 NEVER = 1e9
@@ -242,3 +243,62 @@ def test_a_clock_that_was_set_back_deletes_no_more(hours):
 def test_of_nothing_nothing_survives(retention):
     """A directory may be empty."""
     assert survivors([], retention) == {}
+
+
+@UNHURRIED
+@given(runs(), RETENTIONS)
+def test_one_at_a_time_comes_to_the_same(run, retention):
+    """After each checkpoint, what a run's rotation lets go is what the function of all that are there does not keep."""
+    rotation, there = Rotation(retention), []
+    for candidate in run:
+        rotation.add(candidate._replace(pinned=False))
+        there = remaining([*there, candidate], retention)
+        pinned = {each.step for each in there if each.pinned}
+        rotation.drop(set(rotation.going()) - pinned)
+        assert set(rotation.steps) == steps(there)
+
+
+@pytest.mark.parametrize("retention", [Retention(3, 1, 2), Retention(3, NEVER, 2)])
+def test_one_more_costs_the_same_however_many_are_kept(retention):
+    """Also where one is kept for each hour."""
+    counts = []
+    for number in (100, 1000):
+        rotation = Rotation(retention)
+        for step in range(number):
+            rotation.add(Candidate(step, step * 1.5 * HOUR, 1 / (step + 1)))
+            rotation.drop(rotation.going())
+        rotation.add(Candidate(number, number * 1.5 * HOUR, 0.5))
+        counts.append(calls(rotation.going))
+    assert counts[1] < counts[0] + 20
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"keep_best": 1},
+        {"max_to_keep": -1},
+        {"max_to_keep": True},
+        {"max_to_keep": 2.5},
+        {"max_to_keep": "2"},
+        {"max_to_keep": 2, "keep_best": None},
+        {"max_to_keep": 2, "keep_checkpoint_every_n_hours": 0},
+        {"max_to_keep": 2, "keep_checkpoint_every_n_hours": float("nan")},
+        {"max_to_keep": 2, "keep_newest": 1},
+    ],
+)
+def test_what_no_run_could_have_recorded_is_not_known(record):
+    """A manifest's hash may be right, and what it says not."""
+    assert recorded(record) is None
+
+
+def test_what_a_run_records_is_read():
+    """As it was."""
+    for retention in (Retention(0), Retention(5, 0.5, 1)):
+        assert recorded(retention._asdict()) == retention
+
+
+def test_the_smallest_stretch_is_no_error():
+    """Of hours that are next to nothing, each checkpoint is in a stretch of its own, or all in the last."""
+    assert set(survivors([Candidate(1, 1e9), Candidate(2, 2e9)], Retention(1, 5e-324))) == {1, 2}

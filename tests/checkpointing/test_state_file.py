@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
@@ -40,3 +43,13 @@ def test_garbage_lists_nothing(tmp_path, content):
     """A state file is a cache; one that makes no sense is no news."""
     (tmp_path / "checkpoint").write_bytes(content)
     assert state_file.read(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_lists_nothing_and_is_moved(tmp_path, make):
+    """Nothing is waited for, and nothing of a user's is deleted."""
+    make(tmp_path / "checkpoint")
+    assert state_file.read(tmp_path) == []
+    state_file.write(tmp_path, [(tmp_path / "model.ckpt-9", 1.5)], relative_paths=True)
+    assert state_file.read(tmp_path) == [tmp_path / "model.ckpt-9"]
+    assert os.path.lexists(tmp_path / "quarantine" / "checkpoint" / "checkpoint")

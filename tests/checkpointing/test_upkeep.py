@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpointing import inspection, layout, state_file, upkeep
+from checkpointing import inspection, layout, retirement, state_file, upkeep
 from checkpointing.errors import CheckpointError
 from checkpointing.lock import Lock
+from checkpointing.rotation import Retention
 from tests import checkpoints
 from tests.checkpoints import DAMAGES, every_kill, flip_a_bit, full_disk, make_checkpoint, make_files, mark, tree
 from tests.writers import make_foreign
@@ -325,7 +326,7 @@ def test_a_runs_state_file_lists_its_own(tmp_path):
 def test_what_is_pruned_is_what_the_run_was_told(tmp_path):
     """By its newest manifest; what a plain Saver left stays whose it is, and a pin counts."""
     for step in (10, 20, 30, 40):
-        make_checkpoint(tmp_path, step, retention=RETENTION, score=step == 10)
+        make_checkpoint(tmp_path, step, retention=RETENTION, score=float(step == 10))
     layout.pinned_path(layout.prefix(tmp_path, 20)).touch()
     for step in (1, 2, 3):
         make_foreign(tmp_path, f"model-{step}")
@@ -431,3 +432,71 @@ def test_planning_takes_no_more_than_in_proportion(tmp_path):
         counts.append([checkpoints.calls(upkeep.repairs, directory), checkpoints.calls(upkeep.prunings, directory, {})])
     for few, many in zip(*counts, strict=True):
         assert many < 5 * few
+
+
+@pytest.mark.parametrize("fields", checkpoints.CONFUSED, ids=str)
+def test_one_confused_manifest_stops_no_repair_and_no_pruning(tmp_path, fields):
+    """A pruning leaves it where it is; a repair moves it to quarantine, with the reason."""
+    for step in (10, 20, 30):
+        make_checkpoint(tmp_path, step, retention={**RETENTION, "max_to_keep": 1})
+    checkpoints.confuse(layout.prefix(tmp_path, 10), **fields)
+    untouched = {name: content for name, content in tree(tmp_path).items() if "ckpt-10" in name}
+    prune(tmp_path)
+    assert layout.steps_with(tmp_path, "manifest.json") == [10, 30]
+    assert untouched.items() <= tree(tmp_path).items()
+    assert [path.name for path in state_file.read(tmp_path)] == ["model.ckpt-30"]
+    repair(tmp_path)
+    assert layout.steps_with(tmp_path, "manifest.json") == [30]
+    reason = (tmp_path / "quarantine" / "model.ckpt-10" / "reason.txt").read_text()
+    assert reason.startswith("model.ckpt-10.manifest.json: ")
+
+
+def test_another_versions_checkpoint_is_left_alone(tmp_path):
+    """Neither counted, moved, deleted nor listed in the state file, whatever is repaired or pruned."""
+    for step in (20, 30):
+        make_checkpoint(tmp_path, step, retention={**RETENTION, "max_to_keep": 1})
+    checkpoints.confuse(make_checkpoint(tmp_path, 40), format=99)
+    untouched = {name: content for name, content in tree(tmp_path).items() if "ckpt-40" in name}
+    for act in (repair, prune, repair):
+        act(tmp_path)
+        assert untouched.items() <= tree(tmp_path).items()
+    assert layout.steps_with(tmp_path, "manifest.json") == [30, 40]
+    assert [path.name for path in state_file.read(tmp_path)] == ["model.ckpt-30"]
+
+
+def test_after_a_run_that_keeps_all_there_is_nothing_to_do(tmp_path):
+    """Its state file lists the newest alone."""
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step, retention={**RETENTION, "max_to_keep": 0})
+    retirement.Cleanup(tmp_path, Retention(0), relative_paths=True).apply_retention()
+    assert repair(tmp_path) == prune(tmp_path) == []
+
+
+def test_names_need_not_be_text(tmp_path):
+    """A foreign checkpoint whose name is no UTF-8 is repaired, pruned and listed as any other."""
+    directory = tmp_path / os.fsdecode(b"run-\xff")
+    for path in (directory, tmp_path / "made"):
+        path.mkdir()
+    for number in (1, 2, 3):
+        made_prefix = make_foreign(tmp_path / "made", f"best-{number}")
+        for path in layout.files_of(made_prefix):
+            path.rename(directory / path.name.replace("best", os.fsdecode(b"b\xfft")))
+    flip_a_bit(layout.index_path(directory / os.fsdecode(b"b\xfft-2")))
+    assert set(names(repair(directory), "move to quarantine")) == {
+        os.fsdecode(b"b\xfft-2") + ending for ending in (".data-00000-of-00001", ".index", ".meta")
+    }
+    assert repair(directory) == []
+    prune(directory, max_to_keep=1)
+    assert state_file.read(directory) == [directory / os.fsdecode(b"b\xfft-3")]
+
+
+def test_a_file_called_quarantine_is_an_error(tmp_path):
+    """What is damaged stays where it is, and so does the file."""
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step)
+    flip_a_bit(layout.index_path(layout.prefix(tmp_path, 10)))
+    (tmp_path / "quarantine").write_text("mine")
+    before = {name: content for name, content in tree(tmp_path).items() if name != "checkpoint"}
+    with pytest.raises(OSError, match="expected a directory"):
+        repair(tmp_path)
+    assert before.items() <= tree(tmp_path).items()

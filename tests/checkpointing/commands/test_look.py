@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from checkpointing import __main__, inspection, layout
 from checkpointing.bundle import Bundle
+from checkpointing.commands import answer
 from checkpointing.history import History
 from tests import programs
-from tests.checkpoints import flip_a_bit, make_checkpoint, make_files, mark, tree
+from tests.checkpoints import CONFUSED, confuse, flip_a_bit, make_checkpoint, make_files, mark, saving_run, tree
 from tests.writers import MODELS, VALUES, WRITERS, make_foreign, ours, partitioned, plain_saver
 
 RETENTION = {"max_to_keep": 2, "keep_checkpoint_every_n_hours": 10_000.0, "keep_best": 0}
@@ -120,7 +121,7 @@ def test_a_list_is_a_table(tmp_path, ask):
 
 def test_a_list_for_programs(tmp_path, ask):
     """The same, exactly."""
-    make_checkpoint(tmp_path, 10, retention=RETENTION, score=float("nan"))
+    make_checkpoint(tmp_path, 10, retention=RETENTION, score=0.5)
     status, record = ask("list", tmp_path, "--json")
     assert (status, record) == (
         0,
@@ -132,7 +133,7 @@ def test_a_list_for_programs(tmp_path, ask):
                 "bytes": 94,
                 "complete": True,
                 "problem": None,
-                "score": None,
+                "score": 0.5,
                 "why_kept": "newest",
             }
         ],
@@ -489,3 +490,59 @@ def test_these_wait_for_no_tensorflow(run, tmp_path, command):
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout
+
+
+def test_no_look_at_a_saving_run_fails(tmp_path, ask):
+    """What vanishes or appears meanwhile is looked at again: `list` and `verify` find nothing wrong, ever."""
+    with saving_run(tmp_path) as directory:
+        for command in (["list"], ["verify", "--all"], ["verify"], ["watch"]):
+            for _ in range(40):
+                status, text = ask(*command, directory)
+                assert status == 0, text
+                assert "no checkpoint" not in text
+
+
+@pytest.mark.parametrize("fields", CONFUSED, ids=str)
+def test_one_confused_manifest_stops_no_look(tmp_path, ask, fields):
+    """It is listed as damaged with the reason, the others as they are."""
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step, retention=RETENTION)
+    confuse(layout.prefix(tmp_path, 10), **fields)
+    for command in (["list"], ["verify", "--all"]):
+        status, record = ask(*command, tmp_path, "--json")
+        assert status == 1
+        assert [bool(each["problem"]) for each in record] == [True, False]
+        assert record[0]["problem"].startswith("model.ckpt-10.manifest.json: ")
+    for command in ("verify", "watch"):
+        assert ask(command, tmp_path)[0] == 0
+
+
+def test_another_versions_checkpoint_is_listed(tmp_path, ask):
+    """Nothing is said against it."""
+    make_checkpoint(tmp_path, 20, retention=RETENTION)
+    confuse(make_checkpoint(tmp_path, 10), format=99, added="later")
+    status, record = ask("list", tmp_path, "--json")
+    assert status == 0
+    assert [(each["step"], each["complete"], each["why_kept"]) for each in record] == [
+        (10, None, "another version's"),
+        (20, True, "newest"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "metrics.jsonl"])
+@pytest.mark.parametrize("command", ["watch", "history"])
+def test_a_fifo_in_a_files_place_is_an_error_and_no_wait(train_dir, ask, name, command):
+    """In one sentence that names it."""
+    (train_dir / name).unlink(missing_ok=True)
+    os.mkfifo(train_dir / name)
+    status, text = ask(command, train_dir)
+    if (name, command) != ("metrics.jsonl", "history"):
+        assert (status, text) == (1, f"error: {train_dir / name}: expected a regular file, got a FIFO\n")
+
+
+def test_a_time_that_no_calendar_has_is_shown(tmp_path, ask):
+    """In seconds."""
+    prefix = make_checkpoint(tmp_path, 10, saved_at=9e18)
+    assert ask("list", tmp_path)[0] == 0
+    assert answer.moment(9e18) == "9000000000000000000 s after 1970"
+    assert prefix.name in ask("list", tmp_path)[1]
