@@ -2,8 +2,8 @@
 
     python -m benchmarks.tools [--checkpoints=1000] [--gigabytes=2] [--rounds=5]
 
-many   a run of the softmax that saves after every step; `list` and `verify --all` beside hashing the same bytes and
-       nothing else, by the same library.
+many   a run of the softmax that saves after every step; `list`, `verify --all` and `prune --dry_run` beside hashing the
+       same bytes and nothing else, by the same library.
 large  a checkpoint of 40 MB tensors; memory at its highest of `show`, of one tensor and of all, beside `--help`, and
        beside TensorFlow reading one tensor.
 """
@@ -67,6 +67,7 @@ def _many(train_dir: Path) -> None:
         "hashing the bytes": ["-c", _HASH, str(train_dir)],
         "list": ["-m", "checkpointing", "list", str(train_dir)],
         "verify --all": ["-m", "checkpointing", "verify", str(train_dir), "--all"],
+        "prune --dry_run": ["-m", "checkpointing", "prune", str(train_dir), "--max_to_keep=5", "--dry_run"],
     }
     print(f"{steps} checkpoints")
     _tell(commands)
