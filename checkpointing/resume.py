@@ -198,7 +198,7 @@ def _at_the_moment(directory: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _found(start: Start, restore_from: Path | None, warm_start_from: Path | None, may_grow: tuple[str, ...]) -> Start:
+def _found(start: Start, restore_from: Path | None, warm_start_from: Path | None) -> Start:
     directory = start.directory
     _check_places(directory)
     sweep(directory)
