@@ -290,6 +290,12 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
 
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
-    # Our own errors are sentences; any other begins with its kind, and --debug tells the rest.
-    known = type(error).__module__.startswith(("mnist", "checkpointing"))
-    return text if known else f"{type(error).__name__}: {text} (--debug shows where)"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        return f"{where}{error.strerror}; see to it, and run the same command again."
+    # Our own errors are sentences; any other begins with its kind, and --debug shows the rest.
+    if type(error).__module__.startswith(("mnist", "checkpointing")):
+        return text
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f' ({text})' if text else ''}; free some, and run the same command again."
+    return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, OddFileError
 from checkpointing.interruption import Interrupted
 from configs import command_line
 from configs.command_line import UsageError, WarmStart
@@ -395,7 +395,7 @@ def test_our_errors_are_one_sentence(monkeypatch, capsys, kind):
     assert capsys.readouterr() == ("", "error: run[1]: 3 found, 4 wanted.\n")
 
 
-@pytest.mark.parametrize("error", [KeyError("a name"), OSError(28, "No space left on device"), RuntimeError("a\nb")])
+@pytest.mark.parametrize("error", [KeyError("a name"), OSError("no number"), RuntimeError("a\nb")])
 def test_any_other_error_is_one_line(monkeypatch, capsys, error):
     """It begins with its kind, for what it says may be no sentence, and tells where to learn more."""
     assert run(monkeypatch, fail_with(error)) == 1
@@ -405,6 +405,22 @@ def test_any_other_error_is_one_line(monkeypatch, capsys, error):
     assert err.count("\n") == 1
     assert "--debug" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(24, "Too many open files", "metrics.jsonl"), "metrics.jsonl: Too many open files; see to it, and run"),
+        (OSError(116, "Stale file handle"), "Stale file handle; see to it, and run"),
+        (OddFileError(Path("lock"), "expected a file, got a FIFO"), "lock: expected a file, got a FIFO; see to it"),
+        (MemoryError(), "not enough memory; free some, and run"),
+        (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); free some, and run"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(monkeypatch, capsys, error, said):
+    """With the file's name where the system says it, and without Python's words for it."""
+    assert run(monkeypatch, fail_with(error)) == 1
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 @pytest.mark.parametrize("error", [DataError("damaged."), RuntimeError("unforeseen")])
