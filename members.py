@@ -107,7 +107,19 @@ def _has_ended(directory: Path, step: int, identity: dict[str, Any]) -> bool:
 def _command_of_member(command: Command, settings: CnnSettings, seed: int, directory: Path) -> list[str]:
     """The command line of this very process, for one member."""
     _log.info("the network of seed %d: %s", seed, directory)
+    if command.warm_start_from:
+        _share_origin(command.train_dir, command.warm_start_from, directory)
     flags = ["--members=1", f"--seed={seed}", f"--train_dir={directory}"]
     if command.export_dir:
         flags.append(f"--export_dir={layout.export_path(directory, settings.train_steps)}")
     return [sys.executable, *sys.orig_argv[1:], *flags]
+
+
+def _share_origin(train_dir: Path, warm_start_from: Path, directory: Path) -> None:
+    """Has a member begin with the same weights as the others, whatever its source has saved meanwhile."""
+    begun = directory.is_dir() and layout.steps_with(directory, "manifest.json")
+    if begun or (directory / layout.ORIGIN).exists():
+        return
+    origin = resume.pin_origin(train_dir, "warm_start_from", warm_start_from)
+    durable.make_directory(directory)
+    resume.record_origin(directory, origin)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mnist import dataset, evaluate
 from tests import programs
+from tests.checkpoints import make_checkpoint
 from tests.ensembles import FLAGS, disturbed
 
 
@@ -68,6 +69,18 @@ def test_sigterm_reaches_whoever_is_at_work(tmp_path, small_data, ensemble):
     status, _ = disturbed(tmp_path, small_data, signal.SIGTERM)
     assert status == 75
     assert programs.result(tmp_path)["weights_sha256"] == programs.result(ensemble)["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_all_members_begin_with_the_same_weights(tmp_path, small_data, ensemble):
+    """The directory that they come from is searched once, though a newer checkpoint appears there meanwhile."""
+    source = shutil.copytree(ensemble / "seed-3", tmp_path / "source")
+    flags = [f"--train_dir={tmp_path / 'run'}", f"--data_dir={small_data}", *FLAGS, f"--warm_start_from={source}"]
+    run = programs.Watched("cnn", *flags)
+    run.wait_for("seed-3/model.ckpt-20")
+    make_checkpoint(source, 999)  # which no network fits
+    assert run.end() == 0, run.said
+    assert run.said.count(f"warm start from {source / 'model.ckpt-60'}: taken") == 2
 
 
 @pytest.mark.slow
