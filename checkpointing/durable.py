@@ -181,19 +181,6 @@ def replace_by_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     sync(path.parent)
 
 
-def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
-    """As `replace`, for content that a library writes: `write_to` is given a temporary path with the same ending."""
-    temporary = path.with_name(f"{path.stem}{_TEMPORARY}{path.suffix}")
-    temporary.unlink(missing_ok=True)
-    try:
-        write_to(temporary)
-        sync(temporary)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
 def replace_without_waiting(path: Path, content: bytes) -> None:
     """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
     temporary = temporary_path(path)
@@ -264,6 +251,18 @@ def make_directory(path: Path) -> None:
             sync(made.parent)
 
 
+def make_new_directory(path: Path) -> None:
+    """Makes a directory below one that exists.
+
+    Raises:
+      FileExistsError: something is there.
+    """
+    check_guards(path)
+    path.mkdir()
+    with suppress(PermissionError):  # a parent that may be passed through, but not be read
+        sync(path.parent)
+
+
 def free_bytes(directory: Path) -> int:
     """How much may still be written there."""
     disk = os.statvfs(directory)
@@ -278,6 +277,14 @@ def move(paths: Iterable[Path], directory: Path) -> None:
         path.rename(directory / path.name)
         sync(path.parent)
     sync(directory)
+
+
+def rename_file(source: Path, target: Path) -> None:
+    """Renames a file once its bytes are on the disk; a file at `target` is replaced."""
+    sync(source)
+    check_guards(target)
+    source.rename(target)
+    sync(target.parent)
 
 
 def rename_tree(source: Path, target: Path) -> None:
@@ -308,6 +315,16 @@ def delete(paths: Iterable[Path]) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         check_guards(path)
         path.unlink(missing_ok=True)
+
+
+def delete_empty_directory(path: Path) -> None:
+    """Deletes a directory that nothing is in.
+
+    Raises:
+      OSError: something is in it, or it is no directory; nothing is deleted.
+    """
+    check_guards(path)
+    path.rmdir()
 
 
 def delete_tree(directory: Path) -> None:

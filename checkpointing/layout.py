@@ -8,6 +8,7 @@ model.ckpt-100.manifest.json             the commit record: with it the checkpoi
 model.ckpt-100.incomplete                there while the checkpoint is being made or deleted
 model.ckpt-100.pinned                    there while somebody wants the checkpoint kept
 quarantine/model.ckpt-100/               a damaged checkpoint's files, and reason.txt
+quarantine/saved_model-100/              a damaged export, and reason.txt
 graph.pbtxt                              the graph as text, for people
 metrics.jsonl, history.jsonl             one JSON object a logged step, an attempt
 events/                                  what TensorBoard shows, a file an attempt
@@ -17,6 +18,7 @@ started_from.json                        the checkpoint that the first weights c
 result.json                              what programs read at the end
 report.html, report/                     the run on a page, and its pictures
 saved_model/100                          the exported model
+saved_model/100.incomplete-0123abcd/     there while it is being written, with export.lock, which its process holds
 saved_model/100/assets.extra/manifest.json  size and sha256 of each of its files
 """
 
@@ -90,6 +92,19 @@ def quarantine_path(directory: Path) -> Path:
     return directory / _QUARANTINE
 
 
+def export_quarantine_path(target: Path, directory: Path) -> Path:
+    """Where a damaged export goes: to the quarantine of the train_dir that it lies in, otherwise beside itself."""
+    place, within = resolved(target), directory.resolve()
+    if within not in place.parents:  # or on another disk, behind a symbolic link
+        return target.with_name(target.name + ".damaged")
+    return quarantine_path(directory) / "-".join(place.relative_to(within).parts)
+
+
+def resolved(path: Path) -> Path:
+    """The path from the root; symbolic links are followed, but not where the path itself is one."""
+    return path.parent.resolve() / path.name
+
+
 def shards_directory(prefix: Path) -> Path:
     """Where the shards of a checkpoint are written before they are merged; Saver names it so, too."""
     return prefix.with_name(prefix.name + "_temp")
@@ -105,8 +120,32 @@ def export_path(directory: Path, step: int) -> Path:
     return directory / "saved_model" / str(step)
 
 
+def staging_path(target: Path, token: str) -> Path:
+    """The directory in which a file or an export is written before it is renamed to its target.
+
+    The name is no number, so TensorFlow Serving does not load it. The token is eight hexadecimal digits.
+    """
+    return target.with_name(f"{target.name}.incomplete-{token}")
+
+
+def staging_lock_path(staging: Path) -> Path:
+    """The file that a process keeps locked as long as it uses a staging directory."""
+    return staging / "export.lock"
+
+
+def staging_paths(target: Path) -> list[Path]:
+    """All that has the name of one of a target's staging directories, in sorted order."""
+    pattern = re.compile(rf"{re.escape(target.name)}\.incomplete-[0-9a-f]{{8}}", re.ASCII)
+    return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
+
+
 def unfinished_export_path(target: Path) -> Path:
     """Where a model is written before it is exported; no number, so no server takes it for a model."""
+    return target.with_name(target.name + ".incomplete")
+
+
+def old_staging_path(target: Path) -> Path:
+    """The staging directory of an export by release 0.6.4 or older, which had no lock."""
     return target.with_name(target.name + ".incomplete")
 
 

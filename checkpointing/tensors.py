@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import safetensors.numpy
 
-from checkpointing import durable, layout
+from checkpointing import durable, layout, staging
 from checkpointing.bundle import Bundle
 from checkpointing.errors import CheckpointError, reason
 
@@ -189,7 +189,7 @@ def write_archive(path: Path, state: Mapping[str, Array]) -> None:
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()}
     try:
         durable.make_directory(path.parent)
-        durable.replace_by(path, partial(_write_npz if path.suffix == ".npz" else safetensors.numpy.save_file, arrays))
+        staging.replace_by(path, partial(_write_npz if path.suffix == ".npz" else safetensors.numpy.save_file, arrays))
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: could not be written ({reason(error)}).") from error
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import durable, inspection
+from checkpointing import durable, inspection, staging
 from checkpointing.errors import CheckpointError, reason
 from mnist import program
 from mnist.errors import QuestionError
@@ -80,7 +80,7 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
         told = _compared(answering.ask_in_batches(ask(path), {"images": images}), wanted, target)
 
     try:
-        durable.replace_by(target, write_and_compare)
+        staging.replace_by(target, write_and_compare)
     except ImportError as error:
         return program.tell_error(f"{error.name} is not installed: pip install -r requirements-convert.txt.")
     except (RuntimeError, ValueError) as error:  # of the runtimes

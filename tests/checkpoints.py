@@ -113,12 +113,15 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_before(change: int) -> Iterator[None]:
-    """Inside the block, the process is killed when it is about to change the disk for the time of this number."""
+    """Inside the block, the process is killed when it is about to change the disk for the time of this number.
+
+    Nothing changes after that, whatever a `finally` tries.
+    """
     count = itertools.count()
 
     def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
         def change_or_die(*args: Any, **kwargs: Any) -> Any:
-            if next(count) == change:
+            if next(count) >= change:
                 raise Killed
             return function(*args, **kwargs)
 
@@ -128,6 +131,7 @@ def killed_before(change: int) -> Iterator[None]:
         mock.patch.object(Path, "rename", mortal(Path.rename)),
         mock.patch.object(Path, "unlink", mortal(Path.unlink)),
         mock.patch.object(Path, "mkdir", mortal(Path.mkdir)),
+        mock.patch.object(Path, "rmdir", mortal(Path.rmdir)),
         mock.patch.object(shutil, "rmtree", mortal(shutil.rmtree)),
         mock.patch.object(os, "fsync", mortal(os.fsync)),
     ):

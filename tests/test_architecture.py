@@ -79,6 +79,7 @@ def test_nothing_imports_a_script():
         "mnist.dataset",
         "checkpointing.layout",
         "checkpointing.durable",
+        "checkpointing.staging",
         "checkpointing.rotation",
         "checkpointing.manifest",
         "checkpointing.resume",
@@ -140,7 +141,7 @@ def test_only_durable_changes_the_disk():
         r"\.(write_text|write_bytes|unlink|rename|replace_file|mkdir|rmdir|touch)\(|rmtree|\"[wax]b?\""
     )
     writers = {path.relative_to(ROOT).as_posix() for path in PRODUCT if changing.search(path.read_text())}
-    # tensors.py fills an archive at the temporary path that durable.replace_by gives it.
+    # tensors.py fills an archive at the temporary path that staging.replace_by gives it.
     assert writers == {"checkpointing/durable.py", "checkpointing/tensors.py"}
 
 

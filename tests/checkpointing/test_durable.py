@@ -72,53 +72,6 @@ def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_library_writes_replaces_a_file(tmp_path):
-    """It is given another name with the same ending, which it may go by; nothing lies beside the file then."""
-    path, endings = tmp_path / "größe.1.npz", []
-    for content in (b"first, and rather long", b"second", b""):
-
-        def write(temporary, content=content):
-            assert temporary != path
-            endings.append(temporary.suffix)
-            temporary.write_bytes(content)
-
-        durable.replace_by(path, write)
-        assert path.read_bytes() == content
-        assert list(tmp_path.iterdir()) == [path]
-    assert set(endings) == {".npz"}
-
-
-@pytest.mark.parametrize("begun", [True, False])
-def test_what_a_library_cannot_write_leaves_the_old_file(tmp_path, begun):
-    """Whether it has begun or not, and whatever it raises; nothing half-made stays."""
-    path = tmp_path / "x.npz"
-    path.write_bytes(b"old")
-
-    def fail(temporary):
-        if begun:
-            temporary.write_bytes(b"half")
-        raise KeyError("no such dtype")
-
-    with pytest.raises(KeyError):
-        durable.replace_by(path, fail)
-    assert tree(tmp_path) == {"x.npz": b"old"}
-
-
-def test_what_a_library_writes_is_safe_before_it_has_its_name(tmp_path, monkeypatch):
-    """Where the disk cannot make it safe, the old file stays; the directory is made safe after that."""
-    path = tmp_path / "x.npz"
-    path.write_bytes(b"old")
-    with monkeypatch.context() as patched:
-        refuse_to_sync(patched, tmp_path / "x.tmp.npz")
-        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-            durable.replace_by(path, lambda temporary: temporary.write_bytes(b"new"))
-    assert tree(tmp_path) == {"x.npz": b"old"}
-    refuse_to_sync(monkeypatch, tmp_path)
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        durable.replace_by(path, lambda temporary: temporary.write_bytes(b"new"))
-    assert tree(tmp_path) == {"x.npz": b"new"}
-
-
 def test_replacing_without_waiting_does_not_wait(tmp_path, monkeypatch):
     """What is worth no wait asks nothing of the disk; whoever looks finds it whole all the same."""
     path = tmp_path / "attempt.json"
@@ -338,6 +291,42 @@ def test_moving_is_made_safe_at_both_ends(tmp_path, monkeypatch, unsafe):
     assert tree(tmp_path) in ({"there/a": b"a"}, {"a": b"a"})
 
 
+def test_a_file_is_renamed_once_it_is_safe(tmp_path, monkeypatch):
+    """Where the disk cannot make its bytes safe, the old file stays; the directory is made safe after the renaming."""
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "x.npz").write_bytes(b"old")
+    with monkeypatch.context() as patched:
+        refuse_to_sync(patched, tmp_path / "new")
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            durable.rename_file(tmp_path / "new", tmp_path / "x.npz")
+    assert tree(tmp_path) == {"new": b"new", "x.npz": b"old"}
+    refuse_to_sync(monkeypatch, tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        durable.rename_file(tmp_path / "new", tmp_path / "x.npz")
+    assert tree(tmp_path) == {"x.npz": b"new"}
+
+
+def test_a_new_directory_is_not_one_that_was_there(tmp_path):
+    """A name that is taken is an error, by a directory, too; nothing in it changes."""
+    durable.make_new_directory(tmp_path / "new")
+    (tmp_path / "new" / "file").touch()
+    with pytest.raises(FileExistsError):
+        durable.make_new_directory(tmp_path / "new")
+    assert (tmp_path / "new" / "file").exists()
+
+
+def test_only_an_empty_directory_is_deleted_as_such(tmp_path):
+    """One with a file stays, and so does a file."""
+    (tmp_path / "empty").mkdir()
+    durable.delete_empty_directory(tmp_path / "empty")
+    before = tree(make_tree(tmp_path / "tree"))
+    for name in ("tree", "tree/saved_model.pb"):
+        with pytest.raises(OSError, match=name):
+            durable.delete_empty_directory(tmp_path / name)
+    assert tree(tmp_path / "tree") == before
+    assert not (tmp_path / "empty").exists()
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_tree_is_renamed_whole(tmp_path, name):
     """All files come along, and the old name is free again."""
@@ -425,14 +414,6 @@ def test_nothing_is_written_through_a_link(tmp_path, write, name):
     with suppress(OddFileError):
         write(tmp_path / "file", b"new")
     assert (tmp_path / "precious").read_bytes() == b"precious"
-
-
-def test_what_a_library_writes_does_not_go_through_a_link(tmp_path):
-    """The temporary name that it is given holds no link of an earlier time."""
-    (tmp_path / "precious").write_bytes(b"precious")
-    (tmp_path / "x.tmp.npz").symlink_to("precious")
-    durable.replace_by(tmp_path / "x.npz", lambda temporary: temporary.write_bytes(b"new"))
-    assert tree(tmp_path) == {"precious": b"precious", "x.npz": b"new"}
 
 
 def make_socket(path):

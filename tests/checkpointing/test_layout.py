@@ -95,8 +95,39 @@ def test_the_exported_model_lies_where_tensorflow_serving_looks():
     """A number under a base path is served; what is unfinished is no number."""
     target = layout.export_path(Path("runs"), 100)
     assert target == Path("runs/saved_model/100")
-    assert layout.unfinished_export_path(target).parent == target.parent
-    assert not layout.unfinished_export_path(target).name.isdecimal()
+    staging = layout.staging_path(target, "01234567")
+    assert staging.parent == target.parent
+    assert not staging.name.isdecimal()
+
+
+def test_a_target_has_its_own_staging_directories_only(tmp_path):
+    """Neither those of a target whose name is longer, nor names that no export makes."""
+    own = [layout.staging_path(tmp_path / "run[1]", token) for token in ("01234567", "89abcdef")]
+    others = [
+        "run[1].incomplete",
+        "run[1].incomplete-0123456",
+        "run[1].incomplete-0123456g",
+        "run1.incomplete-01234567",
+    ]
+    for path in (*own, *(tmp_path / name for name in others), layout.staging_path(tmp_path / "run[1].2", "01234567")):
+        path.mkdir()
+    assert layout.staging_paths(tmp_path / "run[1]") == own
+
+
+def test_a_damaged_export_goes_to_the_quarantine_of_its_train_dir(tmp_path):
+    """One outside, also behind a symbolic link, stays on its disk, beside the target."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run" / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to("run")
+    run = tmp_path / "run"
+    places = {
+        run / "saved_model" / "7": run / "quarantine" / "saved_model-7",
+        tmp_path / "link" / "out": run / "quarantine" / "out",
+        tmp_path / "out": tmp_path / "out.damaged",
+        run / "linked" / "7": run / "linked" / "7.damaged",
+    }
+    assert {target: layout.export_quarantine_path(target, run) for target in places} == places
 
 
 def test_a_checkpoint_has_its_own_files_only(tmp_path):
