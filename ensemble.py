@@ -96,7 +96,15 @@ def join(
             )
             with stopwatch("export"):
                 example = trainer.ask(session, inference, data.train.images)
-                trainer.export(target, prefix, make_model, example, model_card)
+                trainer.export(
+                    target,
+                    prefix,
+                    make_model,
+                    example,
+                    model_card,
+                    train_dir=command.train_dir,
+                    step=settings.train_steps,
+                )
     records = list(members.values())
     own = result.seconds(stopwatch)
     own["total"] = sum(own.values()) - own["total"]  # the stopwatch runs while members are trained

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import durable, layout, resume, supervision
+from checkpointing import durable, layout, resume, staging, supervision
 from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.fingerprint import code_sha256
 from checkpointing.interruption import listen_for_stop
@@ -63,12 +63,12 @@ def train(command: Command, settings: CnnSettings, stopwatch: Stopwatch) -> int:
             environment=choose_kernels(),
         )
     stop.check()  # a signal that came at the end of the block
-    if command.export_dir and command.export_dir.exists() and start.newest is None:
-        start.close()
-        message = (
-            f"{command.export_dir}: exists already, and no exported model is overwritten: give another --export_dir."
-        )
-        raise CheckpointError(message)
+    if start.newest is None:
+        try:
+            staging.check_target(command.export_dir or layout.export_path(command.train_dir, settings.train_steps))
+        except CheckpointError:
+            start.close()
+            raise
     seeds = range(settings.seed, settings.seed + settings.members)
     directories = {seed: command.train_dir / f"seed-{seed}" for seed in seeds}
     status = supervision.run_each(

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing import durable, graphs, history, layout, manifest, matching, saved_model
+from checkpointing import durable, graphs, history, layout, manifest, matching, saved_model, staging
 from checkpointing.errors import CheckpointError, NonFiniteError, ReplacedError, reason
 from checkpointing.fingerprint import weights_sha256
 from checkpointing.history import History
@@ -26,7 +26,7 @@ from configs.settings import CnnSettings, Settings
 from mnist import averaging, card, evaluation, graph, kernels, models, report, result, schedules, serving, training
 from mnist.augment import Augmentation
 from mnist.dataset import Dataset, Split
-from mnist.errors import NonFiniteLossError
+from mnist.errors import NonFiniteLossError, ResultError
 from mnist.evaluation import Answers
 from mnist.events import Events
 from mnist.graph import Inference, TrainingGraph
@@ -101,9 +101,16 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], train: Spli
 
 
 def export(
-    target: Path, prefix: Path, make_model: Callable[[], Model], example: saved_model.Example, model_card: str
+    target: Path,
+    prefix: Path,
+    make_model: Callable[[], Model],
+    example: saved_model.Example,
+    model_card: str,
+    *,
+    train_dir: Path,
+    step: int,
 ) -> None:
-    """Exports a model; one that an earlier attempt exported is compared instead.
+    """Exports a model; an intact export of the same weights is kept, a damaged one set aside and exported again.
 
     Args:
       target: where it goes.
@@ -111,16 +118,21 @@ def export(
       make_model: makes it in the current graph.
       example: what the trained model answers, and the exported one must.
       model_card: goes with it.
+      train_dir: of the run; damaged exports in it go to its quarantine.
+      step: of the checkpoint.
 
     Raises:
-      CheckpointError: it cannot be written, or answers otherwise.
+      CheckpointError: it cannot be written, answers otherwise, or something else is at the target.
     """
-    if target.exists():
-        saved_model.check_saved_model(target, example)
-    else:
-        saved_model.export_saved_model(
-            target, prefix, lambda: serving.build_signatures(make_model()), example, notes={card.NAME: model_card}
-        )
+    saved_model.ensure_exported(
+        target,
+        prefix,
+        lambda: serving.build_signatures(make_model()),
+        example,
+        notes={card.NAME: model_card},
+        train_dir=train_dir,
+        step=step,
+    )
 
 
 def ask(session: tf.compat.v1.Session, inference: Inference, images: Bytes) -> saved_model.Example:
@@ -236,9 +248,8 @@ class Run:
             )
             raise CheckpointError(message)
         finished = step == train_steps
-        ours = start.newest is not None and self._command.export_dir is None
-        if not (finished or ours):
-            saved_model.check_target(self._target)
+        if not (finished or self._has_exported(start)):
+            staging.check_target(self._target)
         if finished:
             _log.info("finished already: step %d of %d; only evaluating", step, train_steps)
         elif start.prefix:
@@ -248,6 +259,23 @@ class Run:
             step=step, resumed_from=start.prefix.name if start.prefix else None, seconds=self._seconds()
         )
         return step, unfinished
+
+    def _has_exported(self, start: Start) -> bool:
+        """Whether an earlier attempt evidently made what is at the target, so that only its end shows if it may stay.
+
+        That is so where a run goes on whose last checkpoint has been lost: the train_dir's own place for the export is
+        nobody else's, and any other is named in result.json.
+        """
+        if start.newest is None or not staging.is_there(self._target):
+            return False
+        train_dir, steps = self._command.train_dir, self._settings.train_steps
+        if layout.resolved(self._target) == layout.resolved(layout.export_path(train_dir, steps)):
+            return True
+        try:
+            ended = result.read(train_dir / layout.RESULT)
+        except (FileNotFoundError, ResultError):  # no evidence
+            return False
+        return (ended["step"], ended["export_dir"]) == (steps, str(self._target.absolute()))
 
     def _warm_start(self, session: tf.compat.v1.Session) -> None:
         """Takes weights over from another run, if asked to; step and optimizer begin anew."""
@@ -427,7 +455,15 @@ class Run:
                 checkpoint=prefix.name,
                 weights_sha256=self._weights_sha256(session),
             )
-            export(self._target, prefix, model_in_use, example, model_card)
+            export(
+                self._target,
+                prefix,
+                model_in_use,
+                example,
+                model_card,
+                train_dir=self._command.train_dir,
+                step=settings.train_steps,
+            )
 
     def _weights_sha256(self, session: tf.compat.v1.Session) -> str:
         """Of the trained variables, as whoever wants to compare two runs asks for it."""

@@ -139,11 +139,6 @@ def staging_paths(target: Path) -> list[Path]:
     return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
 
 
-def unfinished_export_path(target: Path) -> Path:
-    """Where a model is written before it is exported; no number, so no server takes it for a model."""
-    return target.with_name(target.name + ".incomplete")
-
-
 def old_staging_path(target: Path) -> Path:
     """The staging directory of an export by release 0.6.4 or older, which had no lock."""
     return target.with_name(target.name + ".incomplete")

@@ -32,16 +32,48 @@ def set_aside(prefix: Path, why: str, names: Collection[str] | None = None) -> N
     _log.warning("%s; moved to %s", why, place)
 
 
+def set_tree_aside(tree: Path, place: Path, why: str) -> Path:
+    """Moves a directory into a new one, with the reason beside it.
+
+    Args:
+      tree: the directory, or a symbolic link, which is moved itself.
+      place: the new directory; a number is added to its name where something has it.
+      why: the reason.
+
+    Returns:
+      The new directory.
+
+    Raises:
+      OSError: it cannot be moved, and stays where it is.
+    """
+    place = _unused(place)
+    durable.make_directory(place)
+    durable.replace(place / layout.REASON, os.fsencode(f"{why}\n"))
+    try:
+        durable.move([tree], place)
+    except OSError:
+        if tree.exists():
+            durable.delete([place / layout.REASON])
+            durable.delete_empty_directory(place)
+        raise
+    _log.warning("%s: %s; moved to %s", tree, why, place)
+    return place
+
+
 def place_for(directory: Path, name: str) -> Path:
     """A directory that is not there yet, for what was called so.
 
     Raises:
       OddFileError: a file or a symbolic link has the name of the quarantine.
     """
-    quarantine = layout.quarantine_path(directory)
-    if quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir()):
+    return _unused(layout.quarantine_path(directory) / name)
+
+
+def _unused(place: Path) -> Path:
+    quarantine, name, number = place.parent, place.name, 2
+    is_odd = quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir())
+    if is_odd and quarantine == layout.quarantine_path(quarantine.parent):
         raise OddFileError(quarantine, "expected a directory, got a file or a symbolic link")
-    place, number = quarantine / name, 2
     while os.path.lexists(place):
         place, number = place.with_name(f"{name}.{number}"), number + 1
     return place

@@ -1,10 +1,15 @@
 """SavedModels: written beside, loaded back, compared, and only then renamed to their place; loaded by their tags.
 
+Each export carries the size and sha256 of its files. They are taken when the files have been written, and compared
+before the export gets its name and whenever a run finds it.
+
 A model is built anew in a clean graph and its weights come from a checkpoint, so what is exported holds nothing of
 training, and each export proves that the checkpoint it came from can be read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,13 +20,22 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpointing import alias, durable, graphs, layout, manifest
-from checkpointing.errors import CheckpointError, reason
+from checkpointing import alias, durable, graphs, layout, manifest, quarantine, staging
+from checkpointing.bundle import Bundle
+from checkpointing.errors import CheckpointError, DamagedError, is_damage, reason
 from checkpointing.graphs import Signature
+from checkpointing.staging import TargetExistsError
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _RELATIVE_TOLERANCE = 1e-5
 _ABSOLUTE_TOLERANCE = 1e-6
+
+# Below an export: its weights, and what was put beside it by us or by its users (SavedModel leaves the folder to them).
+_DATA = "variables/variables.data-"
+_NOTES = "assets.extra/"
+_PARTS = ("saved_model.pb", "saved_model.pbtxt", "variables", "assets.extra")
+
+_log = logging.getLogger(__name__)
 
 
 class TaggedGraph(NamedTuple):
@@ -43,36 +57,6 @@ class Example(NamedTuple):
     outputs: Arrays
 
 
-def check_target(target: Path, flag: str = "--export_dir") -> None:
-    """Refuses a target that exists or cannot be made; worth asking before training starts, not after.
-
-    Makes its parents where they are missing.
-
-    Raises:
-      CheckpointError: something is at `target`, or it cannot be made.
-    """
-    if target.exists() or target.is_symlink():
-        message = f"{target}: exists already, and no exported model is overwritten: give another {flag}."
-        raise CheckpointError(message)
-    if layout.step_of(layout.index_path(target).name) is not None:
-        raise CheckpointError(f"{target}: a checkpoint's name found, a directory's wanted: give another {flag}.")
-    unfinished = layout.unfinished_export_path(target)
-    try:
-        if unfinished.exists() and not _is_rest_of_export(unfinished):
-            raise CheckpointError(f"{unfinished}: in the way, and not ours to delete: move it, or give another {flag}.")
-        durable.make_directory(unfinished)
-        durable.delete_tree(unfinished)
-    except OSError as error:
-        message = f"{target}: cannot be made ({error.strerror}); give another {flag}."
-        raise CheckpointError(message) from error
-
-
-def _is_rest_of_export(directory: Path) -> bool:
-    """Whether there is nothing in it but what an interrupted export may have written."""
-    starts = ("saved_model.pb", "variables", "assets")
-    return directory.is_dir() and all(path.name.startswith(starts) for path in directory.iterdir())
-
-
 def export_saved_model(
     target: Path,
     prefix: Path,
@@ -91,33 +75,242 @@ def export_saved_model(
       notes: texts that go with it, by their files' names, in `assets.extra`.
 
     Raises:
-      CheckpointError: the target exists, or the model, loaded back, answers otherwise than the example.
+      TargetExistsError: something is at the target.
+      CheckpointError: it cannot be written, or the model, loaded back, answers otherwise than the example.
     """
-    check_target(target)
-    unfinished = layout.unfinished_export_path(target)
+    with unfinished_export(target) as unfinished:
+        _write_checked(unfinished, prefix, build_signatures, example, notes)
+        put_in_place(unfinished, target)
+
+
+def ensure_exported(
+    target: Path,
+    prefix: Path,
+    build_signatures: Callable[[], Mapping[str, Signature]],
+    example: Example,
+    notes: Mapping[str, str] = MappingProxyType({}),
+    *,
+    train_dir: Path,
+    step: int,
+) -> None:
+    """Exports a model with the tag `serve`, or keeps an intact export of the same weights that is at the target.
+
+    A damaged export of this run is moved to the train_dir's quarantine, or to `<target>.damaged` where it lies outside
+    the train_dir, and exported again. Nothing else at the target is moved or deleted.
+
+    Args:
+      target: the directory to make, or to check.
+      prefix: the checkpoint with the weights.
+      build_signatures: as for `export_saved_model`.
+      example: what the exported model must answer.
+      notes: texts that go with it, by their files' names, in `assets.extra`.
+      train_dir: of the run, which holds its lock.
+      step: of the checkpoint.
+
+    Raises:
+      CheckpointError: something else is at the target, or it cannot be read or written.
+    """
+    is_own_place = layout.resolved(target) == layout.resolved(layout.export_path(train_dir, step))
+    try:
+        staging.sweep(target)
+        if is_own_place:
+            staging.sweep_old(target)
+        if not staging.is_there(target):
+            with suppress(TargetExistsError):  # another process was faster: the same model, or an error
+                export_saved_model(target, prefix, build_signatures, example, notes)
+                return
+        damage = find_damage(target)
+    except OSError as error:
+        message = f"{target}: cannot be read ({reason(error)}); see to it, and run the same command again."
+        raise CheckpointError(message) from error
+    if damage is not None:
+        with unfinished_export(target) as unfinished:
+            record = _write_checked(unfinished, prefix, build_signatures, example, notes)
+            damage = find_damage(target)  # again: another process may have replaced it meanwhile
+            if damage is not None:
+                if not _is_export_of(record, target, is_own_place=is_own_place):
+                    message = (
+                        f"{target}: expected nothing or an export of {prefix}, got something else ({damage}); nothing "
+                        f"was changed; move it away, or give another --export_dir."
+                    )
+                    raise CheckpointError(message)
+                _set_aside(target, layout.export_quarantine_path(target, train_dir), damage)
+                put_in_place(unfinished, target)
+                return
+    _check_is_export_of(target, prefix, example)
+    _warn_of_extra_files(target)
+
+
+def _set_aside(target: Path, place: Path, damage: str) -> None:
+    try:
+        quarantine.set_tree_aside(target, place, f"the export is damaged ({damage}); exporting it again")
+    except OSError as error:
+        message = (
+            f"{target}: the export is damaged ({damage}), and cannot be moved to {place} ({reason(error)}); "
+            f"move it away, and run the same command again."
+        )
+        raise CheckpointError(message) from error
+
+
+def find_damage(directory: Path) -> str | None:
+    """What is wrong with the files of an export, as its manifest records them; None where each byte is right.
+
+    Raises:
+      CheckpointError: they cannot be read just now, which says nothing about their bytes.
+    """
+    try:
+        manifest.check_described(directory, _recorded(directory)["files"])
+    except DamagedError as error:
+        return str(error)
+    return None
+
+
+def _recorded(directory: Path) -> dict[str, Any]:
+    return manifest.read_sealed(layout.export_manifest_path(directory), manifest.EXPORT)
+
+
+def _check_is_export_of(target: Path, prefix: Path, example: Example) -> None:
+    """Checks that an intact export holds the weights of a checkpoint, and answers as its model does.
+
+    Raises:
+      CheckpointError: it does not.
+    """
+    different = _different_variables(target / "variables" / "variables", prefix)
+    if different:
+        found = _recorded(target)["checkpoint"]
+        message = (
+            f"{target}: expected an export of {prefix}, got one of another run's {found} ({', '.join(different[:3])} "
+            f"differ); nothing was changed; give another --export_dir."
+        )
+        raise CheckpointError(message)
+    try:
+        check_saved_model(target, example)
+    except CheckpointError as error:
+        message = f"{str(error).rstrip('.')}; nothing was changed; give another --export_dir."
+        raise CheckpointError(message) from error
+
+
+def _different_variables(exported: Path, prefix: Path) -> list[str]:
+    """The names of an export's variables that another checkpoint lacks or has with other bits, in sorted order."""
+    if not layout.index_path(exported).exists():  # a model without variables
+        return []
+    found, expected = Bundle(exported), Bundle(prefix)
+
+    def is_equal(name: str) -> bool:
+        one, other = found.tensor(name), expected.tensor(name)
+        return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
+
+    return [name for name in found.entries if name not in expected.entries or not is_equal(name)]
+
+
+def _is_export_of(record: Mapping[str, Any], target: Path, *, is_own_place: bool) -> bool:
+    """Whether a damaged directory is evidently an export of the same weights as another export.
+
+    Args:
+      record: the manifest of the other one, which has just been written.
+      target: the damaged directory.
+      is_own_place: whether nothing but this run exports to it.
+    """
+    telling = {name: file for name, file in record["files"].items() if name.startswith((_DATA, _NOTES))}
+    weights = {name: file for name, file in telling.items() if name.startswith(_DATA)}
+    try:
+        files = _recorded(target)["files"]
+    except DamagedError:
+        there = [name for name in _PARTS if (target / name).exists()]
+        return bool(there) and (is_own_place or any(_is_file(target / name, file) for name, file in telling.items()))
+    return all(files.get(name) == file for name, file in (weights or telling).items())
+
+
+def _is_file(path: Path, file: Mapping[str, Any]) -> bool:
+    """Whether a file is as `describe_files` found another one."""
+    try:
+        return list(manifest.describe_files([path]).values()) == [file]
+    except OSError as error:
+        if is_damage(error):
+            return False
+        raise manifest.unreadable(path, error) from error
+
+
+def _warn_of_extra_files(target: Path) -> None:
+    """Logs which files somebody has added to an export; `assets.extra` is there for that."""
+    recorded = set(_recorded(target)["files"])
+    extra = sorted(name for name in _files_of(target) if name not in recorded and not name.startswith(_NOTES))
+    if extra:
+        _log.warning("%s: expected the files of its manifest, got also %s; left as they are", target, ", ".join(extra))
+
+
+def _files_of(directory: Path) -> dict[str, Path]:
+    """All files below an export, but for its manifest, by their path below it."""
+    path = layout.export_manifest_path(directory)
+    files = sorted(each for each in directory.rglob("*") if each.is_file() and each != path)
+    return {each.relative_to(directory).as_posix(): each for each in files}
+
+
+def _write_checked(
+    unfinished: Path,
+    prefix: Path,
+    build_signatures: Callable[[], Mapping[str, Signature]],
+    example: Example,
+    notes: Mapping[str, str],
+) -> dict[str, Any]:
+    """Writes an export, records its files, and then loads it and compares its answers; gives the record."""
     write(unfinished, prefix, [TaggedGraph([tf.saved_model.SERVING], build_signatures)])
-    check_saved_model(unfinished, example)
     for name, text in notes.items():
         path = layout.export_manifest_path(unfinished).with_name(name)
         durable.make_directory(path.parent)
         durable.write(path, text.encode())
-    put_in_place(unfinished, target, prefix)
+    record = seal(unfinished, prefix)
+    check_saved_model(unfinished, example)
+    return record
 
 
-def put_in_place(unfinished: Path, target: Path, prefix: Path) -> None:
-    """Makes a written SavedModel exist: records its files' hashes in it, and renames it.
+@contextmanager
+def unfinished_export(target: Path, flag: str = "--export_dir") -> Iterator[Path]:
+    """A path to write an export to; see `staging.beside`.
+
+    Raises:
+      CheckpointError: the directory cannot be made, or the disk refuses.
+    """
+    try:
+        with staging.beside(target) as unfinished:
+            yield unfinished
+    except OSError as error:
+        raise CheckpointError(f"{target}: could not be written ({reason(error)}); give another {flag}.") from error
+
+
+def seal(unfinished: Path, prefix: Path) -> dict[str, Any]:
+    """Records the size and sha256 of each file of a SavedModel in it; gives the record.
 
     Args:
       unfinished: where it has been written.
-      target: where it goes.
       prefix: the checkpoint that it was made from, which is recorded, too.
     """
     path = layout.export_manifest_path(unfinished)
-    files = sorted(each for each in unfinished.rglob("*") if each.is_file() and each != path)
+    files = list(_files_of(unfinished).values())
     record = {"checkpoint": prefix.name, "files": manifest.describe_files(files, below=unfinished)}
     durable.make_directory(path.parent)
     durable.replace_json(path, manifest.sealed(record))
-    durable.rename_tree(unfinished, target)
+    return record
+
+
+def put_in_place(unfinished: Path, target: Path, flag: str = "--export_dir") -> None:
+    """Renames a sealed SavedModel to its target, once each of its bytes is still as recorded.
+
+    Raises:
+      TargetExistsError: something is at the target, and stays.
+      CheckpointError: the SavedModel has changed since it was sealed.
+    """
+    damage = find_damage(unfinished)
+    if damage is not None:
+        message = f"{target}: a file changed while it was being exported ({damage}); run the same command again."
+        raise CheckpointError(message)
+    staging.check_is_free(target, flag)
+    try:
+        durable.rename_tree(unfinished, target)
+    except OSError as error:
+        if staging.is_there(unfinished):  # a directory is never renamed over a file, or a directory with files
+            staging.check_is_free(target, flag)
+        raise CheckpointError(f"{target}: could not be written ({reason(error)}).") from error
 
 
 def write(directory: Path, prefix: Path, tagged_graphs: Sequence[TaggedGraph], *, as_text: bool = False) -> None:
@@ -133,6 +326,7 @@ def write(directory: Path, prefix: Path, tagged_graphs: Sequence[TaggedGraph], *
     Raises:
       CheckpointError: the checkpoint cannot be restored, or the disk refuses.
     """
+    durable.check_guards(directory)
     try:
         builder = tf.compat.v1.saved_model.Builder(str(directory))
         for number, tagged in enumerate(tagged_graphs):
@@ -233,7 +427,7 @@ def check_loads(directory: Path, tags: Sequence[str]) -> None:
 
 
 def check_saved_model(directory: Path, example: Example) -> None:
-    """Loads a SavedModel and asks its serving_default signature.
+    """Loads a SavedModel and compares the answers of its serving_default signature.
 
     Raises:
       CheckpointError: it cannot be loaded, or answers otherwise than the example: floats may differ by 1e-5 of their
@@ -241,20 +435,18 @@ def check_saved_model(directory: Path, example: Example) -> None:
     """
     try:
         found = _ask(directory, example.inputs, example.outputs)
-    except (CheckpointError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-        message = f"{directory}: no model that this run exported ({reason(error)}); give another --export_dir."
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        message = f"{directory}: expected a model with the trained one's signature, got another ({reason(error)})."
         raise CheckpointError(message) from error
-    for name, wanted in example.outputs.items():
-        if np.issubdtype(wanted.dtype, np.floating):
-            equal = np.allclose(found[name], wanted, rtol=_RELATIVE_TOLERANCE, atol=_ABSOLUTE_TOLERANCE)
+    for name, expected in example.outputs.items():
+        if np.issubdtype(expected.dtype, np.floating):
+            equal = np.allclose(found[name], expected, rtol=_RELATIVE_TOLERANCE, atol=_ABSOLUTE_TOLERANCE)
         else:
-            equal = np.array_equal(found[name], wanted)
+            equal = np.array_equal(found[name], expected)
         if not equal:
-            message = (
-                f"{directory}: the model there gives other {name} than the trained one, so it is not this run's; "
-                f"give another --export_dir."
-            )
-            raise CheckpointError(message)
+            raise CheckpointError(f"{directory}: expected the trained model's {name}, got others.")
 
 
 def _ask(directory: Path, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mnist import dataset, evaluate
-from tests import programs
-from tests.checkpoints import make_checkpoint
+from tests import checkpoints, programs
 from tests.ensembles import FLAGS, disturbed
 
 
@@ -78,7 +77,7 @@ def test_all_members_begin_with_the_same_weights(tmp_path, small_data, ensemble)
     flags = [f"--train_dir={tmp_path / 'run'}", f"--data_dir={small_data}", *FLAGS, f"--warm_start_from={source}"]
     run = programs.Watched("cnn", *flags)
     run.wait_for("seed-3/model.ckpt-20")
-    make_checkpoint(source, 999)  # which no network fits
+    checkpoints.make_checkpoint(source, 999)  # which no network fits
     assert run.end() == 0, run.said
     assert run.said.count(f"warm start from {source / 'model.ckpt-60'}: taken") == 2
 
@@ -128,3 +127,14 @@ def test_a_place_for_the_model_that_is_taken_is_refused_at_once(tmp_path, small_
     assert ended.returncode == 1
     assert "taken: exists already" in ended.stderr
     assert not list(tmp_path.glob("run/seed-*"))
+
+
+def test_a_damaged_export_of_the_whole_is_made_again(tmp_path, small_data, ensemble):
+    """The damaged one is in the quarantine of the whole's train_dir."""
+    train_dir = shutil.copytree(ensemble, tmp_path / "run")
+    target = train_dir / "saved_model" / "60"
+    checkpoints.flip_a_bit(target / "saved_model.pb")
+    damaged = checkpoints.tree(target)
+    programs.train("cnn", train_dir, f"--data_dir={small_data}", *FLAGS)
+    assert checkpoints.tree(target) == checkpoints.tree(ensemble / "saved_model" / "60")
+    assert checkpoints.tree(train_dir / "quarantine" / "saved_model-60" / "60") == damaged

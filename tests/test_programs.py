@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from checkpointing.fingerprint import weights_sha256
 from mnist import dataset
+from tests import checkpoints as checkpoint_files
 from tests import programs
 
 # Seconds rather than minutes.
@@ -363,6 +364,110 @@ def test_the_exported_model_can_be_given_a_place(tmp_path, small_data):
     assert (tmp_path / "out" / "saved_model.pb").is_file()
     assert "out: exists already" in fails("softmax", f"--train_dir={tmp_path / 'other'}", *flags)
     assert not list((tmp_path / "other").glob("model.ckpt*"))
+
+
+def test_what_lies_beside_the_place_of_the_exported_model_stays(tmp_path, small_data):
+    """Directories whose names end as an unfinished export's do, with files whose names begin as those of an export."""
+    for name in ("out.incomplete", "out.incomplete-01234567"):
+        for part in ("variables-of-my-thesis", "assets", "assets-old"):
+            (tmp_path / name / part).mkdir(parents=True)
+            (tmp_path / name / part / "thesis.tex").write_text("mine")
+    before = checkpoint_files.tree(tmp_path)
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
+    programs.train("softmax", tmp_path / "run", *flags)
+    assert before.items() <= checkpoint_files.tree(tmp_path).items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out",
+        "out.incomplete",
+        "out.incomplete-01234567",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize("name", ["assets/labels.txt", "assets.extra/manifest.json"])
+def test_a_damaged_export_is_made_again_by_the_same_command(finished, tmp_path, name):
+    """The damaged one is in the quarantine, a warning says so, and the new one is as the old one was."""
+    train_dir, flags = finished
+    run = shutil.copytree(train_dir, tmp_path / "run")
+    target = run / "saved_model" / "60"
+    checkpoint_files.flip_a_bit(target / name)
+    damaged = checkpoint_files.tree(target)
+    ended = programs.run("softmax", f"--train_dir={run}", *flags)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{target}: the export is damaged ({name.removeprefix('assets.extra/')}: " in ended.stderr
+    assert checkpoint_files.tree(target) == checkpoint_files.tree(train_dir / "saved_model" / "60")
+    assert checkpoint_files.tree(run / "quarantine" / "saved_model-60" / "60") == damaged
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_keeps_its_export(tmp_path, small_data):
+    """It goes back, makes the same steps again, and finds its own model at --export_dir."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
+    before = programs.train("softmax", tmp_path / "run", *flags)
+    exported = checkpoint_files.tree(tmp_path / "out")
+    checkpoint_files.flip_a_bit(tmp_path / "run" / "model.ckpt-60.index")
+    after = programs.train("softmax", tmp_path / "run", *flags)
+    assert after["resumed_from"] == str(tmp_path / "run" / "model.ckpt-50")
+    assert after["weights_sha256"] == before["weights_sha256"]
+    assert checkpoint_files.tree(tmp_path / "out") == exported
+
+
+def test_what_an_older_release_left_of_an_export_is_deleted(finished, tmp_path):
+    """In the train_dir's own place, where it can only be its own."""
+    train_dir, flags = finished
+    run = shutil.copytree(train_dir, tmp_path / "run")
+    (run / "saved_model" / "60").rename(run / "saved_model" / "60.incomplete")
+    (run / "saved_model" / "60.incomplete" / "saved_model.pb").write_bytes(b"half")
+    programs.train("softmax", run, *flags)
+    assert checkpoint_files.tree(run / "saved_model") == checkpoint_files.tree(train_dir / "saved_model")
+
+
+def exporting(export_dir, *flags):
+    """A run that has begun to write its export."""
+    process = programs.start("softmax", *flags)
+    while not list(export_dir.parent.glob(f"{export_dir.name}.incomplete-*/output/saved_model.pb")):
+        assert process.poll() is None, process.communicate()
+    return process
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_exports_more_slowly_than_another_does_not_take_its_model(tmp_path, small_data, seed):
+    """Stopped while it writes, it goes on when the other's model is there: done if it is the same, else an error."""
+    out = tmp_path / "out"
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={out}"]
+    slow = exporting(out, f"--train_dir={tmp_path / 'slow'}", *flags)
+    slow.send_signal(signal.SIGSTOP)
+    fast = programs.train("softmax", tmp_path / "fast", *flags, f"--seed={seed}")
+    exported = checkpoint_files.tree(out)
+    slow.send_signal(signal.SIGCONT)
+    _, stderr = slow.communicate()
+    assert checkpoint_files.tree(out) == exported
+    assert fast["weights_sha256"] in exported["assets.extra/MODEL_CARD.md"].decode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fast", "out", "slow"]
+    if seed == 0:
+        assert slow.returncode == 0, stderr
+        assert programs.result(tmp_path / "slow")["weights_sha256"] == fast["weights_sha256"]
+    else:
+        assert slow.returncode == 1
+        problem = f"error: {out}: expected an export of {tmp_path / 'slow'}/model.ckpt-60, got one of another run's"
+        assert problem in stderr
+        assert not (tmp_path / "slow" / "result.json").exists()
+
+
+def test_of_runs_that_export_to_one_place_at_once_one_succeeds(tmp_path, small_data):
+    """Its model is there whole; each other ends with one sentence, and nothing else is left."""
+    flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
+    runs = {
+        seed: programs.start("softmax", f"--train_dir={tmp_path}/{seed}", *flags, f"--seed={seed}") for seed in (0, 1)
+    }
+    said = {seed: run.communicate()[1] for seed, run in runs.items()}
+    [winner] = [seed for seed, run in runs.items() if run.returncode == 0]
+    loser = 1 - winner
+    assert runs[loser].returncode == 1
+    assert said[loser].count("error: ") == 1
+    assert f"error: {tmp_path / 'out'}: " in said[loser]
+    card = (tmp_path / "out" / "assets.extra" / "MODEL_CARD.md").read_text()
+    assert programs.result(tmp_path / f"{winner}")["weights_sha256"] in card
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "out"]
 
 
 @pytest.mark.parametrize("program", ["softmax", "cnn"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from checkpointing import durable, graphs, inspection, layout, saved_model, tensors
+from checkpointing import graphs, inspection, layout, saved_model, staging, tensors
 from checkpointing.commands.answer import Answer, size
 from checkpointing.errors import CheckpointError
 from checkpointing.graphs import Signature
@@ -27,12 +27,13 @@ def export(given: argparse.Namespace) -> Answer:
     # The whole graph first: the others' variables are among its own.
     tags = sorted(set(given.tags or [_SERVE]), key=lambda tag: (tag == _SERVE, tag))
     tagged = [TaggedGraph([tag], partial(_import, _asked_of(meta_graph, tag))) for tag in tags]
-    saved_model.check_target(given.directory, "DIR")
-    unfinished = layout.unfinished_export_path(given.directory)
-    saved_model.write(unfinished, prefix, tagged, as_text=given.as_text)
-    for tag in tags:
-        saved_model.check_loads(unfinished, [tag])
-    saved_model.put_in_place(unfinished, given.directory, prefix)
+    staging.check_target(given.directory, "DIR")
+    with saved_model.unfinished_export(given.directory, "DIR") as unfinished:
+        saved_model.write(unfinished, prefix, tagged, as_text=given.as_text)
+        saved_model.seal(unfinished, prefix)
+        for tag in tags:
+            saved_model.check_loads(unfinished, [tag])
+        saved_model.put_in_place(unfinished, given.directory, "DIR")
     told = saved_model.described(saved_model.read(given.directory))
     record = {"checkpoint": str(prefix), "directory": str(given.directory), "tags": tags}
     return Answer(record, f"exported {prefix} to {given.directory}: {told}")
@@ -78,8 +79,7 @@ def freeze(given: argparse.Namespace) -> Answer:
     prefix = _source(given.prefix)
     _check_is_free(given.file)
     graph_def = graphs.frozen(_graph_of(given, prefix), prefix)
-    durable.make_directory(given.file.parent)
-    graphs.write_graph(graph_def, given.file)
+    staging.replace_by(given.file, partial(graphs.write_graph, graph_def))
     written = given.file.stat().st_size
     record = {"checkpoint": str(prefix), "file": str(given.file), "bytes": written}
     return Answer(record, f"froze {prefix} into {given.file}, {size(written)}")

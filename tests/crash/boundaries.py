@@ -31,7 +31,7 @@ class Call(NamedTuple):
     @property
     def kind(self) -> tuple[str, str]:
         """What it does to which kind of file: the same for the checkpoints of two steps."""
-        return self.name, re.sub(r"\d+", "N", self.path)
+        return self.name, re.sub(r"\.incomplete-[0-9a-f]{8}|\d+", "N", self.path)
 
     def __str__(self) -> str:
         """For people."""

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import layout, saved_model
+from checkpointing import layout, staging
 from checkpointing.errors import CheckpointError, NonFiniteError
 from checkpointing.rotation import Retention
 from tests import programs
@@ -319,10 +319,11 @@ def test_16_two_runs_in_one_directory(tmp_path):
 
 def test_17_an_export_that_was_killed(tmp_path):
     """Plain: Builder refuses the folder from then on, and a server may load half a model. Ours: begins anew."""
-    for name in ("plain", "ours.incomplete"):
-        (tmp_path / name / "variables").mkdir(parents=True)
-        (tmp_path / name / "saved_model.pb").write_bytes(b"half")
+    for directory in (tmp_path / "plain", layout.staging_path(tmp_path / "ours", "01234567")):
+        (directory / "variables").mkdir(parents=True)
+        (directory / "saved_model.pb").write_bytes(b"half")
+    layout.staging_lock_path(directory).touch()
     with pytest.raises(AssertionError, match="already exists"):
         tf.compat.v1.saved_model.Builder(str(tmp_path / "plain"))
-    saved_model.check_target(tmp_path / "ours")
-    assert not (tmp_path / "ours.incomplete").exists()
+    staging.check_target(tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]

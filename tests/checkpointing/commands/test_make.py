@@ -373,16 +373,39 @@ def test_killed_anywhere_nothing_half_made_is_taken_for_whole(tmp_path, trained,
     assert kills > 3
 
 
+def exporting(prefix, target):
+    """A process that exports a checkpoint, when it has begun to write."""
+    words = [sys.executable, "-m", "checkpointing", "export", str(prefix), str(target)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, cwd=programs.ROOT, stdout=pipe, stderr=pipe, text=True)
+    while not list(target.parent.glob(f"{target.name}.incomplete-*/output/saved_model.pb")):
+        assert process.poll() is None, process.communicate()
+    return process
+
+
 def test_a_killed_process_leaves_the_name_free(tmp_path, trained):
-    """A true SIGKILL: the same command, given again, succeeds."""
-    words = [sys.executable, "-m", "checkpointing", "export", str(trained[0]), str(tmp_path / "out")]
-    process = subprocess.Popen(words, cwd=programs.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "out.incomplete").exists() and process.poll() is None:
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    """A true SIGKILL: the same command, given again, succeeds, and deletes what was left."""
+    process = exporting(trained[0], tmp_path / "out")
+    process.kill()
+    process.communicate()
     assert not (tmp_path / "out").exists()
-    assert __main__.main(words[3:]) == 0
+    assert __main__.main(["export", str(trained[0]), str(tmp_path / "out")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_two_that_export_to_one_target_the_slower_one_fails(tmp_path, trained, run):
+    """Stopped while it writes, it goes on when the target is there: the target stays, and one sentence says so."""
+    process = exporting(layout.prefix(trained[0], 2), tmp_path / "out")
+    process.send_signal(signal.SIGSTOP)
+    run("export", trained[0], tmp_path / "out")
+    before = checkpoints.tree(tmp_path / "out")
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert (
+        err == f"error: {tmp_path / 'out'}: exists already, and no exported model is overwritten: give another DIR.\n"
+    )
+    assert checkpoints.tree(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
