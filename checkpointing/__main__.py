@@ -185,10 +185,11 @@ def _add_making(add: Add) -> None:
 
 
 def _add_signature(command: argparse.ArgumentParser) -> None:
-    """For graphs that do not say what to feed and to fetch: ours do."""
+    """For graphs that do not say what to feed and to fetch (ours do), and for those that are refused."""
     for name in ("input", "output"):
         meaning = "for graphs that do not say so themselves"
         command.add_argument(f"--{name}", type=_pair, action="append", default=[], metavar="NAME=TENSOR", help=meaning)
+    command.add_argument("--trust", action="store_true", help="load a graph that can touch files (SECURITY.md)")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -3,7 +3,8 @@
     with answering.opened(Path("runs/cnn")) as model:
         model.ask({"images": images})["probabilities"]
 
-Of a checkpoint, the graph comes from its `.meta`; every byte is checked before it is used.
+Of a checkpoint, the graph comes from its `.meta`; every byte is checked before it is used. A graph that could touch
+files, the network or Python is refused (`graph_safety`), unless the caller says that it is trusted.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,19 +43,20 @@ def ask_in_batches(ask: Callable[[Arrays], Arrays], inputs: Arrays, size: int = 
 
 
 @contextmanager
-def opened(path: Path, inputs: set[str], outputs: set[str]) -> Iterator[Answering]:
+def opened(path: Path, inputs: set[str], outputs: set[str], *, trusted: bool = False) -> Iterator[Answering]:
     """Opens a model's `serving_default`.
 
     Args:
       path: a SavedModel's directory; a checkpoint's prefix; or a directory, for the newest checkpoint in it.
       inputs: the public names that will be fed; the signature must have these and no others.
       outputs: the public names that will be looked for.
+      trusted: loads the graph without scanning it.
 
     Raises:
-      CheckpointError: there is none; it is damaged; or it cannot be asked so.
+      CheckpointError: there is none; it is damaged or not safe to load; or it cannot be asked so.
     """
     source = path if inspection.is_saved_model(path) else inspection.find_prefix(path)
-    with _session(source) as (session, signatures):
+    with _session(source, trusted=trusted) as (session, signatures):
         if _DEFAULT not in signatures:
             raise CheckpointError(
                 f"{source}: no signature {_DEFAULT} found, one wanted that says how to ask the graph."
@@ -79,7 +81,7 @@ def opened(path: Path, inputs: set[str], outputs: set[str]) -> Iterator[Answerin
 
 
 @contextmanager
-def _session(source: Path) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, Any]]]:
+def _session(source: Path, *, trusted: bool) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, Any]]]:
     """The graph with its weights, and its signatures, once its bytes have been checked."""
     try:
         if inspection.is_saved_model(source):
@@ -90,10 +92,10 @@ def _session(source: Path) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, 
         raise CheckpointError(f"{source}: {error}; put a good copy back, or give another.") from error
     if inspection.is_saved_model(source):
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            yield session, saved_model.load(session, source, [tf.saved_model.SERVING]).signature_def
+            yield session, saved_model.load(session, source, [tf.saved_model.SERVING], trusted=trusted).signature_def
         return
     meta_graph = graphs.read_meta_graph(layout.meta_path(source))
     graphs.check_signatures(meta_graph, [_DEFAULT], source)
     needed = graphs.pruned(meta_graph, [_DEFAULT])
-    with graphs.restored(needed, source) as session:
+    with graphs.restored(needed, source, trusted=trusted) as session:
         yield session, needed.signature_def

@@ -6,9 +6,12 @@
 
 A `.meta` file is a MetaGraphDef: the graph, the collections (which variables there are), a Saver's description, and, in
 those that this package wrote, the signatures: which tensors to feed and to fetch, by public names.
+
+A graph is a program. What imports or runs one scans it first (`graph_safety`) and refuses it if it can touch files,
+the network or Python, unless the caller says that it is `trusted`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from checkpointing import alias, durable
+from checkpointing import alias, durable, graph_safety, layout
 from checkpointing.errors import CheckpointError, reason
+from checkpointing.graph_safety import Run
 
 # What a graph is asked, and what it answers: (inputs, outputs), each tensors by their public names.
 Signature = tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
@@ -31,6 +35,9 @@ _VARIABLES = (
 )
 _TABLES = tf.compat.v1.GraphKeys.TABLE_INITIALIZERS
 _ASSETS = tf.compat.v1.GraphKeys.ASSET_FILEPATHS
+
+# More than a protocol buffer can hold.
+_MOST_BYTES = 2**31
 
 
 def signature_defs(signatures: Mapping[str, Signature]) -> dict[str, SignatureDef]:
@@ -67,7 +74,7 @@ def read_meta_graph(path: Path) -> tf.compat.v1.MetaGraphDef:
       CheckpointError: it is missing, or no MetaGraphDef.
     """
     try:
-        content = path.read_bytes()
+        content = durable.read(path, _MOST_BYTES)
     except OSError as error:
         message = f"{path}: no graph can be read there ({reason(error)}); give a checkpoint that has its .meta file."
         raise CheckpointError(message) from error
@@ -85,13 +92,21 @@ def read_meta_graph(path: Path) -> tf.compat.v1.MetaGraphDef:
 
 
 def add_signature(
-    meta_graph: tf.compat.v1.MetaGraphDef, inputs: Mapping[str, str], outputs: Mapping[str, str], source: Path
+    meta_graph: tf.compat.v1.MetaGraphDef,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    source: Path,
+    *,
+    trusted: bool = False,
 ) -> None:
     """Gives a graph the signature `serving_default`: public names to names of tensors, as in `x` to `Placeholder:0`.
 
     Raises:
-      CheckpointError: there is no such tensor; the message lists the graph's placeholders.
+      CheckpointError: there is no such tensor, and the message lists the graph's placeholders; or the graph is not
+        safe to load.
     """
+    if not trusted:
+        graph_safety.check(meta_graph, source, [Run(outputs.values(), inputs.values())])
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(meta_graph.graph_def, name="")
         try:
@@ -177,7 +192,7 @@ def _drop_unused_functions(graph_def: tf.compat.v1.GraphDef) -> None:
     used: set[str] = set()
     nodes = list(graph_def.node)
     while nodes:
-        called = {name for node in nodes for name in _functions_called(node)} & functions.keys()
+        called = {name for node in nodes for name, _ in graph_safety.functions_called(node)} & functions.keys()
         nodes = [node for name in called - used for node in functions[name].node_def]
         used |= called
     kept = [functions[name] for name in sorted(used)]
@@ -185,20 +200,30 @@ def _drop_unused_functions(graph_def: tf.compat.v1.GraphDef) -> None:
     graph_def.library.function.extend(kept)
 
 
-def _functions_called(node: tf.compat.v1.NodeDef) -> Iterator[str]:
-    yield node.op
-    for value in node.attr.values():
-        yield value.func.name
-        yield from (function.name for function in value.list.func)
-
-
 @contextmanager
-def restored(meta_graph: tf.compat.v1.MetaGraphDef, prefix: Path) -> Iterator[tf.compat.v1.Session]:
+def restored(
+    meta_graph: tf.compat.v1.MetaGraphDef,
+    prefix: Path,
+    *,
+    source: Path | None = None,
+    runs: Callable[[tf.compat.v1.MetaGraphDef], Iterable[Run]] = graph_safety.signature_runs,
+    trusted: bool = False,
+) -> Iterator[tf.compat.v1.Session]:
     """A session on a graph of its own, imported and with its variables at their values in a checkpoint.
 
+    Args:
+      meta_graph: the graph; it is changed by being imported.
+      prefix: the checkpoint.
+      source: the graph's file, for messages; unset: the one beside the checkpoint.
+      runs: from the graph to what the session will run; unset: all its signatures.
+      trusted: loads the graph without scanning it.
+
     Raises:
-      CheckpointError: the graph cannot be imported, or its variables are not in the checkpoint in the same shapes.
+      CheckpointError: the graph is not safe to load or cannot be imported, or its variables are not in the checkpoint
+        in the same shapes.
     """
+    if not trusted:
+        graph_safety.check(meta_graph, source or layout.meta_path(prefix), runs(meta_graph))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         try:
             saver = tf.compat.v1.train.import_meta_graph(meta_graph, clear_devices=True)
@@ -211,14 +236,14 @@ def restored(meta_graph: tf.compat.v1.MetaGraphDef, prefix: Path) -> Iterator[tf
 
 
 def frozen(
-    meta_graph: tf.compat.v1.MetaGraphDef, prefix: Path, signature: str = "serving_default"
+    meta_graph: tf.compat.v1.MetaGraphDef, prefix: Path, signature: str = "serving_default", *, trusted: bool = False
 ) -> tf.compat.v1.GraphDef:
     """A graph whose variables have become constants of their values in a checkpoint: all of a model in one piece.
 
     Its inputs and outputs are called as in the signature, which is pruned to.
 
     Raises:
-      CheckpointError: it needs a table, or cannot be restored.
+      CheckpointError: it needs a table, is not safe to load, or cannot be restored.
     """
     needed = pruned(meta_graph, [signature])
     tables = dict(needed.collection_def).get(_TABLES)
@@ -226,5 +251,5 @@ def frozen(
         message = f"{prefix}: signature {signature} needs a table, which no constant can hold: export a SavedModel."
         raise CheckpointError(message)
     outputs = sorted({_operation(info.name) for info in needed.signature_def[signature].outputs.values()})
-    with restored(needed, prefix) as session:
+    with restored(needed, prefix, trusted=trusted) as session:
         return tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph_def, outputs)

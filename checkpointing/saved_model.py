@@ -8,7 +8,7 @@ training, and each export proves that the checkpoint it came from can be read.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -20,15 +20,17 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpointing import alias, durable, graphs, layout, manifest, quarantine, staging
+from checkpointing import alias, durable, graph_safety, graphs, layout, manifest, quarantine, staging
 from checkpointing.bundle import Bundle
 from checkpointing.errors import CheckpointError, DamagedError, is_damage, reason
+from checkpointing.graph_safety import Run
 from checkpointing.graphs import Signature
 from checkpointing.staging import TargetExistsError
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _RELATIVE_TOLERANCE = 1e-5
 _ABSOLUTE_TOLERANCE = 1e-6
+_MOST_BYTES = 2**31  # more than a protocol buffer can hold
 
 # Below an export: its weights, and what was put beside it by us or by its users (SavedModel leaves the folder to them).
 _DATA = "variables/variables.data-"
@@ -372,9 +374,9 @@ def read(directory: Path) -> list[tf.compat.v1.MetaGraphDef]:
     model = SavedModel()
     try:
         if binary.is_file() or not text.is_file():
-            model.ParseFromString(binary.read_bytes())
+            model.ParseFromString(durable.read(binary, _MOST_BYTES))
         else:
-            text_format.Parse(text.read_text(encoding="utf-8"), model)
+            text_format.Parse(durable.read(text, _MOST_BYTES).decode(), model)
     except OSError as error:
         message = f"{directory}: no SavedModel found ({binary.name}: {reason(error)}){_models_nearby(directory)}."
         raise CheckpointError(message) from error
@@ -398,16 +400,33 @@ def described(meta_graphs: Sequence[tf.compat.v1.MetaGraphDef]) -> str:
     )
 
 
-def load(session: tf.compat.v1.Session, directory: Path, tags: Sequence[str]) -> tf.compat.v1.MetaGraphDef:
+def load(
+    session: tf.compat.v1.Session,
+    directory: Path,
+    tags: Sequence[str],
+    *,
+    runs: Callable[[tf.compat.v1.MetaGraphDef], Iterable[Run]] = graph_safety.signature_runs,
+    trusted: bool = False,
+) -> tf.compat.v1.MetaGraphDef:
     """Loads the graph with these tags and its variables into a session.
 
+    Args:
+      session: on the graph to load into.
+      directory: the SavedModel.
+      tags: those of the graph.
+      runs: from the graph to what the session will run; unset: all its signatures.
+      trusted: loads the graph without scanning it.
+
     Raises:
-      CheckpointError: there is no such SavedModel; none of its graphs has these tags, and the message tells those that
-        there are; or its files are damaged.
+      CheckpointError: there is no such SavedModel; none of its graphs has these tags, and the message lists those that
+        there are; its files are damaged; or it is not safe to load.
     """
     there = read(directory)
-    if not any(set(each.meta_info_def.tags) == set(tags) for each in there):
+    meta_graph = next((each for each in there if set(each.meta_info_def.tags) == set(tags)), None)
+    if meta_graph is None:
         raise CheckpointError(f"{directory}: tags {','.join(tags)} wanted; there are: {described(there)}.")
+    if not trusted:
+        graph_safety.check(meta_graph, directory, runs(meta_graph))
     try:
         # The loader looks for the weights below the directory, so it is the directory's own name that counts, too.
         with alias.without_pattern(directory / "saved_model.pb") as plain:
@@ -416,14 +435,14 @@ def load(session: tf.compat.v1.Session, directory: Path, tags: Sequence[str]) ->
         raise CheckpointError(f"{directory}: cannot be loaded ({reason(error)}).") from error
 
 
-def check_loads(directory: Path, tags: Sequence[str]) -> None:
+def check_loads(directory: Path, tags: Sequence[str], *, trusted: bool = False) -> None:
     """Loads the graph with these tags, and its variables, and forgets them.
 
     Raises:
-      CheckpointError: it cannot be loaded.
+      CheckpointError: it cannot be loaded, or is not safe to load.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        load(session, directory, tags)
+        load(session, directory, tags, trusted=trusted)
 
 
 def check_saved_model(directory: Path, example: Example) -> None:

@@ -2,7 +2,7 @@
 
     python -m mnist.convert --saved_model=DIR FILE.onnx
     python -m mnist.convert --saved_model=DIR FILE.tflite
-        [--data_dir=DIR]
+        [--data_dir=DIR] [--trust]
 
 The file takes `images`, uint8 [N, 28, 28], and gives `classes`, int64 [N], and `probabilities`, float32 [N, 10]. Before
 it appears, it is asked all test images: the same classes, and probabilities within 1e-4, or there is no file.
@@ -38,7 +38,7 @@ _OPSET = 17
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _convert(given.saved_model, given.file, given.data_dir))
+    return program.status(lambda: _convert(given.saved_model, given.file, given.data_dir, trusted=given.trust))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--saved_model", type=Path, required=True, metavar="DIR", help="the exported model")
     add("--data_dir", type=Path, metavar="DIR", help="what to compare them on (the bundled MNIST)")
+    add("--trust", action="store_true", help="load a model that can touch files (SECURITY.md)")
     add("file", type=_target, metavar="FILE", help="what to write: .onnx or .tflite")
     return parser
 
@@ -57,7 +58,7 @@ def _target(text: str) -> Path:
     return path
 
 
-def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
+def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: bool) -> int:
     """Converts, compares, puts in place, and tells; gives the exit status."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
@@ -70,13 +71,16 @@ def _convert(directory: Path, target: Path, data_dir: Path | None) -> int:
     images = dataset.load(data_dir, 0).test.images
     with tensorflow_import():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
-    with answering.opened(directory, {"images"}, {"classes", "probabilities"}) as model:
+    with answering.opened(directory, {"images"}, {"classes", "probabilities"}, trusted=trusted) as model:
         wanted = answering.ask_in_batches(model.ask, {"images": images})
     told = ""
 
     def write_and_compare(path: Path) -> None:
         nonlocal told
-        write(directory, path)
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / "model"
+            _save_as_constants(directory, model, trusted=trusted)
+            write(model, path, directory)
         told = _compared(answering.ask_in_batches(ask(path), {"images": images}), wanted, target)
 
     try:
@@ -106,15 +110,39 @@ def _compared(found: Arrays, wanted: Arrays, target: Path) -> str:
     return told
 
 
-def _write_onnx(directory: Path, path: Path) -> None:
+def _save_as_constants(directory: Path, target: Path, *, trusted: bool) -> None:
+    """Writes a SavedModel that holds the signature `serving_default` and no variables.
+
+    A converter loads all of a SavedModel and runs what it likes of it, so it gets a copy of no more than was scanned.
+    """
+    import tensorflow as tf  # noqa: PLC0415
+
+    from checkpointing import saved_model  # noqa: PLC0415
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signature = saved_model.load(session, directory, ["serve"], trusted=trusted).signature_def["serving_default"]
+        names = [info.name for side in (signature.inputs, signature.outputs) for info in side.values()]
+        kept = [name.partition(":")[0] for name in names]
+        with silenced():
+            graph_def = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph_def, kept)
+    with silenced(), tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        inputs, outputs = (
+            {key: graph.get_tensor_by_name(info.name) for key, info in side.items()}
+            for side in (signature.inputs, signature.outputs)
+        )
+        tf.compat.v1.saved_model.simple_save(session, str(target), inputs, outputs)
+
+
+def _write_onnx(model: Path, path: Path, source: Path) -> None:
     import tf2onnx  # noqa: F401, PLC0415 - optional; the program of that name does the work
 
-    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(directory), "--output", str(path)]
+    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(model), "--output", str(path)]
     command += ["--signature_def", "serving_default", "--opset", str(_OPSET)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise QuestionError(f"{directory}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
+        raise QuestionError(f"{source}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
 
 
 def _ask_onnx(path: Path) -> Callable[[Arrays], Arrays]:
@@ -125,31 +153,16 @@ def _ask_onnx(path: Path) -> Callable[[Arrays], Arrays]:
     return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def _write_tflite(directory: Path, path: Path) -> None:
-    """From a model of constants with one signature: the converter takes all of a SavedModel, and no tables."""
+def _write_tflite(model: Path, path: Path, source: Path) -> None:
     import tensorflow as tf  # noqa: PLC0415
     from tensorflow.lite.python.convert_phase import ConverterError  # noqa: PLC0415
 
-    from checkpointing import saved_model  # noqa: PLC0415
-
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        signature = saved_model.load(session, directory, ["serve"]).signature_def["serving_default"]
-        names = [info.name for side in (signature.inputs, signature.outputs) for info in side.values()]
-        kept = [name.partition(":")[0] for name in names]
-        graph_def = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph_def, kept)
-    with tempfile.TemporaryDirectory() as scratch, silenced():
-        with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
-            tf.import_graph_def(graph_def, name="")
-            inputs, outputs = (
-                {key: graph.get_tensor_by_name(info.name) for key, info in side.items()}
-                for side in (signature.inputs, signature.outputs)
-            )
-            tf.compat.v1.saved_model.simple_save(session, f"{scratch}/model", inputs, outputs)
-        converter = tf.lite.TFLiteConverter.from_saved_model(f"{scratch}/model", ["serving_default"], {"serve"})
+    with silenced():
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(model), ["serving_default"], {"serve"})
         try:
             content = converter.convert()
         except ConverterError as error:
-            raise QuestionError(f"{directory}: TFLite has no such operations ({reason(error)}).") from error
+            raise QuestionError(f"{source}: TFLite has no such operations ({reason(error)}).") from error
     durable.write(path, content)
 
 
@@ -161,7 +174,7 @@ def _ask_tflite(path: Path) -> Callable[[Arrays], Arrays]:
     return lambda inputs: dict(runner(**inputs))
 
 
-_FORMATS: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path], Callable[[Arrays], Arrays]]]] = {
+_FORMATS: dict[str, tuple[Callable[[Path, Path, Path], None], Callable[[Path], Callable[[Arrays], Arrays]]]] = {
     ".onnx": (_write_onnx, _ask_onnx),
     ".tflite": (_write_tflite, _ask_tflite),
 }

@@ -5,12 +5,13 @@
     python -m mnist.evaluate --meta_graph=DIR/model.ckpt-100.meta [--checkpoint=PREFIX]
     python -m mnist.evaluate --saved_model=DIR [--tags=serve] [--signature=serving_default]
 
-All of them take [--data_dir=DIR] [--split=test|validation] [--json]. A graph that does not say by a signature how it is
-asked is asked by tensors: --images_tensor=x:0 --answers_tensor=y:0 [--feed=keep_prob:0=1.0 ...]; where it takes
-floats, it gets pixels / 255.
+All of them take [--data_dir=DIR] [--split=test|validation] [--trust] [--json]. A graph that does not say by a signature
+how it is asked is asked by tensors: --images_tensor=x:0 --answers_tensor=y:0 [--feed=keep_prob:0=1.0 ...]; where it
+takes floats, it gets pixels / 255.
 
-Only complete checkpoints are judged, and nothing is changed on the disk. For a run of this project, the numbers are
-those that the run itself gave. Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
+Only complete checkpoints are judged, and no file is changed: a graph that could read or write files, use the network or
+call Python is refused, unless --trust says that you trust its author (SECURITY.md). For a run of this project, the
+numbers are those that the run itself gave. Exit status: 0 done; 1 an error, in one sentence; 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import math
 import sys
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors i
 
     import tensorflow as tf
 
+    from checkpointing.graph_safety import Run
     from mnist.dataset import Split
     from mnist.evaluation import Question
 
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data_dir", type=_path, metavar="DIR", help="IDX files or a TFDS directory (the bundled MNIST)")
     add("--split", choices=("test", "validation"), default="test", help="which images to judge by (test)")
     add("--validation_size", type=_positive, metavar="N", help=f"how many validate (as in the run, {_VALIDATION_SIZE})")
+    add("--trust", action="store_true", help="load a graph that can touch files (SECURITY.md)")
     add("--json", action="store_true", help="one object, for programs")
     return parser
 
@@ -346,7 +350,14 @@ class _Judge:
             tf.config.experimental.enable_op_determinism()
         needed = _needed(meta_graph, self._given, subject.meta)
         with _told(subject.meta, "cannot be imported"):
-            self._session = self._stack.enter_context(graphs.restored(needed, subject.prefix))
+            restored = graphs.restored(
+                needed,
+                subject.prefix,
+                source=subject.meta,
+                runs=partial(_runs, given=self._given),
+                trusted=self._given.trust,
+            )
+            self._session = self._stack.enter_context(restored)
         self._question = _question(self._session.graph, needed.signature_def, self._given, subject.meta)
         # Another program's Saver may know the variables by other names than their own.
         own = {"saver_def": needed.saver_def} if needed.HasField("saver_def") else {}
@@ -363,6 +374,21 @@ def _needed(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace, me
     graphs.check_signatures(meta_graph, [_SIGNATURE], meta)
     with _told(meta, "its signature does not fit its graph"):
         return graphs.pruned(meta_graph, [_SIGNATURE])
+
+
+def _runs(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace) -> list[Run]:
+    """What judging a graph runs, for the scan: `_question` finds it, or says what is missing."""
+    from checkpointing.graph_safety import Run  # noqa: PLC0415 - needs TensorFlow
+
+    fed = [name for name, _ in given.feed]
+    if given.images_tensor is not None:
+        return [Run([given.answers_tensor], [given.images_tensor, *fed])]
+    name = given.signature or _SIGNATURE
+    if name not in meta_graph.signature_def:
+        return []
+    signature = meta_graph.signature_def[name]
+    inputs, outputs = ([info.name for info in side.values()] for side in (signature.inputs, signature.outputs))
+    return [Run(outputs, [*inputs, *fed])]
 
 
 def _question(graph: tf.Graph, signatures: Mapping[str, Any], given: argparse.Namespace, source: Path) -> Question:
@@ -438,7 +464,8 @@ def _evaluate_saved_model(given: argparse.Namespace) -> int:
 
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         with _told(directory, "cannot be loaded"):
-            signatures = saved_model.load(session, directory, tags).signature_def
+            runs = partial(_runs, given=given)
+            signatures = saved_model.load(session, directory, tags, runs=runs, trusted=given.trust).signature_def
         if given.images_tensor is None and (given.signature or _SIGNATURE) not in signatures:
             there = saved_model.described(saved_model.read(directory))
             raise CheckpointError(f"{directory}: signature {given.signature or _SIGNATURE} wanted; there are: {there}.")

@@ -1,7 +1,7 @@
 """What digits are in a picture, as a trained model sees it: photographs, scans, drawings, MNIST's own files.
 
     python -m mnist.predict FILE... [--train_dir=DIR | --checkpoint=PREFIX | --saved_model=DIR]
-        [--show] [--seen=DIR] [--json]
+        [--show] [--seen=DIR] [--trust] [--json]
 
 A FILE is a PNG, JPEG, GIF, BMP, WebP, an IDX file, a `.npy` array, or a directory of these. Dark on light or light on
 dark, in any colour and size; several digits in one picture are read line by line. Each is cropped, fitted and centred
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--saved_model", type=Path, metavar="DIR", help="an exported model")
     add("--show", action="store_true", help="draw what the model sees")
     add("--seen", type=Path, metavar="DIR", help="write what the model sees there, as PNG files")
+    add("--trust", action="store_true", help="load a model that can touch files (SECURITY.md)")
     add("--json", action="store_true", help="one object a digit, a line each, for programs")
     return parser
 
@@ -77,7 +78,7 @@ def _predict(given: argparse.Namespace) -> int:
     _check_is_free(given.seen)
     problems: list[str] = []
     number = 0
-    with answering.opened(path, {"images"}, {"classes", "probabilities"}) as model:
+    with answering.opened(path, {"images"}, {"classes", "probabilities"}, trusted=given.trust) as model:
         for batch in _batches(_found(given.files, problems)):
             for found, record in zip(batch, answers(model, batch), strict=True):
                 _tell(found, record, given, number)

@@ -1,6 +1,6 @@
 """What became of a run, on one page: curves, mistakes, filters, calibration, checkpoints, settings.
 
-    python -m mnist.report [--train_dir=DIR] [--data_dir=DIR]
+    python -m mnist.report [--train_dir=DIR] [--data_dir=DIR] [--trust]
 
 Writes `<train_dir>/report.html`, which needs nothing but a browser, and its pictures as `<train_dir>/report/*.png`;
 nothing else in the train_dir is touched. A run does so itself when it ends, unless --noreport; this asks the newest
@@ -60,7 +60,7 @@ class Section(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _report(given.train_dir, given.data_dir))
+    return program.status(lambda: _report(given.train_dir, given.data_dir, trusted=given.trust))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,10 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--train_dir", type=Path, default=_DEFAULT_TRAIN_DIR, metavar="DIR", help=f"the run ({_DEFAULT_TRAIN_DIR})")
     add("--data_dir", type=Path, metavar="DIR", help="its data: IDX files or a TFDS directory (the bundled MNIST)")
+    add("--trust", action="store_true", help="load a model that can touch files (SECURITY.md)")
     return parser
 
 
-def _report(train_dir: Path, data_dir: Path | None) -> int:
+def _report(train_dir: Path, data_dir: Path | None, *, trusted: bool) -> int:
     """Asks the newest checkpoint, writes the report, and tells where; gives the exit status."""
     from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
 
@@ -81,7 +82,7 @@ def _report(train_dir: Path, data_dir: Path | None) -> int:
     if settings.get("data", data.fingerprint) != data.fingerprint:
         found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
         raise DataError(f"{found}, the run was made with {settings['data']}: give its --data_dir.")
-    print(write(train_dir, prefix, data.test, _ask(prefix, data.test)))
+    print(write(train_dir, prefix, data.test, _ask(prefix, data.test, trusted=trusted)))
     return program.OK
 
 
@@ -178,12 +179,12 @@ class _Thinned:
         return self._kept if self._last is None or self._kept[-1] is self._last else [*self._kept, self._last]
 
 
-def _ask(prefix: Path, split: Split) -> Answers:
+def _ask(prefix: Path, split: Split, *, trusted: bool) -> Answers:
     """What the checkpoint's model says of all images of a split."""
     with tensorflow_import():
         from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
         from mnist.evaluation import Answers  # noqa: PLC0415
-    with answering.opened(prefix, {"images"}, set(Answers._fields)) as model:
+    with answering.opened(prefix, {"images"}, set(Answers._fields), trusted=trusted) as model:
         return Answers(**answering.ask_in_batches(model.ask, {"images": split.images}))
 
 

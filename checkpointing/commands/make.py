@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from checkpointing import graphs, inspection, layout, saved_model, staging, tensors
+from checkpointing import graph_safety, graphs, inspection, layout, saved_model, staging, tensors
 from checkpointing.commands.answer import Answer, size
 from checkpointing.errors import CheckpointError
 from checkpointing.graphs import Signature
@@ -26,13 +26,18 @@ def export(given: argparse.Namespace) -> Answer:
     meta_graph = _graph_of(given, prefix)
     # The whole graph first: the others' variables are among its own.
     tags = sorted(set(given.tags or [_SERVE]), key=lambda tag: (tag == _SERVE, tag))
-    tagged = [TaggedGraph([tag], partial(_import, _asked_of(meta_graph, tag))) for tag in tags]
+    asked = [_asked_of(meta_graph, tag) for tag in tags]
+    if not given.trust:
+        for each in asked:
+            graph_safety.check(each, layout.meta_path(prefix), graph_safety.signature_runs(each))
+            graph_safety.check_assets(each, prefix.parent, layout.meta_path(prefix))
+    tagged = [TaggedGraph([tag], partial(_import, each)) for tag, each in zip(tags, asked, strict=True)]
     staging.check_target(given.directory, "DIR")
     with saved_model.unfinished_export(given.directory, "DIR") as unfinished:
         saved_model.write(unfinished, prefix, tagged, as_text=given.as_text)
         saved_model.seal(unfinished, prefix)
         for tag in tags:
-            saved_model.check_loads(unfinished, [tag])
+            saved_model.check_loads(unfinished, [tag], trusted=given.trust)
         saved_model.put_in_place(unfinished, given.directory, "DIR")
     told = saved_model.described(saved_model.read(given.directory))
     record = {"checkpoint": str(prefix), "directory": str(given.directory), "tags": tags}
@@ -53,7 +58,7 @@ def _graph_of(given: argparse.Namespace, prefix: Path) -> tf.compat.v1.MetaGraph
     if bool(given.input) != bool(given.output):
         raise CheckpointError(f"{meta_path}: --input and --output go together: say what to feed and what to fetch.")
     if given.input:
-        graphs.add_signature(meta_graph, dict(given.input), dict(given.output), meta_path)
+        graphs.add_signature(meta_graph, dict(given.input), dict(given.output), meta_path, trusted=given.trust)
     if tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY not in meta_graph.signature_def:
         message = (
             f"{meta_path}: no signature says what to feed and to fetch: "
@@ -78,7 +83,7 @@ def freeze(given: argparse.Namespace) -> Answer:
     """Makes one file of a checkpoint and its graph, the variables turned into constants."""
     prefix = _source(given.prefix)
     _check_is_free(given.file)
-    graph_def = graphs.frozen(_graph_of(given, prefix), prefix)
+    graph_def = graphs.frozen(_graph_of(given, prefix), prefix, trusted=given.trust)
     staging.replace_by(given.file, partial(graphs.write_graph, graph_def))
     written = given.file.stat().st_size
     record = {"checkpoint": str(prefix), "file": str(given.file), "bytes": written}

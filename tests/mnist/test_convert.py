@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mnist import convert
 from mnist.convert import main
-from tests import programs
+from tests import hostile, programs
 
 RUNS = {
     "softmax": ("softmax", []),
@@ -90,3 +91,57 @@ def test_a_package_that_is_missing_is_named(tmp_path, small_data, monkeypatch, c
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert main([f"--saved_model={exported}", str(tmp_path / "model.onnx"), f"--data_dir={small_data}"]) == 1
     assert "tf2onnx is not installed: pip install -r requirements-convert.txt" in capsys.readouterr().err
+
+
+def test_a_model_that_writes_files_is_refused(tmp_path, small_data, capsys):
+    """Without a file of either kind; --trust converts it."""
+    victim = tmp_path / "victim"
+    model = hostile.save(tmp_path / "1", tf.identity, initialise=lambda: tf.io.write_file(str(victim), "x"))
+    command = [f"--saved_model={model}", str(tmp_path / "model.tflite"), f"--data_dir={small_data}"]
+    assert main(command) == 1
+    assert f"{model}: expected a graph that only computes, got operation WriteFile" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+    assert main([*command, "--trust"]) == 0
+    assert victim.exists()
+
+
+class Hidden(tf.saved_model.experimental.TrackableResource):
+    """A resource whose initialiser writes a file."""
+
+    def __init__(self, victim):
+        """The file's path."""
+        super().__init__()
+        self._victim = victim
+
+    def _create_resource(self):
+        return tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.int64, shared_name="hidden")
+
+    def _initialize(self):
+        tf.io.write_file(self._victim, "x")
+
+
+def test_a_converter_gets_no_more_than_was_scanned(tmp_path, small_data):
+    """tf.saved_model.load, which tf2onnx calls, runs functions that no signature and no main operation calls."""
+    victim = tmp_path / "victim"
+    module = tf.Module()
+    module.hidden = Hidden(str(victim))
+    module.weights = tf.Variable(tf.linspace(0.0, 1.0, 10))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, name="images")], autograph=False)
+    def serve(images):
+        probabilities = tf.cast(images[:, :1, 0], tf.float32) * 0 + tf.nn.softmax(module.weights)
+        return {"classes": tf.argmax(probabilities, axis=1), "probabilities": probabilities}
+
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=serve)
+
+    def hide(meta_graph):
+        del meta_graph.signature_def["__saved_model_init_op"]
+        del meta_graph.collection_def["saved_model_main_op"]
+
+    hostile.change(tmp_path / "1", hide)
+    tf.saved_model.load(str(tmp_path / "1"))
+    assert victim.exists()
+    victim.unlink()
+    command = [f"--saved_model={tmp_path / '1'}", str(tmp_path / "model.onnx"), f"--data_dir={small_data}"]
+    assert main(command) == 0
+    assert not victim.exists()

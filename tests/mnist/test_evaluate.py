@@ -13,7 +13,7 @@ from checkpointing import graphs, layout
 from checkpointing.manifest import Manifest
 from mnist import dataset, models
 from mnist.evaluate import main
-from tests import programs
+from tests import hostile, programs
 
 FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
 
@@ -110,7 +110,7 @@ def test_no_model_is_built(softmax, evaluate, monkeypatch):
 def test_a_graph_that_is_the_same_is_imported_once(softmax, tutorial, evaluate, monkeypatch):
     """Four checkpoints of one run take one import, and so do two of a plain Saver."""
     imports, restored = [], graphs.restored
-    monkeypatch.setattr(graphs, "restored", lambda *given: (imports.append(given), restored(*given))[1])
+    monkeypatch.setattr(graphs, "restored", lambda *given, **more: (imports.append(given), restored(*given, **more))[1])
     assert len(evaluate(f"--train_dir={softmax}", "--checkpoint=all")["checkpoints"]) == 4
     assert len(imports) == 1
     evaluate(f"--train_dir={tutorial.parent}", "--checkpoint=all", *TENSORS, "--feed=keep_prob=1")
@@ -487,3 +487,23 @@ def test_people_read_a_few_lines_and_nothing_else(softmax, small_data):
     assert header.split() == ["step", "test", "accuracy", "wrong", "note"]
     assert [row.split()[0] for row in rows] == ["10", "20", "30", "40"]
     assert rows[-1].split()[1:5] == [f"{accuracy:.4f}", str(wrong), "of", "300"]
+
+
+def test_a_model_that_writes_files_is_refused(evaluate, tmp_path):
+    """SavedModel, checkpoint and graph by tensors; what is fed, or not run, does no harm; --trust runs all of it."""
+    victim = tmp_path / "victim"
+    model = hostile.save(tmp_path / "1", hostile.writing(victim))
+    prefix = hostile.save_checkpoint(tmp_path / "model", hostile.writing(victim))
+    tensors = ("--images_tensor=images", "--answers_tensor=probabilities")
+    harmless = ("--images_tensor=images", "--answers_tensor=ArgMax:0")
+    for flag in (f"--saved_model={model}", f"--checkpoint={prefix}"):
+        for how in ((), tensors):
+            told = evaluate(flag, *how, fails=True)
+            assert (
+                "expected a graph that only computes, got operation WriteFile at node WriteFile, which writes" in told
+            )
+        assert evaluate(flag, *harmless)["images"] == 300
+        assert not victim.exists()
+        evaluate(flag, *tensors, "--trust")
+        assert victim.exists()
+        victim.unlink()

@@ -13,7 +13,7 @@ from checkpointing.answering import Answering
 from mnist import dataset
 from mnist.handwriting import Digit
 from mnist.predict import Found, answers, drawn, main
-from tests import drawing, odd_files, programs
+from tests import drawing, hostile, odd_files, programs
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +164,16 @@ def test_wrong_usage_is_told(arguments, status, told, tmp_path):
     assert ended.returncode == status
     assert told in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_model_that_writes_files_is_refused(predict, tmp_path):
+    """In one sentence; --trust runs it."""
+    drawing.write(tmp_path / "pictures", 1)
+    model = hostile.save(tmp_path / "1", hostile.writing(tmp_path / "victim"))
+    _, told = predict(tmp_path / "pictures", model=f"--saved_model={model}", status=1)
+    assert told.startswith(f"error: {model}: expected a graph that only computes, got operation WriteFile at node ")
+    assert told.count("\n") == 1
+    assert not (tmp_path / "victim").exists()
+    told, _ = predict(tmp_path / "pictures", "--trust", model=f"--saved_model={model}")
+    assert [each["digit"] for each in told] == [9]
+    assert (tmp_path / "victim").exists()

@@ -18,7 +18,7 @@ from checkpointing import __main__, inspection, layout
 from checkpointing.bundle import Bundle
 from checkpointing.commands import answer
 from checkpointing.history import History
-from tests import programs
+from tests import hostile, programs
 from tests.checkpoints import CONFUSED, confuse, flip_a_bit, make_checkpoint, make_files, mark, saving_run, tree
 from tests.writers import MODELS, VALUES, WRITERS, make_foreign, ours, partitioned, plain_saver
 
@@ -281,6 +281,15 @@ def test_what_a_saved_model_can_be_asked_is_shown(tmp_path, ask, writer):
     _, record = ask("show", tmp_path / "model", "--json")
     assert record["graphs"][0]["tags"] == ["serve"]
     assert "serving_default" in record["graphs"][0]["signatures"]
+
+
+def test_a_saved_model_is_shown_without_being_run(tmp_path, ask):
+    """Its protocol buffer and its tensors are read, whatever its graph would do."""
+    victim = tmp_path / "victim"
+    model = hostile.save(tmp_path / "1", hostile.writing(victim), initialise=lambda: tf.io.write_file(str(victim), "x"))
+    assert "serving_default" in ask("show", model)[1]
+    assert ask("verify", model)[0] == 0
+    assert not victim.exists()
 
 
 def test_a_saved_model_without_variables_is_shown(tmp_path, ask):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from checkpointing.bundle import Bundle
 from checkpointing.manager import CheckpointManager
 from mnist import graph, models, serving
 from mnist.dataset import Split
-from tests import checkpoints, programs
+from tests import checkpoints, hostile, programs
 
 v1 = tf.compat.v1
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
@@ -436,3 +437,42 @@ def test_half_a_signature_is_refused(run, tmp_path, trained, command):
     words = [command, trained[0], tmp_path / "out", "--input", "x=images:0"]
     assert "--input and --output go together" in run(*words, status=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "freeze"])
+def test_a_graph_that_writes_files_is_refused(run, tmp_path, command):
+    """Before anything is made; --trust takes it as it is."""
+    victim = tmp_path / "victim"
+    edit = hostile.write_before("save/restore_all", victim)
+    own = hostile.save_checkpoint(tmp_path / "own", hostile.writing(victim))
+    other = hostile.save_checkpoint(tmp_path / "other", hostile.writing(victim), edit=edit, signature=False)
+    for prefix, flags in ((own, []), (other, ["--input=images=images:0", "--output=probabilities=probabilities:0"])):
+        target = tmp_path / f"{prefix.name}-{command}.pb"
+        told = run(command, prefix, target, *flags, status=1)
+        assert re.fullmatch(
+            rf"error: {prefix}.meta: expected a graph that only computes, got operation WriteFile at node \w+, "
+            r"which writes files; pass --trust if you trust the author of the graph\.",
+            told,
+        )
+        assert not victim.exists()
+        assert not target.exists()
+        run(command, prefix, target, *flags, "--trust")
+        assert target.exists()
+
+
+def test_an_asset_from_elsewhere_is_not_exported(run, tmp_path):
+    """A graph may name any file of this machine, and an export is there to be given away."""
+    (tmp_path / "secret.txt").write_text("zero\none\n")
+    (tmp_path / "sent").mkdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, [None], name="x")
+        kinds = (tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE)
+        table = tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer(str(tmp_path / "secret.txt"), *kinds), "?")
+        tf.identity(table.lookup(x + v1.get_variable("offset", initializer=tf.constant(1, tf.int64))), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "sent" / "model"))
+    command = ("export", tmp_path / "sent" / "model", tmp_path / "out", "--input=x=x:0", "--output=y=y:0")
+    assert f"got {tmp_path / 'secret.txt'} at node" in run(*command, status=1)
+    assert not (tmp_path / "out").exists()
+    run(*command, "--trust")
+    assert list((tmp_path / "out" / "assets").iterdir()) != []
