@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpointing import durable, history, inspection, layout
-from checkpointing.errors import reason
+from checkpointing.errors import OddFileError, reason
 from checkpointing.interruption import Interrupted, StopRequest
 from checkpointing.json_kinds import is_finite
 from checkpointing.manifest import Manifest
@@ -103,6 +103,8 @@ def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path
         (section, _png(section.figure) if section.figure else b"") for section in _sections(run, split, answers)
     ]
     pictures = train_dir / "report"
+    if pictures.is_symlink():
+        raise OddFileError(pictures, "expected a directory, got a symbolic link")
     durable.make_directory(pictures)
     for section, png in sections:
         if png:

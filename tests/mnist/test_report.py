@@ -132,6 +132,17 @@ def test_pictures_lie_beside_it(reported):
     }
 
 
+def test_pictures_are_not_written_through_a_link(resumed, small_data, tmp_path, capsys):
+    """What the link leads to stays as it was."""
+    train_dir = shutil.copytree(resumed, tmp_path / "run")
+    (tmp_path / "precious").mkdir()
+    shutil.rmtree(train_dir / "report", ignore_errors=True)
+    (train_dir / "report").symlink_to(tmp_path / "precious")
+    assert main([f"--train_dir={train_dir}", f"--data_dir={small_data}"]) == 1
+    assert "report: expected a directory, got a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "precious").iterdir())
+
+
 def test_nothing_else_in_the_train_dir_changes(reported, resumed):
     """A run goes on after it as before."""
 
