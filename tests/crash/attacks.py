@@ -51,6 +51,7 @@ def damaged_export(case: Case) -> None:
     export = case.train_dir / "saved_model" / str(PROGRAMS[case.program].steps[-1])
     if not inside:
         case.export = case.root / "exported"
+        case.owned.add(case.root / "exported.damaged")
         export = export.rename(case.export)
         export.parent.mkdir(exist_ok=True)
     path = case.random.choice(sorted(each for each in export.rglob("*") if each.is_file()))
@@ -65,7 +66,7 @@ def damaged_export(case: Case) -> None:
         case.change(
             path, flipped(content, case.random) if how == "flip" else content[: case.random.randrange(len(content))]
         )
-    case.attack(must_succeed=inside)
+    case.attack(must_succeed=True)
 
 
 class _Exporter(NamedTuple):
