@@ -454,7 +454,7 @@ def test_a_training_graph_with_queues_and_readers_is_restored(tmp_path):
     """What reads and writes in it is not run when other tensors are fed and fetched."""
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.match_filenames_once(str(tmp_path / "*.bin"))
-        names = v1.train.string_input_producer([str(tmp_path / "0.bin")])
+        names = v1.train.string_input_producer([str(tmp_path / "0.bin")], shuffle=False)
         _, record = v1.FixedLengthRecordReader(784).read(names)
         image = tf.reshape(tf.cast(tf.io.decode_raw(record, tf.uint8), tf.float32), [784])
         label = tf.io.decode_raw(tf.io.read_file(names.dequeue()), tf.uint8)[0]
