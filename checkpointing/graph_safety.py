@@ -90,7 +90,7 @@ _NAME_INPUT = {
     "InitializeTableFromTextFile": 1,
     "InitializeTableFromTextFileV2": 1,
 }
-# Operations whose value is in the graph, by the attribute that tells its type.
+# Operations whose value is in the graph, by the attribute that holds its type.
 _VALUE_TYPE = {"Const": "dtype", "HostConst": "dtype", "ParseTensor": "out_type"}
 _OPEN = ""  # the name of a variable that a function gets from its caller
 _READING = {"ReadVariableOp", "VarIsInitializedOp"}

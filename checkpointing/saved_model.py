@@ -234,7 +234,7 @@ def _is_file(path: Path, file: Mapping[str, Any]) -> bool:
 
 
 def _warn_of_extra_files(target: Path) -> None:
-    """Logs which files somebody has added to an export; `assets.extra` is there for that."""
+    """Logs which files have been added to an export since; in `assets.extra` they are expected."""
     recorded = set(_recorded(target)["files"])
     extra = sorted(name for name in _files_of(target) if name not in recorded and not name.startswith(_NOTES))
     if extra:

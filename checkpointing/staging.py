@@ -114,7 +114,7 @@ def sweep(target: Path) -> None:
 def sweep_old(target: Path) -> None:
     """Deletes what an export by release 0.6.4 or older left beside a target: a directory without a lock.
 
-    Only for a target inside a train_dir of which the caller holds the lock: there nobody else can be writing it.
+    Only for a target inside a train_dir of which the caller holds the lock: there no other process can be writing it.
     """
     staging = layout.old_staging_path(target)
     if staging.is_dir() and not staging.is_symlink() and {path.name for path in staging.iterdir()} <= _OF_SAVED_MODEL:
@@ -145,7 +145,7 @@ def _lock(staging: Path, flags: int = 0) -> int | None:
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError as error:
-        # The owner goes on: where there are no locks, nobody can take its directory for a killed process' one.
+        # The owner goes on: where there are no locks, no process can take its directory for a killed process' one.
         if flags & os.O_CREAT and error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
             return descriptor
         os.close(descriptor)

@@ -290,7 +290,7 @@ def _is_of_the_moment(error: Exception) -> bool:
     """Whether an error of tensorflow-datasets is one of memory, descriptors, permissions or the network."""
     if isinstance(error, OSError):
         return not regular_file.is_about_the_file(error)
-    # TensorFlow's errors are told by their names, for here it is not imported.
+    # TensorFlow is not imported here, so its errors are recognised by their names.
     shortages = {"MemoryError", "ResourceExhaustedError", "PermissionDeniedError", "UnavailableError"}
     return not shortages.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 

@@ -56,7 +56,7 @@ _HARMLESS = (
 )
 
 # Into so many parts oneDNN splits the sums of a convolution's gradient (core/common_runtime/process_util.cc reads it).
-# Unset it is the number of processors; whoever goes on with a run on a machine with more can set it to that of before.
+# Unset, it is the number of processors. To resume a run on a machine with more of them, set it to the former number.
 _THREADS = "TF_NUM_INTRAOP_THREADS"
 
 # What acts before Python starts, or says which devices there are: not ours to remove. glibc has several variants of
