@@ -149,7 +149,17 @@ def guard(directory: Path, check: Callable[[], None]) -> Callable[[], None]:
     """
     entry = (directory, check)
     _guards.append(entry)
-    return lambda: _guards.remove(entry)
+
+    def end() -> None:
+        if entry in _guards:
+            _guards.remove(entry)
+
+    return end
+
+
+def end_guards(directory: Path) -> None:
+    """Ends all guards of a directory."""
+    _guards[:] = [entry for entry in _guards if entry[0] != directory]
 
 
 def check_guards(path: Path) -> None:

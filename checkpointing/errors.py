@@ -24,6 +24,10 @@ class ReplacedError(CheckpointError):
     """Another run's directory is in the place of this run's train_dir; nothing has been written to it."""
 
 
+class OnlyDamagedError(CheckpointError):
+    """All checkpoints of a directory are damaged; nothing has been moved."""
+
+
 class NotSavedError(CheckpointError):
     """A checkpoint could not be made for now: the disk refused. All complete ones are as they were."""
 

@@ -410,7 +410,7 @@ def _is_checkpoint(prefix: Path, files: Collection[Path]) -> bool:
         return not {layout.manifest_path(prefix), layout.incomplete_path(prefix)}.isdisjoint(files)
     try:
         return layout.index_path(prefix) in files and bool(_opened(prefix))
-    except CheckpointError:
+    except (CheckpointError, OSError):  # or it cannot be read: any program may call a file .index
         return False
 
 

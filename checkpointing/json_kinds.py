@@ -5,11 +5,13 @@ A hash that is right says that nothing has changed since a record was written, n
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 _LARGEST = 2**63  # no number of ours is so large
 _LONGEST_SHOWN = 60
+_LONGEST_NAME = 255  # bytes, on the file systems of Linux and macOS
 
 
 # A test of a value, and the words for what passes it.
@@ -37,6 +39,14 @@ def is_finite(value: object) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
+def is_path(value: object) -> bool:
+    """Whether it is a string that can name a file."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 def are_texts(value: object) -> bool:
     """Whether it is an object whose values are strings."""
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
@@ -51,7 +61,8 @@ def _is_below(name: str) -> bool:
     if "/" not in name:  # as all are in a manifest of a checkpoint
         return name not in {"", ".", ".."} and "\0" not in name
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    short = all(len(os.fsencode(part)) <= _LONGEST_NAME for part in path.parts) if is_path(name) else False
+    return short and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_file(value: object) -> bool:
@@ -68,5 +79,6 @@ def shown(value: object) -> str:
 
 COUNT: Kind = (is_count, "0 or a positive integer")
 TEXT: Kind = (lambda value: isinstance(value, str), "a string")
+PATH: Kind = (is_path, "a path")
 TEXT_OR_NULL: Kind = (lambda value: value is None or isinstance(value, str), "a string or null")
 FILES: Kind = (are_files, "sizes and hashes by the names of files in the directory")

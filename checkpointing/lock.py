@@ -44,8 +44,9 @@ class Lock:
         self._hold()
 
     def _hold(self) -> None:
-        self._identity = self._directory.stat()
+        identity = self._directory.stat()
         self._descriptor = _take(self._path)
+        self._identity = identity
         self._end_guard = durable.guard(self._directory, self.check)
 
     def check(self) -> None:
@@ -75,8 +76,10 @@ class Lock:
         """
         self.check()
         if self._descriptor < 0 or not _is_at(self._path, self._descriptor):
-            self.release()
+            before = self._descriptor
             self._hold()
+            if before >= 0:
+                os.close(before)
 
     def release(self) -> None:
         """Lets others have it; the file stays, for a process that opened it meanwhile would lock another one."""
@@ -106,6 +109,7 @@ def _take(path: Path) -> int:
         if _is_at(path, descriptor):
             break
         os.close(descriptor)  # deleted between opening and locking
+    durable.end_guards(path.parent)  # of an owner of before, who has lost the directory or was never released
     try:
         durable.write(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
     except BaseException:

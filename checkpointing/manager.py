@@ -10,6 +10,7 @@ How a checkpoint comes to be and goes, step by step, is in README.md beside this
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -212,6 +213,8 @@ class CheckpointManager:
             prefix = layout.prefix(self._directory, step)
             try:
                 found = Manifest.read(layout.manifest_path(prefix))
+                if not self._is_of_this_run(found):
+                    continue
                 manifest.check_files(prefix, found)
                 self._restore(session, prefix, found)
             except DamagedError as error:
@@ -287,6 +290,8 @@ class CheckpointManager:
         self._last_saved_at = self._clock()
         if self._is_saved(layout.prefix(self._directory, step)):
             return
+        if score is not None and not math.isfinite(score):
+            score = None  # no order is defined for it
         self._snapshot.take(session)
         training_seconds = self._training_seconds()
         self._writer.start(lambda: self._write(session, step, score, training_seconds))

@@ -16,7 +16,6 @@ from checkpointing import durable, layout
 from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
-from checkpointing.rotation import Retention
 
 FORMAT = 4
 _FORMATS_READ = (2, 3, 4)
@@ -70,6 +69,8 @@ class Manifest:
                 _check_seal(path, record, sha256)
             _check_format(path, record)
             _check_fields(record, layout.step_of(path.name))
+            if not is_finite(record["score"]):
+                record["score"] = None  # release 0.6.4 wrote what it was given
             return cls(**record)
         except OSError as error:
             raise unreadable(path, error) from error
@@ -114,25 +115,19 @@ def _is_duration(value: object) -> bool:
     return is_finite(value) and float(value) >= 0  # type: ignore[arg-type]  # a number
 
 
-def _is_retention(value: object) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, dict) and set(value) <= set(Retention._fields) and all(map(is_finite, value.values()))
-
-
 # What each field holds: a test, and the words for it.
 _KINDS: dict[str, Kind] = {
     "step": COUNT,
     "files": FILES,
     "state_digest": TEXT,
-    "score": (lambda value: value is None or is_finite(value), "a finite number or null"),
+    "score": (lambda value: value is None or type(value) in {int, float}, "a number or null"),
     "settings": (lambda value: isinstance(value, dict), "an object"),
     "code": TEXT_OR_NULL,
     "started_from": TEXT_OR_NULL,
     "saved_at": (is_finite, "a finite number"),
     "training_seconds": (_is_duration, "0 or a positive number"),
     "versions": (are_texts, "an object of strings"),
-    "retention": (_is_retention, "what rotation is to keep, or null"),
+    "retention": (lambda value: value is None or isinstance(value, dict), "an object or null"),  # see rotation.recorded
     "environment": (lambda value: value is None or are_texts(value), "an object of strings or null"),
     "format": COUNT,
 }
@@ -150,6 +145,11 @@ def _check_fields(record: Mapping[str, Any], step: int | None) -> None:
     check_kinds(record, {name: kind for name, kind in _KINDS.items() if name in record or name not in _OPTIONAL})
     if record["step"] != step:
         raise ValueError(f"step: expected {step}, as in the file's name, got {record['step']}")
+    index = layout.index_path(layout.prefix(Path(), record["step"])).name
+    if index not in record["files"] or any(layout.step_of(name) != record["step"] for name in record["files"]):
+        raise ValueError(
+            f"files: expected {index} and other files of its checkpoint, got {shown(list(record['files']))}"
+        )
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:

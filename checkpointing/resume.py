@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from checkpointing import durable, inspection, layout, manifest, quarantine, retirement
-from checkpointing.errors import CheckpointError, DamagedError, OddFileError, reason
+from checkpointing.errors import CheckpointError, DamagedError, OddFileError, OnlyDamagedError, reason
 from checkpointing.fingerprint import file_sha256
-from checkpointing.json_kinds import TEXT
+from checkpointing.json_kinds import PATH, TEXT
 from checkpointing.lock import Lock
 from checkpointing.manifest import Manifest
 
@@ -103,6 +103,12 @@ class Start:
             return replace(self, prefix=prefix, older=tuple(older), started_from=file_sha256(layout.index_path(prefix)))
         newest, damaged = _search(self.directory, {self.newest.step: error})
         assert newest is not None, "it raises where nothing is left"
+        _check_settings(self, newest)
+        if newest.started_from != self.started_from:
+            raise CheckpointError(
+                f"{self.directory}: {error}; the complete checkpoint before it, of step {newest.step}, is of another "
+                f"run: put a good copy back, or give a new --train_dir."
+            ) from error
         _quarantine(self.directory, newest, damaged)
         return replace(self, prefix=layout.prefix(self.directory, newest.step), newest=newest)
 
@@ -259,14 +265,15 @@ def pin_origin(
     path = directory / layout.ORIGIN
     if path.exists():
         try:
-            recorded = manifest.read_sealed(path, dict.fromkeys(Origin._fields, TEXT))
+            recorded = manifest.read_sealed(path, dict.fromkeys(Origin._fields, TEXT) | {"given": PATH, "prefix": PATH})
         except DamagedError as error:
             message = f"{directory}: {error}: from which checkpoint the run began is not known; give a new --train_dir."
             raise CheckpointError(message) from error
         origin = Origin(*(recorded[name] for name in Origin._fields))._replace(prefix=Path(recorded["prefix"]))
-        if (origin.flag, origin.given) == (flag, str(given)):
+        if origin.flag == flag and Path(origin.given).resolve() == given.resolve():
             origin.check()
             return origin
+        _log.warning("%s: began with the weights of %s, and begins again with others", directory, origin.prefix)
     prefix = prefix_of(given)
     origin = Origin(flag, str(given), prefix, file_sha256(layout.index_path(prefix)))
     record_origin(directory, origin)
@@ -304,7 +311,8 @@ def _search(
       Its manifest, None where no checkpoint has one; and what is wrong with the newer ones, by step.
 
     Raises:
-      CheckpointError: only damaged ones are there.
+      OnlyDamagedError: only damaged ones are there.
+      CheckpointError: one cannot be read just now.
     """
     damaged = dict(known or {})
     for step in reversed(layout.steps_with(directory, "manifest.json")):
@@ -322,7 +330,7 @@ def _search(
         return found, damaged
     if damaged:
         listed = "; ".join(str(error) for _, error in sorted(damaged.items()))
-        raise CheckpointError(
+        raise OnlyDamagedError(
             f"{directory}: only damaged checkpoints found ({listed}): they stay where they are; put a good copy back, "
             f"or give a new --train_dir to start from the beginning."
         )
@@ -350,7 +358,7 @@ def step_back(directory: Path, why: str) -> int | None:
         before, _ = _search(directory, {newest: DamagedError(why)})
         assert before is not None, "it raises where nothing is left"
         quarantine.set_aside(layout.prefix(directory, newest), f"{layout.prefix(directory, newest).name}: {why}")
-    except (CheckpointError, IndexError):  # none before it that is complete, or none at all
+    except (OnlyDamagedError, IndexError):  # none before it that is complete, or none at all
         return None
     else:
         return before.step
@@ -430,12 +438,18 @@ def _hints_at_a_checkpoint(path: Path) -> bool:
 def _check_quarantine_is_not_all(directory: Path) -> None:
     """A run whose checkpoints were all damaged is not begun anew in silence."""
     place = layout.quarantine_path(directory)
-    if place.is_dir() and not layout.prefixes_in(directory):
+    if _holds_checkpoints(place) and not layout.prefixes_in(directory):
         message = (
             f"{directory}: its checkpoints are all in {place.name}/: put a good copy back, "
             f"or give a new --train_dir to start anew."
         )
         raise CheckpointError(message)
+
+
+def _holds_checkpoints(place: Path) -> bool:
+    """Whether checkpoints of a run are in a quarantine: damaged exports and the files of others go there, too."""
+    inside = (path for each in place.iterdir() if each.is_dir() for path in each.iterdir()) if place.is_dir() else ()
+    return any(layout.step_of(path.name) is not None for path in inside)
 
 
 def _check_is_checkpoint(prefix: Path) -> None:

@@ -82,7 +82,10 @@ class Cleanup:
 
     def _read(self) -> Rotation:
         readable, damaged = manifest.read_all(self._directory)
+        newest = max((each.step for each in readable), default=-1)
         for step, error in damaged.items():
+            if step > newest:
+                continue  # the next start decides where nothing newer is complete
             try:
                 quarantine.set_aside(layout.prefix(self._directory, step), f"{error}: a newer one is complete")
             except OSError as refused:

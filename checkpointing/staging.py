@@ -146,7 +146,8 @@ def _lock(staging: Path, flags: int = 0) -> int | None:
         pass
     except OSError as error:
         # The owner goes on: where there are no locks, no process can take its directory for a killed process' one.
-        if flags & os.O_CREAT and error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+        if flags & os.O_CREAT and not isinstance(error, FileNotFoundError):
+            _log.warning("%s: cannot be locked (%s)", staging, reason(error))
             return descriptor
         os.close(descriptor)
         raise

@@ -25,6 +25,7 @@ from checkpointing.interruption import STOPPED
 _FINAL = {0, 1, 2, STOPPED}  # done, an error told in one sentence, wrong usage, stopped on request
 _CRASHES_TO_STEP_BACK = 2
 _CRASHES_TO_GIVE_UP = 3
+_SECONDS_WITHOUT_A_STEP = 1.5  # the import of TensorFlow alone takes longer
 _SLICE_SECONDS = 0.1  # after which a signal is heard that came while we waited
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -67,7 +68,7 @@ def supervise(
 
     Returns:
       The command's exit status; 75 where the request to stop came while it was not running, or could not listen yet;
-      128 + n where it died of signal n after more than one request.
+      128 + n where it died of signal n later, or after more than one request.
 
     Raises:
       CheckpointError: it cannot be started, crashes without getting on, or has used up its restarts.
@@ -77,8 +78,10 @@ def supervise(
     furthest, crashes = -1, 0  # the newest step that any crash left, and how many crashes left no newer one
     with _heard_by(relay):
         while True:
+            started = time.monotonic()
             status = relay.run(command)
-            if relay.asked == 1 and -status in _SIGNALS:
+            too_soon = time.monotonic() - started < _SECONDS_WITHOUT_A_STEP
+            if relay.asked == 1 and -status in _SIGNALS and too_soon:
                 return STOPPED  # it could not listen yet: it had nothing to save
             if status in _FINAL or relay.asked:
                 return _as_a_shell_tells(status)

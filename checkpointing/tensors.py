@@ -10,6 +10,7 @@ not at all: killed between the two last renames, its data may be left, which nob
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,7 +79,7 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
     except (OSError, ValueError, TypeError, tf.errors.OpError) as error:  # ValueError, TypeError: a dtype that it lacks
         raise CheckpointError(f"{prefix}: could not be written ({reason(error)}).") from error
     finally:
-        if directory.parent.is_dir():
+        with suppress(OSError):  # what raised it has been said
             durable.delete_tree(directory)
 
 

@@ -257,6 +257,17 @@ PUT = {
 }
 
 
+def test_an_owner_that_was_never_released_is_in_nobodys_way(directory):
+    """Its directory was deleted: the next owner in the same process, as in a notebook, has it like any other."""
+    forgotten = Lock(directory)
+    shutil.rmtree(directory)
+    directory.mkdir()
+    lock = Lock(directory)
+    durable.replace(directory / "file", b"content")
+    lock.release()
+    forgotten.release()
+
+
 @pytest.mark.parametrize("kind", PUT)
 def test_a_lock_is_not_opened_through_what_is_no_file(directory, kind):
     """A link's target is as it was, and no FIFO is waited for."""

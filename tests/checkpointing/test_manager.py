@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import durable, interval, layout, resume
+from checkpointing import durable, interval, layout, manifest, resume
 from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError
 from checkpointing.manager import CheckpointManager
 from checkpointing.manifest import Manifest
@@ -715,3 +715,33 @@ def test_where_all_are_kept_the_state_file_does_not_grow(tmp_path):
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert list(state.all_model_checkpoint_paths) == [str(tmp_path / "model.ckpt-4")]
     assert layout.steps_with(tmp_path, "manifest.json") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_costs_no_checkpoint(tmp_path, score):
+    """It is recorded as unknown, and the checkpoint is gone on from."""
+    counter = Counter(tmp_path, retention=Retention(5, float("inf")))
+    counter.count(1).manager.save(counter.session, score)
+    counter.count(1, save=True)
+    assert kept(tmp_path) == [1, 2]
+    assert Manifest.read(layout.manifest_path(layout.prefix(tmp_path, 1))).score is None
+    assert Counter(tmp_path).state()[0] == 2
+
+
+def test_a_fall_back_never_takes_another_runs_weights(tmp_path):
+    """Where the checkpoint before is of other settings, that is one sentence, and nothing is moved."""
+    Counter(tmp_path).count(1, save=True)
+    OPEN.pop(tmp_path).manager.close()
+    path = layout.manifest_path(layout.prefix(tmp_path, 1))
+    path.write_bytes(dataclasses.replace(Manifest.read(path), settings={"model": "another"}).to_json())
+    found = Manifest.read(path)
+    own = layout.prefix(tmp_path, 2)
+    for each in list(tmp_path.glob("model.ckpt-1.*")):
+        shutil.copy(each, each.with_name(each.name.replace("ckpt-1.", "ckpt-2.")))
+    files = manifest.describe_files(layout.contents_of(own))
+    wrong = dataclasses.replace(found, step=2, settings=SETTINGS, files=files, state_digest="00")
+    layout.manifest_path(own).write_bytes(wrong.to_json())
+    before = tree(tmp_path)
+    with pytest.raises(CheckpointError, match="was made with model another"):
+        Counter(tmp_path)
+    assert tree(tmp_path) == before

@@ -1121,3 +1121,36 @@ def test_another_users_train_dir_is_one_sentence(shared, mode, said):
         assert said in complaint(shared)
     finally:
         os.seteuid(0)
+
+
+def test_a_damaged_export_in_quarantine_is_no_checkpoint(tmp_path):
+    """Without a checkpoint, the run begins at its beginning."""
+    make_files(layout.quarantine_path(tmp_path) / "saved_model-100" / "100", 1)
+    (layout.quarantine_path(tmp_path) / "saved_model-100" / layout.REASON).touch()
+    assert is_the_beginning(find_start(tmp_path))
+
+
+def test_another_spelling_of_the_source_is_the_same_source(tmp_path, monkeypatch):
+    """Relative, absolute, or through a link: it was searched once."""
+    find_start(tmp_path / "run", warm_start_from=source(tmp_path / "source", 100)["warm_start_from"])
+    make_checkpoint(tmp_path / "source", 200)
+    (tmp_path / "link").symlink_to("source")
+    monkeypatch.chdir(tmp_path)
+    for given in ("source", "./source", "link"):
+        assert find_start(tmp_path / "run", warm_start_from=Path(given)).warm_start.prefix.name == "model.ckpt-100"
+
+
+def test_what_cannot_be_read_now_does_not_end_a_step_back_silently(tmp_path, monkeypatch):
+    """A supervisor must not take a shortage for there being none before."""
+    for step in (50, 100):
+        make_checkpoint(tmp_path, step)
+    really_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("model.ckpt-50.manifest.json"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return really_open(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CheckpointError, match="Too many open files"):
+        resume.step_back(tmp_path, "it died")
