@@ -80,7 +80,7 @@ REFUSED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _UNKNOWN = "is not on the list of harmless operations"
 _FORGES = "makes a handle out of bytes"
-_ADVICE = "pass --trust if you trust the author of the graph"
+ADVICE = "pass --trust if you trust the author of the graph"
 
 # Operations that read the file named by this input, which the loader may feed.
 _NAME_INPUT = {
@@ -167,7 +167,7 @@ def check_assets(meta_graph: tf.compat.v1.MetaGraphDef, directory: Path, source:
             if not path.resolve().is_relative_to(directory.resolve()):
                 raise CheckpointError(
                     f"{source}: expected the assets of the graph in {directory}, got {path} at node {name}, "
-                    f"which an export would copy; {_ADVICE}."
+                    f"which an export would copy; {ADVICE}."
                 )
 
 
@@ -241,7 +241,7 @@ def _checked_assets(meta_graph: tf.compat.v1.MetaGraphDef, source: Path) -> list
         path = PurePosixPath(asset.filename)
         if path.is_absolute() or ".." in path.parts:
             raise CheckpointError(
-                f"{source}: expected the assets of the graph in its directory, got {asset.filename}; {_ADVICE}."
+                f"{source}: expected the assets of the graph in its directory, got {asset.filename}; {ADVICE}."
             )
     return [asset.tensor_info.name for asset in assets]
 
@@ -354,7 +354,7 @@ class _Scan:
                 where = f"node {node.name}" + (f" of function {function}" if function else "")
                 raise CheckpointError(
                     f"{self._source}: expected a graph that only computes, got operation {name} at {where}, which "
-                    f"{problem}; {_ADVICE}."
+                    f"{problem}; {ADVICE}."
                 )
         return called
 

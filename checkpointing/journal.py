@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from checkpointing import durable
+from checkpointing.errors import OddFileError
 
 Record = dict[str, Any]
 
 _MOST_BYTES_A_LINE = 2**20  # a record takes some hundred
+_MOST_BYTES = 2**32  # of a file: a run of twenty million logged steps
 _PIECE = 2**16
 
 _log = logging.getLogger(__name__)
@@ -46,11 +48,19 @@ class Journal:
         Raises:
           OSError: the file cannot be read, or is no regular file; a missing one has no records.
         """
-        with suppress(FileNotFoundError), durable.open_to_read(self.path) as file:
+        with suppress(FileNotFoundError), self._opened() as file:
             for _, line in _lines(file):
                 record = self._parsed(line)
                 if record is not None:
                     yield record
+
+    def _opened(self) -> BufferedReader:
+        file = durable.open_to_read(self.path)
+        size = os.fstat(file.fileno()).st_size
+        if size > _MOST_BYTES:
+            file.close()
+            raise OddFileError(self.path, f"expected at most {_MOST_BYTES:,} bytes, got {size:,}")
+        return file
 
     def records(self) -> list[Record]:
         """All of them at once."""
@@ -62,7 +72,7 @@ class Journal:
         Raises:
           OSError: as for all records.
         """
-        with suppress(FileNotFoundError), durable.open_to_read(self.path) as file:
+        with suppress(FileNotFoundError), self._opened() as file:
             for line in _lines_backwards(file):
                 record = self._parsed(line)
                 if record is not None:
@@ -84,7 +94,7 @@ class Journal:
             if add:
                 durable.replace(self.path, b"".join(map(_line, add)))
             return None
-        with durable.open_to_read(self.path) as file:
+        with self._opened() as file:
             last, unchanged = self._skip_unchanged(file, keep)
             if unchanged == os.fstat(file.fileno()).st_size and not add:
                 return last

@@ -39,6 +39,8 @@ RESULT = "result.json"
 
 _PREFIX = "model.ckpt"
 _QUARANTINE = "quarantine"
+# What no export may be called in a train_dir.
+RESERVED = {STATE_FILE, GRAPH, METRICS, HISTORY, EVENTS, ATTEMPT, LOCK, ORIGIN, RESULT, _QUARANTINE, "report"}
 _STEP_AT_THE_END = re.compile(r"-(\d{1,18})$", re.ASCII)
 _KIND = r"\.(?P<kind>data-\d+-of-\d+|index|meta|manifest\.json|incomplete|pinned)"
 _TEMPORARY = r"(?P<temporary>\.tmp|\.tempstate\d+)?"

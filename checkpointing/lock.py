@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
 
 from checkpointing import durable, layout
@@ -20,6 +21,7 @@ from checkpointing.errors import CheckpointError, ReplacedError
 
 _log = logging.getLogger(__name__)
 
+_switching = threading.Lock()
 _MOST_BYTES = 4096  # a host and a pid are far fewer
 
 
@@ -52,20 +54,28 @@ class Lock:
     def check(self) -> None:
         """Makes sure that what is written to the directory next does not go to another run's.
 
-        A directory that is gone, or has been made again without a run in it, is no error.
+        A directory that is gone, or was deleted and made again, with nothing in it, is no error.
 
         Raises:
-          ReplacedError: another run's directory is in its place.
+          ReplacedError: another directory is in its place.
         """
         try:
             there = self._directory.stat()
         except FileNotFoundError:
             return
-        if not os.path.samestat(there, self._identity) and _is_in_use(self._directory):
-            raise ReplacedError(
-                f"{self._directory}: is another directory than when the run began{_moved_to(self._descriptor)}: "
-                f"nothing more is written to it; put this run's own directory back, and run the same command again."
-            )
+        if os.path.samestat(there, self._identity):
+            return
+        with _switching:  # what one thread finds empty, the other may have written to
+            if os.path.samestat(there, self._identity):
+                return
+            deleted = self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink
+            if deleted and not any(self._directory.iterdir()):
+                self._identity = there
+                return
+        raise ReplacedError(
+            f"{self._directory}: is another directory than when the run began{_moved_to(self._descriptor)}: "
+            f"nothing more is written to it; put this run's own directory back, and run the same command again."
+        )
 
     def renew(self) -> None:
         """Takes it again where the file is gone: the directory was deleted under the run, and made again.
@@ -74,6 +84,11 @@ class Lock:
           ReplacedError: as `check`.
           CheckpointError: another process was faster.
         """
+        if not self._directory.exists():
+            durable.make_directory(self._directory.parent)
+            durable.make_new_directory(self._directory)  # or another directory has been put there just now
+            self._identity = self._directory.stat()
+            _log.warning("%s was deleted while the run went on: made anew, without what was in it", self._directory)
         self.check()
         if self._descriptor < 0 or not _is_at(self._path, self._descriptor):
             before = self._descriptor
@@ -87,11 +102,6 @@ class Lock:
             self._end_guard()
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _is_in_use(directory: Path) -> bool:
-    """Whether a run, or a plain Saver, has written to it."""
-    return any(path.name == layout.LOCK or layout.prefix_of(path) for path in directory.iterdir())
 
 
 def _moved_to(descriptor: int) -> str:

@@ -433,9 +433,6 @@ class CheckpointManager:
 
     def _find_directory_again(self) -> None:
         """Where somebody deleted the train_dir under the run, makes it anew: better a short history than none."""
-        if not self._directory.is_dir():
-            durable.make_directory(self._directory)
-            _log.warning("%s was deleted while the run went on: made anew, without what was in it", self._directory)
         self.start.lock.renew()
 
     def _tidy_up(self) -> None:

@@ -168,6 +168,15 @@ def find_start(
         raise
 
 
+# What says that a train_dir is the wrong one; anything else may be over a moment later.
+_UNSUITABLE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+        *(errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
+
+
 def _take(directory: Path) -> Lock:
     """Makes the directory where it is missing, and takes its lock."""
     try:
@@ -175,6 +184,8 @@ def _take(directory: Path) -> Lock:
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
     except OSError as error:
+        if error.errno not in _UNSUITABLE:
+            raise
         message = f"{directory}: cannot be made a directory to write to ({reason(error)}); give another --train_dir."
         raise CheckpointError(message) from error
     path = directory / layout.LOCK
@@ -183,6 +194,8 @@ def _take(directory: Path) -> Lock:
     except OddFileError as error:
         raise CheckpointError(f"{path}: {reason(error)}; delete it, or give another --train_dir.") from error
     except OSError as error:
+        if error.errno not in _UNSUITABLE:
+            raise
         whose = _other_owner(path)
         advice = f"run as {whose}, to whom it belongs, or give another" if whose else "give another"
         message = f"{directory}: its lock file cannot be written ({reason(error)}); {advice} --train_dir."

@@ -188,7 +188,8 @@ def _check_is_export_of(target: Path, prefix: Path, example: Example) -> None:
     try:
         check_saved_model(target, example)
     except CheckpointError as error:
-        message = f"{str(error).rstrip('.')}; nothing was changed; give another --export_dir."
+        what = str(error).rstrip(".").removesuffix(f"; {graph_safety.ADVICE}")  # a run has no such flag
+        message = f"{what}; nothing was changed; give another --export_dir."
         raise CheckpointError(message) from error
 
 
@@ -277,7 +278,8 @@ def unfinished_export(target: Path, flag: str = "--export_dir") -> Iterator[Path
         with staging.beside(target) as unfinished:
             yield unfinished
     except OSError as error:
-        raise CheckpointError(f"{target}: could not be written ({reason(error)}); give another {flag}.") from error
+        where = error.filename or target
+        raise CheckpointError(f"{where}: could not be written ({reason(error)}); give another {flag}.") from error
 
 
 def seal(unfinished: Path, prefix: Path) -> dict[str, Any]:

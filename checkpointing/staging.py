@@ -44,6 +44,8 @@ def check_target(target: Path, flag: str = "--export_dir") -> None:
     """
     if layout.step_of(layout.index_path(target).name) is not None:
         raise CheckpointError(f"{target}: expected a directory's name, got a checkpoint's; give another {flag}.")
+    if target.name in layout.RESERVED and (target.parent / layout.LOCK).exists():
+        raise CheckpointError(f"{target}: the train_dir has a file or directory of its own there; give another {flag}.")
     try:
         check_is_free(target, flag)
         with beside(target):

@@ -28,6 +28,10 @@ _T = TypeVar("_T")
 
 _MOST_META_BYTES = 2**31  # protocol buffers are smaller
 
+# A member of an archive that would unpack into more than both is refused: no weights are packed so well.
+_ANY_RATIO_BYTES = 256 << 20
+_MOST_RATIO = 100
+
 ARCHIVES = (".npz", ".safetensors")
 
 
@@ -224,6 +228,10 @@ def _read_npz(path: Path) -> State:
     """As numpy.load, which leaves the file open where it is none, and takes `x.npy` for the name of `x`."""
     state = {}
     with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.file_size > max(_ANY_RATIO_BYTES, _MOST_RATIO * entry.compress_size):
+                problem = f"expected at most {_MOST_RATIO} times its {entry.compress_size:,} bytes in the archive"
+                raise ValueError(f"{entry.filename}: {problem}, got {entry.file_size:,}")
         for name in sorted(archive.namelist()):
             with archive.open(name) as file:
                 state[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)

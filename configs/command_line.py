@@ -24,6 +24,9 @@ from absl import flags
 import configs
 from configs.settings import Settings
 
+# What the linker says where a library does not fit into memory.
+_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
+
 ERROR = 1
 USAGE_ERROR = 2
 
@@ -296,6 +299,6 @@ def _sentence(error: Exception) -> str:
     # Our own errors are sentences; any other begins with its kind, and --debug shows the rest.
     if type(error).__module__.startswith(("mnist", "checkpointing")):
         return text
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(text)):
         return f"not enough memory{f' ({text})' if text else ''}; free some, and run the same command again."
     return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -29,6 +29,7 @@ from tabulate import tabulate
 
 from checkpointing import alias, inspection, layout, manifest
 from checkpointing.errors import CheckpointError, DamagedError, reason
+from checkpointing.json_kinds import is_count
 from checkpointing.manifest import Manifest
 from mnist import program
 from mnist.errors import DataError, QuestionError
@@ -48,6 +49,7 @@ Record = dict[str, Any]
 _WORDS = ("latest", "best", "all")
 _TAGS = "serve"
 _SIGNATURE = "serving_default"
+_MOST_DIGITS = 18  # of a step
 _VALIDATION_SIZE = 5000  # as the recipes have it
 
 
@@ -114,6 +116,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _is_step(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
 def _feed(text: str) -> tuple[str, Any]:
     """Reads `keep_prob:0=1.0`; a value that is neither a number, a truth nor a list of such is a string."""
     name, equals, value = text.partition("=")
@@ -129,7 +135,7 @@ def _usage_problem(given: argparse.Namespace) -> str | None:
     """The first of the things in a command line that make no sense together."""
     sources = [f"--{name}" for name in ("train_dir", "meta_graph", "saved_model") if getattr(given, name) is not None]
     checkpoint, train_dir, saved_model = given.checkpoint, given.train_dir is not None, given.saved_model is not None
-    chosen = checkpoint is not None and (checkpoint in _WORDS or checkpoint.isdecimal())
+    chosen = checkpoint is not None and (checkpoint in _WORDS or _is_step(checkpoint))
     prefix = checkpoint is not None and not chosen
     by_tensors = given.images_tensor is not None
     rules = (
@@ -293,6 +299,8 @@ def _load(given: argparse.Namespace, recorded: Manifest | None) -> Split:
 
     settings = recorded.settings if recorded else {}
     wanted = settings.get("validation_size")
+    if wanted is not None and not is_count(wanted):
+        raise DataError(f"the run's manifest: expected a number of images as validation_size, got {wanted!r:.50}.")
     size = given.validation_size or (_VALIDATION_SIZE if wanted is None else wanted)
     data = dataset.load(given.data_dir, 0 if given.split == "test" else size)
     if settings.get("data", data.fingerprint) != data.fingerprint:

@@ -49,6 +49,10 @@ def status(act: Callable[[], int]) -> int:
         return tell_error(f"{error.filename or 'the system'}: {error.strerror or error}.")
     except MemoryError:
         return tell_error("not enough memory; end other programs, or use a machine with more.")
+    except ImportError as error:
+        if "failed to map segment" not in str(error) and "allocate memory" not in str(error):
+            raise
+        return tell_error(f"not enough memory ({error}); free some, and run the same command again.")
     except Exception as error:
         if type(error).__module__ not in _TOLD:
             raise

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpointing.errors import OddFileError
 from checkpointing.journal import Journal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -240,3 +241,13 @@ def test_what_is_no_file_is_an_error_and_no_wait(tmp_path, make):
         with pytest.raises(OSError, match=str(path)):
             act()
     assert os.path.lexists(path)
+
+
+def test_a_file_larger_than_any_journal_is_not_read(tmp_path):
+    """A sparse file of terabytes has lines without end."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("{}\n")
+    os.truncate(path, 8 * 10**12)
+    for read in (Journal(path).records, Journal(path).last, Journal(path).rewind):
+        with pytest.raises(OddFileError, match="at most"):
+            read()

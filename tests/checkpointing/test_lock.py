@@ -241,6 +241,39 @@ def test_another_owners_directory_is_in_use_before_its_first_checkpoint(director
         lock.check()
 
 
+@pytest.mark.parametrize("name", [None, "metrics.jsonl", "notes.txt"])
+def test_any_other_directory_in_its_place_is_found_out(directory, lock, tmp_path, name):
+    """Also one without a checkpoint: while the run's own directory is somewhere, nothing else is taken for it."""
+    directory.rename(tmp_path / "moved")
+    directory.mkdir()
+    if name:
+        (directory / name).write_text("mine")
+    with pytest.raises(ReplacedError, match=f"which is now {tmp_path / 'moved'}"):
+        lock.check()
+
+
+@pytest.mark.usefixtures("lock")
+def test_a_directory_that_was_deleted_and_filled_is_not_taken(directory):
+    """What is in it now is not the run's."""
+    shutil.rmtree(directory)
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
+    with pytest.raises(ReplacedError):
+        durable.write(directory / "file", b"")
+    assert [path.name for path in directory.iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_that_was_deleted_is_made_again(directory, lock):
+    """With the lock in it; what is written before that goes to the empty one that a user has made."""
+    shutil.rmtree(directory)
+    directory.mkdir()
+    durable.append(directory / "metrics.jsonl", b"{}")
+    lock.renew()
+    shutil.rmtree(directory)
+    lock.renew()
+    assert f"process {os.getpid()} on " in complaint(directory)
+
+
 def test_a_directory_that_was_moved_and_brought_back_is_the_same(directory, lock, tmp_path):
     """Also where a link leads to it now."""
     directory.rename(tmp_path / "moved")

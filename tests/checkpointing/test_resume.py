@@ -1154,3 +1154,19 @@ def test_what_cannot_be_read_now_does_not_end_a_step_back_silently(tmp_path, mon
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(CheckpointError, match="Too many open files"):
         resume.step_back(tmp_path, "it died")
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENOSPC])
+def test_a_lock_that_cannot_be_opened_just_now_is_no_reason_for_another_directory(tmp_path, monkeypatch, number):
+    """Another train_dir would begin at step 0."""
+    make_checkpoint(tmp_path, 100)
+    really_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(layout.LOCK):
+            raise OSError(number, os.strerror(number), str(path))
+        return really_open(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    sentence = complaint(tmp_path)
+    assert sentence == f"{tmp_path / layout.LOCK}: {os.strerror(number)}; see to it, and run the same command again."

@@ -266,3 +266,13 @@ def test_two_that_replace_one_file_do_not_mix(tmp_path):
 
     staging.replace_by(path, write)
     assert tree(tmp_path) == {"x.onnx": b"one one"}
+
+
+@pytest.mark.parametrize("name", ["result.json", "events", "checkpoint", "quarantine", "metrics.jsonl"])
+def test_what_a_run_writes_itself_is_no_place_for_an_export(tmp_path, name):
+    """Before training, not after it; elsewhere the name is like any other."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / layout.LOCK).touch()
+    with pytest.raises(CheckpointError, match="the train_dir has a file or directory of its own there"):
+        staging.check_target(tmp_path / "run" / name)
+    staging.check_target(tmp_path / name)

@@ -397,3 +397,11 @@ def test_an_archive_that_is_no_file_is_not_waited_for(tmp_path, ending):
     os.mkfifo(tmp_path / f"x{ending}")
     with pytest.raises(CheckpointError, match="expected a regular file, got a FIFO"):
         tensors.read_archive(tmp_path / f"x{ending}")
+
+
+def test_an_archive_that_unpacks_into_much_more_is_refused(tmp_path, monkeypatch):
+    """Before any memory is taken for it."""
+    monkeypatch.setattr(tensors, "_ANY_RATIO_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "x.npz", a=np.zeros(1 << 20), b=np.ones(3))
+    with pytest.raises(CheckpointError, match=r"a.npy: expected at most 100 times its [\d,]+ bytes in the archive"):
+        tensors.read_archive(tmp_path / "x.npz")

@@ -413,6 +413,7 @@ def test_any_other_error_is_one_line(monkeypatch, capsys, error):
         (OSError(24, "Too many open files", "metrics.jsonl"), "metrics.jsonl: Too many open files; see to it, and run"),
         (OSError(116, "Stale file handle"), "Stale file handle; see to it, and run"),
         (OddFileError(Path("lock"), "expected a file, got a FIFO"), "lock: expected a file, got a FIFO; see to it"),
+        (ImportError("libx.so: failed to map segment from shared object"), "not enough memory (libx.so: failed to map"),
         (MemoryError(), "not enough memory; free some, and run"),
         (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); free some, and run"),
     ],
