@@ -12,6 +12,9 @@ from mnist.dataset import BUNDLED
 from mnist.quiet import choose_kernels
 from tests import ensembles
 
+# A shell starts its background jobs with SIGINT ignored, and so would be all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # TensorFlow is imported by pytest's own process too: no lines about the machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 choose_kernels()

@@ -32,6 +32,7 @@ ENDLESS = ["--train_steps=100000000", "--save_every_steps=0", "--evaluate_every_
 
 RESULT_FIELDS = {
     "config",
+    "environment",
     "seed",
     "step",
     "train_images",

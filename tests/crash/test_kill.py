@@ -39,7 +39,9 @@ def kill_and_resume(program: str, train_dir: Path, flags: list[str], kills: int,
 
 
 def values(train_dir: Path) -> list[dict[str, float]]:
-    """The metrics without the speed, which no two runs share."""
+    """The metrics without the speed, which no two runs share; none before the first step is logged."""
+    if not (train_dir / "metrics.jsonl").exists():
+        return []
     return [
         {key: record[key] for key in record if key != "images_per_second"} for record in programs.metrics(train_dir)
     ]
