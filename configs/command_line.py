@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -234,9 +235,15 @@ def run(main: Callable[[Command], int], *, program: str, synopsis: str) -> NoRet
     try:
         sys.exit(_status(main, program, synopsis))
     finally:
-        # The status is known: a signal while Python and TensorFlow end does not change it any more.
+        # The status is known: a signal while Python and TensorFlow end does not change it any more, nor does output
+        # that a full disk has refused.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def tell(text: str) -> None:
@@ -268,7 +275,7 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
     try:
         command = parse(program, sys.argv)
     except UsageError as error:
-        print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+        _complain(f"{error} (--help lists the flags)")
         return USAGE_ERROR
     if command is None:
         tell(f"{synopsis}\n{define_flags(program).get_help()}")
@@ -282,13 +289,19 @@ def _status(main: Callable[[Command], int], program: str, synopsis: str) -> int:
     try:
         return main(command)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return USAGE_ERROR
     except Exception as error:  # the last stop: any error becomes one sentence, none is swallowed
         if command.debug:
             raise
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        _complain(_sentence(error))
         return ERROR
+
+
+def _complain(sentence: str) -> None:
+    """Prints an error; where even that is refused, the exit status must do."""
+    with suppress(OSError):
+        print(f"error: {sentence}", file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:
@@ -301,4 +314,6 @@ def _sentence(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(text)):
         return f"not enough memory{f' ({text})' if text else ''}; free some, and run the same command again."
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return f"no thread can be started ({text}); see to it, and run the same command again."
     return f"{type(error).__name__}: {text} (--debug shows where)"

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from checkpointing.interruption import Interrupted
 from configs import command_line
 from configs.command_line import UsageError, WarmStart
 from mnist.errors import DataError, NonFiniteLossError
+from tests import programs
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = [
@@ -414,6 +416,10 @@ def test_any_other_error_is_one_line(monkeypatch, capsys, error):
         (OSError(116, "Stale file handle"), "Stale file handle; see to it, and run"),
         (OddFileError(Path("lock"), "expected a file, got a FIFO"), "lock: expected a file, got a FIFO; see to it"),
         (ImportError("libx.so: failed to map segment from shared object"), "not enough memory (libx.so: failed to map"),
+        (
+            RuntimeError("can't start new thread"),
+            "no thread can be started (can't start new thread); see to it, and run",
+        ),
         (MemoryError(), "not enough memory; free some, and run"),
         (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); free some, and run"),
     ],
@@ -508,3 +514,16 @@ def test_nobody_has_to_listen(tmp_path, redirection):
 def test_a_path_beyond_utf8_is_refused():
     """TensorFlow could not write to it; the sentence can be read all the same."""
     assert r"\udcff" in complaint("--train_dir=run\udcff")
+
+
+@pytest.mark.parametrize(("flags", "status"), [(["--data_dir=absent"], 1), (["--absent"], 2)])
+def test_an_error_that_cannot_be_written_has_its_status(tmp_path, flags, status):
+    """Where the disk takes not a byte of the output, the exit status says what there is to say."""
+    command = [sys.executable, str(programs.ROOT / "train_softmax.py"), f"--train_dir={tmp_path / 'run'}", *flags]
+    with (tmp_path / "output").open("w") as output:
+
+        def no_file_may_grow():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+        ended = subprocess.run(command, stdout=output, stderr=output, check=False, preexec_fn=no_file_may_grow)
+    assert ended.returncode == status

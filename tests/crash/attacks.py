@@ -245,7 +245,8 @@ def swapped_train_dir(case: Case) -> None:
     """Row 5: while the run goes on, another run's directory takes the place of its train_dir."""
     case.lay_out(case.random.choice([NEW, None]), program="softmax")
     swap = _Swap(case.train_dir, case.root / "own", case.root / "other", case.random.random() < 0.5)
-    call = case.random.randint(1, 40 if case.moment == FINISHED else 100)
+    # Not before the third: until the run has the lock of its train_dir, the other directory is its train_dir.
+    call = max(3, case.random.randint(1, 40 if case.moment == FINISHED else 100))
     moment = case.random.choice([FINISHED, 41, 61])
     case.bring(case.lab.template("softmax", moment, *OTHER), swap.other)
     if case.random.random() < 0.5:
@@ -286,7 +287,8 @@ def shortage(case: Case) -> None:
         case.note(RLIMIT_NOFILE=f"{limit} more")
         case.attack(lambda: case.run(limits={"RLIMIT_NOFILE": limit}))
     elif how == "file size":
-        limit = case.random.choice([0, 1000, 20_000, 31_000, 100_000])
+        # The output is a file, too: there must be room for the error.
+        limit = case.random.choice([2000, 5000, 20_000, 31_000, 100_000])
         case.note(RLIMIT_FSIZE=limit)
         case.attack(lambda: case.run(limits={"RLIMIT_FSIZE": limit}))
     elif how == "reads":
