@@ -16,6 +16,7 @@ from checkpointing import durable, layout
 from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
+from checkpointing.rotation import Retention
 
 FORMAT = 4
 _FORMATS_READ = (2, 3, 4)
@@ -115,6 +116,14 @@ def _is_duration(value: object) -> bool:
     return is_finite(value) and float(value) >= 0  # type: ignore[arg-type]  # a number
 
 
+def _is_retention(value: object) -> bool:
+    """Whether a run could have recorded it; whether it makes sense, `rotation.recorded` decides."""
+    if value is None:
+        return True
+    known = isinstance(value, dict) and set(value) <= set(Retention._fields)
+    return known and all(each is None or type(each) in {int, float} for each in value.values())  # type: ignore[attr-defined]
+
+
 # What each field holds: a test, and the words for it.
 _KINDS: dict[str, Kind] = {
     "step": COUNT,
@@ -127,7 +136,7 @@ _KINDS: dict[str, Kind] = {
     "saved_at": (is_finite, "a finite number"),
     "training_seconds": (_is_duration, "0 or a positive number"),
     "versions": (are_texts, "an object of strings"),
-    "retention": (lambda value: value is None or isinstance(value, dict), "an object or null"),  # see rotation.recorded
+    "retention": (_is_retention, "what rotation is to keep, or null"),
     "environment": (lambda value: value is None or are_texts(value), "an object of strings or null"),
     "format": COUNT,
 }
