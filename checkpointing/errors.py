@@ -8,6 +8,10 @@ import re
 _BEFORE_THE_REASON = re.compile(r"Graph execution error:.*?^Node: '[^\n]*'\n", re.DOTALL | re.MULTILINE)
 
 
+# What to do about an error of the moment, from which nothing has been concluded.
+LATER = "see to it, and run the same command again"
+
+
 class CheckpointError(Exception):
     """A checkpoint cannot be made, found or used. The message says what was found, what was wanted, what to do."""
 

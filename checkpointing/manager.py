@@ -25,6 +25,7 @@ import tensorflow as tf
 from checkpointing import alias, durable, graphs, interval, layout, manifest, matching, quarantine, retirement
 from checkpointing.bundle import Bundle
 from checkpointing.errors import (
+    LATER,
     CheckpointError,
     DamagedError,
     NonFiniteError,
@@ -44,7 +45,6 @@ _log = logging.getLogger(__name__)
 
 KEEP_FIVE = Retention(max_to_keep=5, keep_checkpoint_every_n_hours=10_000)
 _ONE_DAY = 86_400.0
-_LATER = "see to it, and run the same command again"
 
 
 class CheckpointManager:
@@ -461,9 +461,9 @@ def _judged(prefix: Path, recorded: Manifest | None, error: BaseException) -> Ch
     except OSError as again:
         return manifest.unreadable(Path(again.filename or prefix), again)
     except _NOT_RESTORED as again:
-        return CheckpointError(f"{prefix}: cannot be read now ({reason(again)}); {_LATER}.")
+        return CheckpointError(f"{prefix}: cannot be read now ({reason(again)}); {LATER}.")
     return CheckpointError(
-        f"{prefix}: cannot be restored now ({reason(error)}), though its files are as they were written; {_LATER}."
+        f"{prefix}: cannot be restored now ({reason(error)}), though its files are as they were written; {LATER}."
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from checkpointing import durable, layout
-from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
+from checkpointing.errors import LATER, CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import COUNT, FILES, TEXT, TEXT_OR_NULL, Kind, are_texts, check_kinds, is_finite, shown
 from checkpointing.rotation import Retention
@@ -31,7 +31,6 @@ _WORTH_THREADS = 4 * 2**20
 
 _MOST_BYTES = 2**24  # of a manifest; it holds a hundred a file
 _OPTIONAL = {"retention", "environment", "format"}  # older formats lack the two; the last has been looked at
-_LATER = "see to it, and run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
     """What to raise where a file cannot be read: it is damaged, or it cannot be read just now and nothing is moved."""
     if is_damage(error):
         return DamagedError(f"{path.name}: cannot be read ({reason(error)})")
-    return CheckpointError(f"{path}: cannot be read ({reason(error)}); {_LATER}.")
+    return CheckpointError(f"{path}: cannot be read ({reason(error)}); {LATER}.")
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,7 +277,7 @@ def _check_hashes(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> No
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
             raise
-        raise CheckpointError(f"{directory}: its files cannot be checked ({reason(error)}); {_LATER}.") from error
+        raise CheckpointError(f"{directory}: its files cannot be checked ({reason(error)}); {LATER}.") from error
     for (name, file), sha256 in zip(files.items(), found, strict=True):
         if sha256 != file["sha256"]:
             raise DamagedError(f"{name}: some of its bytes have changed, its sha256 is not the one in the manifest")

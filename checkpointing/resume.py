@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from checkpointing import durable, inspection, layout, manifest, quarantine, retirement
-from checkpointing.errors import CheckpointError, DamagedError, OddFileError, OnlyDamagedError, reason
+from checkpointing.errors import LATER, CheckpointError, DamagedError, OddFileError, OnlyDamagedError, reason
 from checkpointing.fingerprint import file_sha256
 from checkpointing.json_kinds import PATH, TEXT
 from checkpointing.lock import Lock
@@ -212,9 +212,7 @@ def _other_owner(path: Path) -> str | None:
 
 def _at_the_moment(directory: Path, error: OSError) -> CheckpointError:
     """What the disk refuses now, it may allow later; nothing has been concluded from it."""
-    return CheckpointError(
-        f"{error.filename or directory}: {reason(error)}; see to it, and run the same command again."
-    )
+    return CheckpointError(f"{error.filename or directory}: {reason(error)}; {LATER}.")
 
 
 def _found(start: Start, restore_from: Path | None, warm_start_from: Path | None) -> Start:

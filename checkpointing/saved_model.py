@@ -22,7 +22,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpointing import alias, durable, graph_safety, graphs, layout, manifest, quarantine, staging
 from checkpointing.bundle import Bundle
-from checkpointing.errors import CheckpointError, DamagedError, is_damage, reason
+from checkpointing.errors import LATER, CheckpointError, DamagedError, is_damage, reason
 from checkpointing.graph_safety import Run
 from checkpointing.graphs import Signature
 from checkpointing.staging import TargetExistsError
@@ -123,7 +123,7 @@ def ensure_exported(
                 return
         damage = find_damage(target)
     except OSError as error:
-        message = f"{target}: cannot be read ({reason(error)}); see to it, and run the same command again."
+        message = f"{target}: cannot be read ({reason(error)}); {LATER}."
         raise CheckpointError(message) from error
     if damage is not None:
         with unfinished_export(target) as unfinished:
