@@ -8,58 +8,60 @@ Kill it at any moment and run the same command again: the weights come out the s
 Exit status: 0 done; 75 stopped by SIGTERM or SIGINT, the state saved; 1 an error; 2 wrong usage.
 """
 
-from checkpointing import starting
+from checkpointing.runs import starting
 
 if __name__ == "__main__":
     starting.exit_on_signal()  # before the imports that take time
 
 from functools import partial
 
-from checkpointing import interruption, resume, supervision
-from checkpointing.fingerprint import code_sha256
-from configs import command_line
+from checkpointing.protocol import resume
+from checkpointing.runs import preemption, supervisor
+from checkpointing.storage.fingerprint import code_sha256
+from checkpointing.tf_import import choose_kernels, tensorflow_import
+from configs.flags import RunOptions
 from mnist import sources
-from mnist.quiet import choose_kernels, tensorflow_import
-from mnist.stopwatch import Stopwatch
+from mnist.training.stopwatch import Stopwatch
+from trainer import app
 
 MODEL = "softmax"
 
 
-def main(command: command_line.Command) -> int:
+def main(command: RunOptions) -> int:
     """Loads the data, finds where to go on, and trains."""
     stopwatch = Stopwatch()
     settings = command.settings
     if command.max_restarts and not command.dry_run:
-        return supervision.supervise_run(command.train_dir, command.max_restarts)
-    with interruption.listen_for_stop() as stop:
-        with stop.at_once():
+        return supervisor.supervise_run(command.train_dir, command.max_restarts)
+    with preemption.listen_for_stop() as stop:
+        with stop.interruptible():
             with stopwatch("data"):
-                from mnist import dataset  # noqa: PLC0415 - --help does not wait for NumPy
+                from mnist.input import dataset  # noqa: PLC0415 - --help does not wait for NumPy
 
                 download = command.download and not command.dry_run
                 data = dataset.load(command.data_dir, settings.validation_size, download=download)
             if command.dry_run:
                 with tensorflow_import(debug=command.debug):
-                    import rehearsal  # noqa: PLC0415
+                    from trainer import dry_run  # noqa: PLC0415
 
-                return rehearsal.rehearse(command, data)
-            start = resume.find_start(
+                return dry_run.dry_run(command, data)
+            start = resume.open_train_dir(
                 command.train_dir,
-                {"model": MODEL, "data": data.fingerprint, **command.changing_weights()},
-                code=code_sha256(sources("train_softmax.py", "trainer.py")),
+                {"model": MODEL, "data": data.fingerprint, **command.run_identity()},
+                code=code_sha256(sources("train_softmax.py", "trainer/train.py")),
                 environment=choose_kernels(),
                 restore_from=command.restore_from,
                 warm_start_from=command.warm_start_from,
                 may_grow=("train_steps",),
             )
             with stopwatch("import"), tensorflow_import(debug=command.debug):
-                import trainer  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
-                from mnist import models  # noqa: PLC0415
+                from mnist.model import networks  # noqa: PLC0415
+                from trainer import train  # noqa: PLC0415 - nor do wrong flags, data or settings wait for TensorFlow
 
-            make_model = partial(models.Softmax, settings.precision)
-            run = trainer.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
+            make_model = partial(networks.Softmax, settings.precision)
+            run = train.Run(command, make_model, data=data, start=start, stopwatch=stopwatch, stop=stop)
         return run.execute()
 
 
 if __name__ == "__main__":
-    command_line.run(main, program=MODEL, synopsis=__doc__)
+    app.run(main, program=MODEL, synopsis=__doc__)

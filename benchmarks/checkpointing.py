@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
-from checkpointing import history
+from checkpointing.runs import history
 
 _PARTS = flags.DEFINE_list("parts", ["lost", "save", "restore", "cnn"], "what to measure")
 _SIZES = flags.DEFINE_list("sizes", ["4", "40", "400", "2000"], "of the state, in MB")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
-from checkpointing import layout
+from checkpointing.storage import layout
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "how often each is measured", lower_bound=1)
 _PROGRAMS = flags.DEFINE_list("programs", ["softmax", "cnn"], "which to measure")

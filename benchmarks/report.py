@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from checkpointing import manifest
-from mnist import result
+from checkpointing.protocol import manifest
+from mnist.reporting import results
 
 _MOST_PARTS = 8
 DIRECTORY = Path(__file__).parent.parent / "runs" / "benchmarks"
@@ -45,7 +45,7 @@ def write(
         }
         for peer, figures in rounds.items()
     ]
-    print(f"\n{name}, {len(ours)} rounds, {result.machine()}")
+    print(f"\n{name}, {len(ours)} rounds, {results.machine()}")
     print(tabulate(rows, headers="keys", floatfmt=("", ",.4g", ",.4g", ",.4g", ".2f", *[",.4g"] * _MOST_PARTS)))
     for note, figure in notes.items():
         print(f"{note}: {figure}")
@@ -65,7 +65,7 @@ def write_tables(name: str, tables: Mapping[str, Any], figure: Figure) -> None:
 
 def _write(name: str, record: Mapping[str, Any], figure: Figure) -> None:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    where = {"machine": result.machine(), "versions": manifest.versions() | {"system": platform.platform()}}
+    where = {"machine": results.machine(), "versions": manifest.versions() | {"system": platform.platform()}}
     (DIRECTORY / f"{name}.json").write_text(json.dumps({**record, **where}, indent=2) + "\n")
     figure.savefig(DIRECTORY / f"{name}.png", dpi=120)
 

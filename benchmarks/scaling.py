@@ -46,11 +46,11 @@ Record = dict[str, Any]
 
 def images_case(count: int) -> Record:
     """The softmax on so many images."""
-    from mnist.quiet import tensorflow_import  # noqa: PLC0415 - the process that only calls others needs none of this
+    from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - the process that only calls others needs none of this
 
     data = _images(count)
     with tensorflow_import():
-        import trainer  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
+        from trainer import train  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
     began = time.perf_counter()
     with _Session("softmax", data) as session:
         filled = time.perf_counter() - began
@@ -78,7 +78,7 @@ def _images(count: int) -> Any:  # noqa: ANN401 - a Split, from a module importe
     """So many of MNIST's, over and over."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from mnist import dataset  # noqa: PLC0415
+    from mnist.input import dataset  # noqa: PLC0415
 
     train = dataset.load(None, 0).train
     indices = np.arange(count) % len(train.labels)
@@ -87,7 +87,7 @@ def _images(count: int) -> Any:  # noqa: ANN401 - a Split, from a module importe
 
 def model_case(name: str) -> Record:
     """One network: its speed, and what a save of its state takes."""
-    from mnist import dataset  # noqa: PLC0415 - as above
+    from mnist.input import dataset  # noqa: PLC0415 - as above
 
     with _Session(name, dataset.load(None, 5000).train) as session:
         rate = session.images_per_second()
@@ -107,7 +107,7 @@ def model_case(name: str) -> Record:
 
 def checkpoints_case(count: int) -> list[Record]:
     """One run with a save after each step, in the foreground, so that all of it is waited for."""
-    from mnist import dataset  # noqa: PLC0415 - as above
+    from mnist.input import dataset  # noqa: PLC0415 - as above
 
     rows = []
     with _Session("softmax", dataset.load(None, 5000).train) as session, tempfile.TemporaryDirectory() as directory:
@@ -128,11 +128,11 @@ class _Session:
     """A training graph in a session, with data in it."""
 
     def __init__(self, name: str, data: Any) -> None:  # noqa: ANN401 - a Split, from a module imported late
-        from mnist.quiet import tensorflow_import  # noqa: PLC0415 - as above
+        from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - as above
 
         with tensorflow_import():
-            import trainer  # noqa: PLC0415
-            from mnist import graph  # noqa: PLC0415
+            from mnist.model import graph  # noqa: PLC0415
+            from trainer import train  # noqa: PLC0415
         import configs  # noqa: PLC0415
         from configs.settings import CnnSettings  # noqa: PLC0415
 
@@ -140,7 +140,7 @@ class _Session:
         if isinstance(settings, CnnSettings):
             settings = dataclasses.replace(settings, architecture=name)
         settings = dataclasses.replace(settings, batch_size=_BATCH, train_steps=10**9)
-        self.graph = trainer.build_graph(settings, partial(trainer.make_model, settings), data)
+        self.graph = train.build_graph(settings, partial(train.make_model, settings), data)
         self._session = graph.open_session(self.graph.graph, settings.threads)
         graph.start(self._session, self.graph, data)
 
@@ -176,10 +176,10 @@ class _Session:
 
     def tenths_of_saves(self, directory: Path, count: int, parts: int = 10) -> Any:  # noqa: ANN401 - an iterator of lists
         """The seconds of so many saves, part by part."""
-        from checkpointing import resume  # noqa: PLC0415 - as above
-        from checkpointing.manager import CheckpointManager  # noqa: PLC0415
+        from checkpointing.protocol import resume  # noqa: PLC0415 - as above
+        from checkpointing.protocol.manager import CheckpointManager  # noqa: PLC0415
 
-        start = resume.find_start(directory, {"model": "any"})
+        start = resume.open_train_dir(directory, {"model": "any"})
         with CheckpointManager(
             self.graph.graph, start, variables=self.graph.saved, step=self.graph.step, save_in_background=False
         ) as manager:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
-from mnist.quiet import choose_kernels
+from checkpointing.tf_import import choose_kernels
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "how long each is measured a round", lower_bound=0.1)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
 
 from benchmarks import report
-from mnist.quiet import choose_kernels
+from checkpointing.tf_import import choose_kernels
 
 THRESHOLDS = (0.97, 0.98, 0.99, 0.995)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "how often each is measured", lower_bound=1)

@@ -1,4 +1,7 @@
-"""What can go wrong with checkpoints, told so that a person can act on it."""
+"""The exceptions of this package, and what an operating system's error means for a checkpoint.
+
+`UserError` is the base of all errors that a person can act on; `cli` prints them as `error:` and `hint:` lines.
+"""
 
 import errno
 import os
@@ -12,8 +15,29 @@ _BEFORE_THE_REASON = re.compile(r"Graph execution error:.*?^Node: '[^\n]*'\n", r
 LATER = "see to it, and run the same command again"
 
 
-class CheckpointError(Exception):
-    """A checkpoint cannot be made, found or used. The message says what was found, what was wanted, what to do."""
+class UserError(Exception):
+    """An error that a person can act on. Its message names the file or flag first: "x.npy: expected ..., got ...".
+
+    hint: what to do about it, printed on a line of its own; None if the message says it all.
+    exit_status: of a program that ends with this error.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        """Messages and hints are one sentence each."""
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(UserError):
+    """The command line is not valid."""
+
+    exit_status = 2
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be made, found or used."""
 
 
 class DamagedError(CheckpointError):

@@ -7,7 +7,7 @@ whose names are `cnn` or begin with `cnn_`; likewise for `train_softmax.py`.
 import importlib
 import pkgutil
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import Settings
 
 
@@ -24,8 +24,8 @@ def load(name: str) -> Settings:
     return settings
 
 
-def expectation(name: str) -> Expectation:
+def expected_result(name: str) -> ExpectedResult:
     """What a recipe is expected to reach."""
     expected = importlib.import_module(f"configs.{name}").EXPECTED
-    assert isinstance(expected, Expectation)
+    assert isinstance(expected, ExpectedResult)
     return expected

@@ -3,7 +3,7 @@
 Minutes on two cores; what it reaches is stated below.
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
@@ -14,7 +14,7 @@ SETTINGS = CnnSettings(
     save_every_steps=500,
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.992,
     mean=0.9934,
     standard_deviation=0.0004,

@@ -4,7 +4,7 @@ Its answers are averaged over five places of the image, a pixel apart. All 60,00
 were chosen with 10,000 of them held out (docs/recipes.md).
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
@@ -27,7 +27,7 @@ SETTINGS = CnnSettings(
     evaluate_every_steps=0,
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.9970,
     mean=0.9973,
     standard_deviation=0.0003,

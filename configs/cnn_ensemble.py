@@ -6,11 +6,11 @@ They err on the same images, so it errs hardly less than one of them (docs/recip
 import dataclasses
 
 from configs import cnn_best
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 
 SETTINGS = dataclasses.replace(cnn_best.SETTINGS, members=5)
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.9970,
     mean=0.9974,
     standard_deviation=0.0003,  # of one network; of ensembles it is not known

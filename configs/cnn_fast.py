@@ -4,7 +4,7 @@ Convolutions without padding, Adam with a short memory and one cycle of its rate
 github.com/tuomaso/train_mnist_fast; the label smoothing is ours, and worth 0.2 points of validation (docs/recipes.md).
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
@@ -22,7 +22,7 @@ SETTINGS = CnnSettings(
     evaluate_every_steps=0,  # once, at the end: a validation takes as long as twenty steps
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.99,
     mean=0.9909,
     standard_deviation=0.0009,

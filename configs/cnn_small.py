@@ -5,7 +5,7 @@ that alone takes away a quarter of its errors (docs/recipes.md). All 60,000 imag
 chosen with 10,000 of them held out.
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import CnnSettings
 
 SETTINGS = CnnSettings(
@@ -27,7 +27,7 @@ SETTINGS = CnnSettings(
     evaluate_every_steps=0,
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.9945,
     mean=0.9953,
     standard_deviation=0.0007,

@@ -125,7 +125,7 @@ class Settings:
                 message = f"--{field.name}={getattr(self, field.name)}: {problem}"
                 raise ValueError(message)
 
-    def changing_weights(self) -> dict[str, Any]:
+    def run_identity(self) -> dict[str, Any]:
         """The settings that the weights are a function of."""
         return {
             field.name: getattr(self, field.name)

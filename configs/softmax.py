@@ -3,7 +3,7 @@
 A second of training on two cores; what it reaches is stated below.
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import Settings
 
 SETTINGS = Settings(
@@ -17,7 +17,7 @@ SETTINGS = Settings(
     threads=1,
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.914,
     mean=0.9175,
     standard_deviation=0.0006,

@@ -5,7 +5,7 @@ changed images do not help (docs/recipes.md). All 60,000 images are trained on: 
 them held out.
 """
 
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from configs.settings import Settings
 
 SETTINGS = Settings(
@@ -21,7 +21,7 @@ SETTINGS = Settings(
     threads=1,  # as in softmax.py
 )
 
-EXPECTED = Expectation(
+EXPECTED = ExpectedResult(
     goal=0.927,
     mean=0.928,
     standard_deviation=0.0005,

@@ -11,8 +11,8 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
 
 # What weights are a function of; the rest shows, asks and tells.
 _COMPUTING = (
-    *("augment", "averaging", "dataset", "graph", "idx", "kernels", "models", "quiet", "regular_file", "sampling"),
-    *("schedules", "training"),
+    *("input/augment", "input/dataset", "input/idx", "input/regular_file", "input/sampling"),
+    *("model/ema", "model/graph", "model/networks", "model/precision", "model/schedules", "training/loop"),
 )
 
 
@@ -22,4 +22,8 @@ def sources(*programs: str) -> list[Path]:
     Where a run goes on with others, it says that its last bits may differ.
     """
     package = Path(__file__).parent
-    return [*(package / f"{name}.py" for name in _COMPUTING), *(package.parent / name for name in programs)]
+    return [
+        *(package / f"{name}.py" for name in _COMPUTING),
+        package.parent / "checkpointing" / "tf_import.py",
+        *(package.parent / name for name in programs),
+    ]

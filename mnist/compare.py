@@ -18,8 +18,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from checkpointing import history, inspection, layout
-from mnist import program, result
+from checkpointing import cli
+from checkpointing.runs import history
+from checkpointing.storage import layout
+from checkpointing.tools import inspection
+from mnist.reporting import results
 
 Record = dict[str, Any]
 
@@ -29,17 +32,17 @@ _HASH = 12
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _compare(given))
+    return cli.run_tool(lambda: _compare(given), debug=given.debug)
 
 
 def _compare(given: argparse.Namespace) -> int:
     runs = {str(directory): described(directory) for directory in given.runs}
     print(json.dumps(runs, indent=2) if given.json else _table(runs))
-    return program.OK
+    return cli.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = program.parser("compare", __doc__)
+    parser = cli.parser("python -m mnist.compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a train_dir")
     parser.add_argument("--json", action="store_true", help="one object, for programs")
     return parser
@@ -58,7 +61,7 @@ def described(train_dir: Path) -> Record:
     """
     _, recorded = inspection.newest_of_run(train_dir)
     ended = train_dir / layout.RESULT
-    told = result.read(ended) if ended.exists() else {}
+    told = results.read(ended) if ended.exists() else {}
     attempts = history.read(train_dir)
     metrics = history.metrics(train_dir)
     last: Record = {name: each[name] for each in metrics for name in ("loss", "validation_accuracy") if name in each}

@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import durable, inspection, staging
-from checkpointing.errors import CheckpointError, reason
-from mnist import program
-from mnist.errors import QuestionError
-from mnist.quiet import silenced, tensorflow_import
+from checkpointing import cli
+from checkpointing.errors import CheckpointError, UserError, reason
+from checkpointing.storage import durable, staging
+from checkpointing.tf_import import silenced, tensorflow_import
+from checkpointing.tools import inspection
+from mnist.errors import SignatureError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +39,13 @@ _OPSET = 17
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _convert(given.saved_model, given.file, given.data_dir, trusted=given.trust))
+    return cli.run_tool(
+        lambda: _convert(given.saved_model, given.file, given.data_dir, trusted=given.trust), debug=given.debug
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = program.parser("convert", __doc__)
+    parser = cli.parser("python -m mnist.convert", __doc__)
     add = parser.add_argument
     add("--saved_model", type=Path, required=True, metavar="DIR", help="the exported model")
     add("--data_dir", type=Path, metavar="DIR", help="what to compare them on (the bundled MNIST)")
@@ -60,7 +63,7 @@ def _target(text: str) -> Path:
 
 def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: bool) -> int:
     """Converts, compares, puts in place, and tells; gives the exit status."""
-    from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
+    from mnist.input import dataset  # noqa: PLC0415 - --help waits for nobody
 
     if not inspection.is_saved_model(directory):
         raise CheckpointError(f"{directory}: no SavedModel found there; give a run's saved_model/<step>.")
@@ -70,9 +73,9 @@ def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: b
     write, ask = _FORMATS[target.suffix]
     images = dataset.load(data_dir, 0).test.images
     with tensorflow_import():
-        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
-    with answering.opened(directory, {"images"}, {"classes", "probabilities"}, trusted=trusted) as model:
-        wanted = answering.ask_in_batches(model.ask, {"images": images})
+        from checkpointing.graphs import predictor  # noqa: PLC0415 - needs TensorFlow
+    with predictor.open_predictor(directory, {"images"}, {"classes", "probabilities"}, trusted=trusted) as model:
+        wanted = predictor.predict_in_batches(model.predict, {"images": images})
     told = ""
 
     def write_and_compare(path: Path) -> None:
@@ -81,16 +84,17 @@ def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: b
             model = Path(scratch) / "model"
             _save_as_constants(directory, model, trusted=trusted)
             write(model, path, directory)
-        told = _compared(answering.ask_in_batches(ask(path), {"images": images}), wanted, target)
+        told = _compared(predictor.predict_in_batches(ask(path), {"images": images}), wanted, target)
 
     try:
         staging.replace_by(target, write_and_compare)
     except ImportError as error:
-        return program.tell_error(f"{error.name} is not installed: pip install -r requirements-convert.txt.")
+        message = f"{error.name} is not installed"
+        raise UserError(message, hint="pip install -r requirements-convert.txt") from error
     except (RuntimeError, ValueError) as error:  # of the runtimes
-        return program.tell_error(f"{target}: cannot be run ({reason(error)}); not written.")
+        raise UserError(f"{target}: cannot be run ({reason(error)}); not written") from error
     print(f"{target}: {told}")
-    return program.OK
+    return cli.OK
 
 
 def _compared(found: Arrays, wanted: Arrays, target: Path) -> str:
@@ -106,7 +110,7 @@ def _compared(found: Arrays, wanted: Arrays, target: Path) -> str:
     told = f"{len(wanted['classes']) - others:,} of {len(wanted['classes']):,} classes alike, "
     told += f"probabilities within {difference:.1e}"
     if others or not difference <= _TOLERANCE:  # nor if it is no number
-        raise QuestionError(f"{target}: {told}; the same classes wanted, and within {_TOLERANCE:.0e}: not written.")
+        raise SignatureError(f"{target}: {told}; the same classes wanted, and within {_TOLERANCE:.0e}: not written.")
     return told
 
 
@@ -117,7 +121,7 @@ def _save_as_constants(directory: Path, target: Path, *, trusted: bool) -> None:
     """
     import tensorflow as tf  # noqa: PLC0415
 
-    from checkpointing import saved_model  # noqa: PLC0415
+    from checkpointing.graphs import saved_model  # noqa: PLC0415
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signature = saved_model.load(session, directory, ["serve"], trusted=trusted).signature_def["serving_default"]
@@ -142,7 +146,7 @@ def _write_onnx(model: Path, path: Path, source: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise QuestionError(f"{source}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
+        raise SignatureError(f"{source}: tf2onnx cannot convert it ({last[0].rstrip('.')}).")
 
 
 def _ask_onnx(path: Path) -> Callable[[Arrays], Arrays]:
@@ -162,7 +166,7 @@ def _write_tflite(model: Path, path: Path, source: Path) -> None:
         try:
             content = converter.convert()
         except ConverterError as error:
-            raise QuestionError(f"{source}: TFLite has no such operations ({reason(error)}).") from error
+            raise SignatureError(f"{source}: TFLite has no such operations ({reason(error)}).") from error
     durable.write(path, content)
 
 

@@ -1,25 +1,27 @@
-"""What can go wrong with the task, told so that a person can act on it."""
+"""The exceptions of the task. Each message names the file or value first, then what was expected."""
+
+from checkpointing.errors import UserError
 
 
-class DataError(Exception):
+class DataError(UserError):
     """The data is not what it should be. The message names the file, what was found, and what was wanted."""
 
 
-class PictureError(Exception):
+class ImageError(UserError):
     """A picture cannot be read. The message names the file, and says what was found in it."""
 
 
-class NonFiniteLossError(Exception):
+class NonFiniteLossError(UserError):
     """Training cannot go on, for the loss is no finite number. The message names the step."""
 
 
-class ResultError(Exception):
+class ResultError(UserError):
     """A run's result.json cannot be read. The message names the file, and says what to do."""
 
 
-class QuestionError(Exception):
+class SignatureError(UserError):
     """A graph cannot be asked what it sees. The message says what was found in it, and what was wanted."""
 
 
-class MachineError(Exception):
+class MachineError(UserError):
     """This machine cannot compute what was asked for. The message says what it lacks."""

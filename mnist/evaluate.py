@@ -27,22 +27,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
 
-from checkpointing import alias, inspection, layout, manifest
+from checkpointing import cli
 from checkpointing.errors import CheckpointError, DamagedError, reason
-from checkpointing.json_kinds import is_count
-from checkpointing.manifest import Manifest
-from mnist import program
-from mnist.errors import DataError, QuestionError
-from mnist.quiet import tensorflow_import
+from checkpointing.protocol import manifest
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout, tf_path
+from checkpointing.storage.json_kinds import is_count
+from checkpointing.tf_import import tensorflow_import
+from checkpointing.tools import inspection
+from mnist.errors import DataError, SignatureError
 
 if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors in what is asked for not for TensorFlow
     from collections.abc import Iterator, Mapping, Sequence
 
     import tensorflow as tf
 
-    from checkpointing.graph_safety import Run
-    from mnist.dataset import Split
-    from mnist.evaluation import Question
+    from checkpointing.graphs.graph_safety import Run
+    from mnist.input.dataset import Split
+    from mnist.training.evaluation import Predictor
 
 Record = dict[str, Any]
 
@@ -76,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem:
         parser.error(problem)
     evaluate = _evaluate_checkpoints if given.saved_model is None else _evaluate_saved_model
-    return program.status(lambda: evaluate(given))
+    return cli.run_tool(lambda: evaluate(given), debug=given.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = program.parser("evaluate", __doc__)
+    parser = cli.parser("python -m mnist.evaluate", __doc__)
     add = parser.add_argument
     add("--train_dir", type=_path, metavar="DIR", help="what a run has written")
     add("--checkpoint", metavar="WHICH", help="latest (the default), best, all, a step; or a prefix, which is a path")
@@ -177,7 +179,7 @@ def _evaluate_checkpoints(given: argparse.Namespace) -> int:
     _tell(_as_json({"checkpoints": records}) if given.json else _table(records, given.split))
     problems = [record["problem"] for record in records if "problem" in record]
     if problems:
-        return program.tell_error(
+        raise CheckpointError(
             f"{len(problems)} of {len(records)} checkpoints could not be judged: {' '.join(problems)}"
         )
     return 0
@@ -295,7 +297,7 @@ def _check_meta(subject: Subject) -> None:
 
 def _load(given: argparse.Namespace, recorded: Manifest | None) -> Split:
     """The images to judge by, split as in the run; warns where they are not the run's."""
-    from mnist import dataset  # noqa: PLC0415 - needs NumPy
+    from mnist.input import dataset  # noqa: PLC0415 - needs NumPy
 
     settings = recorded.settings if recorded else {}
     wanted = settings.get("validation_size")
@@ -336,11 +338,11 @@ class _Judge:
         Raises:
           CheckpointError: it cannot be restored, or not asked.
         """
-        from checkpointing import graphs  # noqa: PLC0415 - needs TensorFlow
+        from checkpointing.graphs import meta_graphs  # noqa: PLC0415 - needs TensorFlow
 
-        meta_graph = graphs.read_meta_graph(subject.meta)
+        meta_graph = meta_graphs.read_meta_graph(subject.meta)
         if meta_graph == self._meta_graph:
-            with _told(subject.prefix, "cannot be restored"), alias.without_pattern(subject.prefix) as plain:
+            with _told(subject.prefix, "cannot be restored"), tf_path.without_pattern(subject.prefix) as plain:
                 self._saver.restore(self._session, str(plain))
         else:
             self._open(meta_graph, subject)
@@ -350,7 +352,7 @@ class _Judge:
         """Imports the graph into a session, which takes the place of the one before."""
         import tensorflow as tf  # noqa: PLC0415
 
-        from checkpointing import graphs  # noqa: PLC0415
+        from checkpointing.graphs import meta_graphs  # noqa: PLC0415
 
         self._stack.close()
         self._meta_graph = None  # until the new one is whole
@@ -358,7 +360,7 @@ class _Judge:
             tf.config.experimental.enable_op_determinism()
         needed = _needed(meta_graph, self._given, subject.meta)
         with _told(subject.meta, "cannot be imported"):
-            restored = graphs.restored(
+            restored = meta_graphs.restored(
                 needed,
                 subject.prefix,
                 source=subject.meta,
@@ -375,18 +377,18 @@ class _Judge:
 
 def _needed(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace, meta: Path) -> tf.compat.v1.MetaGraphDef:
     """A copy of what of a graph is needed: all that its signature does, or everything where it is asked by tensors."""
-    from checkpointing import graphs  # noqa: PLC0415
+    from checkpointing.graphs import meta_graphs  # noqa: PLC0415
 
     if given.images_tensor is not None or not meta_graph.signature_def:
         return type(meta_graph).FromString(meta_graph.SerializeToString())  # importing it changes it
-    graphs.check_signatures(meta_graph, [_SIGNATURE], meta)
+    meta_graphs.check_signatures(meta_graph, [_SIGNATURE], meta)
     with _told(meta, "its signature does not fit its graph"):
-        return graphs.pruned(meta_graph, [_SIGNATURE])
+        return meta_graphs.pruned(meta_graph, [_SIGNATURE])
 
 
 def _runs(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace) -> list[Run]:
     """What judging a graph runs, for the scan: `_question` finds it, or says what is missing."""
-    from checkpointing.graph_safety import Run  # noqa: PLC0415 - needs TensorFlow
+    from checkpointing.graphs.graph_safety import Run  # noqa: PLC0415 - needs TensorFlow
 
     fed = [name for name, _ in given.feed]
     if given.images_tensor is not None:
@@ -399,16 +401,16 @@ def _runs(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace) -> l
     return [Run(outputs, [*inputs, *fed])]
 
 
-def _question(graph: tf.Graph, signatures: Mapping[str, Any], given: argparse.Namespace, source: Path) -> Question:
+def _question(graph: tf.Graph, signatures: Mapping[str, Any], given: argparse.Namespace, source: Path) -> Predictor:
     """How a graph is asked: as the command line says, or else as its signature does."""
-    from mnist import asking  # noqa: PLC0415
+    from mnist.model import predictor  # noqa: PLC0415
 
     signature = given.signature or _SIGNATURE
     if given.images_tensor is not None:
-        return asking.by_tensors(graph, (given.images_tensor, given.answers_tensor), given.feed, source)
+        return predictor.from_tensors(graph, (given.images_tensor, given.answers_tensor), given.feed, source)
     if signature in signatures:
-        return asking.by_signature(graph, signatures[signature], given.feed, source)
-    raise QuestionError(f"{source}: no signature found, and no tensors named{asking.tensors_to_name(graph)}.")
+        return predictor.from_signature(graph, signatures[signature], given.feed, source)
+    raise SignatureError(f"{source}: no signature found, and no tensors named{predictor.tensors_to_name(graph)}.")
 
 
 @contextmanager
@@ -423,11 +425,12 @@ def _told(source: Path, what: str, advice: str = "") -> Iterator[None]:
         raise CheckpointError(f"{source}: {what} ({reason(error)}){advice}.") from error
 
 
-def _figures(session: tf.compat.v1.Session, question: Question, split: Split, source: Path) -> Record:
+def _figures(session: tf.compat.v1.Session, question: Predictor, split: Split, source: Path) -> Record:
     """How many images a model gets right, and how far chance alone may have brought that."""
-    from mnist import asking, evaluation  # noqa: PLC0415
+    from mnist.model import predictor  # noqa: PLC0415
+    from mnist.training import evaluation  # noqa: PLC0415
 
-    with _told(source, "cannot be asked", asking.tensors_to_name(session.graph)):
+    with _told(source, "cannot be asked", predictor.tensors_to_name(session.graph)):
         correct = evaluation.correct(session, question, split)
     images = len(split.labels)
     accuracy = correct / images
@@ -448,7 +451,7 @@ def _judged(subject: Subject, judge: _Judge, split: str) -> Record | None:
     if problem is None:
         try:
             return {**told, "notes": notes, **judge(subject)}
-        except (CheckpointError, QuestionError) as error:
+        except (CheckpointError, SignatureError) as error:
             problem = str(error)
             notes.append("not judged")
     return None if _is_gone(subject.prefix) else {**told, "notes": notes, "accuracy": None, "problem": problem}
@@ -468,7 +471,7 @@ def _evaluate_saved_model(given: argparse.Namespace) -> int:
     _import_tensorflow()
     import tensorflow as tf  # noqa: PLC0415
 
-    from checkpointing import saved_model  # noqa: PLC0415
+    from checkpointing.graphs import saved_model  # noqa: PLC0415
 
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         with _told(directory, "cannot be loaded"):

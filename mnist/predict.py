@@ -21,13 +21,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mnist import program
-from mnist.errors import PictureError
-from mnist.quiet import tensorflow_import
+from checkpointing import cli
+from checkpointing.tf_import import tensorflow_import
+from mnist.errors import ImageError
 
 if TYPE_CHECKING:  # --help waits for none of them
-    from checkpointing.answering import Answering
-    from mnist.handwriting import Digit
+    from checkpointing.graphs.predictor import Predictor
+    from mnist.images.digit_segmentation import Digit
 
 _DEFAULT_TRAIN_DIR = Path("runs/cnn")
 _AT_ONCE = 500
@@ -50,11 +50,11 @@ class Found(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _predict(given))
+    return cli.run_tool(lambda: _predict(given), debug=given.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = program.parser("predict", __doc__)
+    parser = cli.parser("python -m mnist.predict", __doc__)
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="pictures, or directories of pictures")
     model = parser.add_mutually_exclusive_group()
@@ -69,21 +69,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from mnist import dataset  # noqa: F401, PLC0415 - NumPy, before TensorFlow is imported in silence
+    from mnist.input import dataset  # noqa: F401, PLC0415 - NumPy, before TensorFlow is imported in silence
 
     with tensorflow_import():
-        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
+        from checkpointing.graphs import predictor  # noqa: PLC0415 - needs TensorFlow
     path = given.train_dir or given.checkpoint or given.saved_model or _DEFAULT_TRAIN_DIR
     _check_there_is_one(path, asked_for=path != _DEFAULT_TRAIN_DIR)
     _check_is_free(given.seen)
     problems: list[str] = []
     number = 0
-    with answering.opened(path, {"images"}, {"classes", "probabilities"}, trusted=given.trust) as model:
+    with predictor.open_predictor(path, {"images"}, {"classes", "probabilities"}, trusted=given.trust) as model:
         for batch in _batches(_found(given.files, problems)):
             for found, record in zip(batch, answers(model, batch), strict=True):
                 _tell(found, record, given, number)
                 number += 1
-    return program.FAILED if problems else program.OK
+    return cli.FAILED if problems else cli.OK
 
 
 def _check_there_is_one(path: Path, *, asked_for: bool) -> None:
@@ -109,27 +109,27 @@ def _check_is_free(directory: Path | None) -> None:
 
 def _found(files: Sequence[Path], problems: list[str]) -> Iterator[Found]:
     """What is in all files; what is wrong with a file is told at once, and kept in `problems`."""
-    from mnist import handwriting, pictures  # noqa: PLC0415
+    from mnist.images import digit_segmentation, image_files  # noqa: PLC0415
 
     def complain(problem: str) -> None:
         problems.append(problem)
-        program.tell_error(problem)
+        cli.print_error(ImageError(problem))
 
     for path in files:
         try:
-            inside = pictures.files_in(path)
-        except PictureError as error:
+            inside = image_files.files_in(path)
+        except ImageError as error:
             complain(str(error))
             continue
         for file in inside:
             try:
-                for picture in pictures.read(file):
-                    digits = handwriting.digits(picture.pixels)
+                for picture in image_files.read(file):
+                    digits = digit_segmentation.digits(picture.pixels)
                     if not digits:
                         complain(f"{picture.name}: {_BLANK}.")
                         yield Found(picture.name, None)
                     yield from (Found(picture.name, digit) for digit in digits)
-            except PictureError as error:
+            except ImageError as error:
                 complain(str(error))
 
 
@@ -145,12 +145,12 @@ def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
         yield batch
 
 
-def answers(model: Answering, batch: Sequence[Found]) -> Iterator[dict[str, Any]]:
+def answers(model: Predictor, batch: Sequence[Found]) -> Iterator[dict[str, Any]]:
     """What is told of each, in order; a blank picture has an answer, too."""
     import numpy as np  # noqa: PLC0415
 
     images = [found.digit.image for found in batch if found.digit]
-    asked = model.ask({"images": np.stack(images)}) if images else {}
+    asked = model.predict({"images": np.stack(images)}) if images else {}
     pairs = zip(asked.get("classes", ()), asked.get("probabilities", ()), strict=True)
     for found in batch:
         if found.digit is None:
@@ -208,12 +208,12 @@ def _write_seen(digit: Digit, path: Path) -> None:
 
     from PIL import Image  # noqa: PLC0415
 
-    from checkpointing import durable  # noqa: PLC0415
+    from checkpointing.storage import durable  # noqa: PLC0415
 
     content = io.BytesIO()
     Image.fromarray(digit.image).save(content, "PNG")
     durable.make_directory(path.parent)
-    durable.replace(path, content.getvalue())
+    durable.atomic_write(path, content.getvalue())
 
 
 if __name__ == "__main__":

@@ -21,20 +21,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpointing import durable, history, inspection, layout
+from checkpointing import cli
 from checkpointing.errors import OddFileError, reason
-from checkpointing.interruption import Interrupted, StopRequest
-from checkpointing.json_kinds import is_finite
-from checkpointing.manifest import Manifest
-from mnist import program, result
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.runs import history
+from checkpointing.runs.preemption import StopRequested, StopSignal
+from checkpointing.storage import durable, layout
+from checkpointing.storage.json_kinds import is_finite
+from checkpointing.tf_import import tensorflow_import
+from checkpointing.tools import inspection
 from mnist.errors import DataError
-from mnist.quiet import tensorflow_import
+from mnist.reporting import results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mnist.dataset import Split
-    from mnist.evaluation import Answers
+    from mnist.input.dataset import Split
+    from mnist.training.evaluation import Predictions
 
 Record = dict[str, Any]
 
@@ -60,11 +63,11 @@ class Section(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; gives the exit status."""
     given = _parser().parse_args(arguments)
-    return program.status(lambda: _report(given.train_dir, given.data_dir, trusted=given.trust))
+    return cli.run_tool(lambda: _report(given.train_dir, given.data_dir, trusted=given.trust), debug=given.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = program.parser("report", __doc__)
+    parser = cli.parser("python -m mnist.report", __doc__)
     add = parser.add_argument
     add("--train_dir", type=Path, default=_DEFAULT_TRAIN_DIR, metavar="DIR", help=f"the run ({_DEFAULT_TRAIN_DIR})")
     add("--data_dir", type=Path, metavar="DIR", help="its data: IDX files or a TFDS directory (the bundled MNIST)")
@@ -74,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(train_dir: Path, data_dir: Path | None, *, trusted: bool) -> int:
     """Asks the newest checkpoint, writes the report, and tells where; gives the exit status."""
-    from mnist import dataset  # noqa: PLC0415 - --help waits for nobody
+    from mnist.input import dataset  # noqa: PLC0415 - --help waits for nobody
 
     prefix, recorded = inspection.newest_of_run(train_dir)
     settings = recorded.settings
@@ -83,10 +86,10 @@ def _report(train_dir: Path, data_dir: Path | None, *, trusted: bool) -> int:
         found = f"{data_dir or 'the bundled MNIST'}: data {data.fingerprint} found"
         raise DataError(f"{found}, the run was made with {settings['data']}: give its --data_dir.")
     print(write(train_dir, prefix, data.test, _ask(prefix, data.test, trusted=trusted)))
-    return program.OK
+    return cli.OK
 
 
-def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path:
+def write(train_dir: Path, prefix: Path, split: Split, answers: Predictions) -> Path:
     """Writes the report of a run; gives its path.
 
     Args:
@@ -108,21 +111,21 @@ def write(train_dir: Path, prefix: Path, split: Split, answers: Answers) -> Path
     durable.make_directory(pictures)
     for section, png in sections:
         if png:
-            durable.replace(pictures / f"{section.title.lower().replace(' ', '-')}.png", png)
+            durable.atomic_write(pictures / f"{section.title.lower().replace(' ', '-')}.png", png)
     path = train_dir / "report.html"
-    durable.replace(path, _page(run, _headline(run, split, answers), sections).encode())
+    durable.atomic_write(path, _page(run, _headline(run, split, answers), sections).encode())
     return path
 
 
-def leave(train_dir: Path, step: int, split: Split, answers: Answers, stop: StopRequest) -> None:
+def leave(train_dir: Path, step: int, split: Split, answers: Predictions, stop: StopSignal) -> None:
     """Writes the report of a run that has ended at that step; that it cannot be written is no failure of the run.
 
     A signal that `stop` hears ends the writing, not the run: all else is done. The others are the arguments of `write`.
     """
     try:
-        with stop.at_once():
+        with stop.interruptible():
             _log.info("report: %s", write(train_dir, layout.prefix(train_dir, step), split, answers))
-    except Interrupted as signal:
+    except StopRequested as signal:
         _log.warning("the report is left out: stopped by %s; all else is done", signal)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a page, the run has ended well
         _log.warning("the report could not be written (%s: %s)", type(error).__name__, reason(error))
@@ -135,9 +138,9 @@ class _Run:
         self.train_dir, self.prefix, self.recorded = train_dir, prefix, recorded
         self.metrics, self.logged_steps = _metrics(train_dir)
         self.attempts = history.read(train_dir)
-        self.checkpoints = inspection.listing(train_dir, check=False)
+        self.checkpoints = inspection.list_checkpoints(train_dir, check=False)
         ended = train_dir / layout.RESULT
-        self.result: Record = result.read(ended) if ended.exists() else {}
+        self.result: Record = results.read(ended) if ended.exists() else {}
 
     @property
     def members(self) -> dict[str, Record]:
@@ -181,49 +184,49 @@ class _Thinned:
         return self._kept if self._last is None or self._kept[-1] is self._last else [*self._kept, self._last]
 
 
-def _ask(prefix: Path, split: Split, *, trusted: bool) -> Answers:
+def _ask(prefix: Path, split: Split, *, trusted: bool) -> Predictions:
     """What the checkpoint's model says of all images of a split."""
     with tensorflow_import():
-        from checkpointing import answering  # noqa: PLC0415 - needs TensorFlow
-        from mnist.evaluation import Answers  # noqa: PLC0415
-    with answering.opened(prefix, {"images"}, set(Answers._fields), trusted=trusted) as model:
-        return Answers(**answering.ask_in_batches(model.ask, {"images": split.images}))
+        from checkpointing.graphs import predictor  # noqa: PLC0415 - needs TensorFlow
+        from mnist.training.evaluation import Predictions  # noqa: PLC0415
+    with predictor.open_predictor(prefix, {"images"}, set(Predictions._fields), trusted=trusted) as model:
+        return Predictions(**predictor.predict_in_batches(model.predict, {"images": split.images}))
 
 
-def _sections(run: _Run, split: Split, answers: Answers) -> list[Section]:
+def _sections(run: _Run, split: Split, answers: Predictions) -> list[Section]:
     """The page, part by part."""
     return [*_pictures(run, split, answers), *_tables(run)]
 
 
-def _pictures(run: _Run, split: Split, answers: Answers) -> Iterator[Section]:
-    from checkpointing import tensors  # noqa: PLC0415 - needs NumPy
-    from mnist import figures  # noqa: PLC0415 - needs matplotlib
+def _pictures(run: _Run, split: Split, answers: Predictions) -> Iterator[Section]:
+    from checkpointing.format import tensor_io  # noqa: PLC0415 - needs NumPy
+    from mnist.reporting import plots  # noqa: PLC0415 - needs matplotlib
 
     asked = (split.labels, answers.classes)
     if run.metrics:
         text = f"{run.logged_steps} logged steps; dotted lines are where the run was taken up again."
-        yield Section("Learning", text, figures.learning(run.metrics, run.resumes))
+        yield Section("Learning", text, plots.learning_curve(run.metrics, run.resumes))
     members = {name: _metrics(run.train_dir / name)[0] for name in run.members}
     logged = {name: metrics for name, metrics in members.items() if metrics}
     if logged:
         text = "The networks whose answers are averaged, each a run of its own with a report of its own."
-        yield Section("Learning of the members", text, figures.losses(logged))
+        yield Section("Learning of the members", text, plots.loss_curve(logged))
     wrong = int((answers.classes != split.labels).sum())
     yield Section(
-        "Mistakes by digit", f"{wrong} of {len(split.labels)} test images are wrong.", figures.confusion(*asked)
+        "Mistakes by digit", f"{wrong} of {len(split.labels)} test images are wrong.", plots.confusion(*asked)
     )
     if wrong:
         text = (
             "The surest of the wrong answers, with label, answer and its probability. Some labels are wrong themselves."
         )
-        yield Section("Surest mistakes", text, figures.mistakes(split.images, *asked, answers.probabilities))
-    figure, error = figures.calibration(*asked, answers.probabilities)
+        yield Section("Surest mistakes", text, plots.confusion_matrix(split.images, *asked, answers.probabilities))
+    figure, error = plots.reliability_diagram(*asked, answers.probabilities)
     text = f"How often answers are right that are given so surely; expected calibration error {error:.4f}."
     yield Section("Calibration", text, figure)
-    weights = tensors.read(run.prefix).get("layer1/weights")
+    weights = tensor_io.read(run.prefix).get("layer1/weights")
     if weights is not None:
         text = "What the first layer looks for: red speaks for it, blue against it."
-        yield Section("First layer", text, figures.first_weights(weights))
+        yield Section("First layer", text, plots.first_weights(weights))
 
 
 def _tables(run: _Run) -> Iterator[Section]:
@@ -264,7 +267,7 @@ def _attempts(run: _Run) -> Iterator[Section]:
     yield Section("Attempts", "An attempt is the life of one process.", columns=columns, rows=rows)
 
 
-def _headline(run: _Run, split: Split, answers: Answers) -> list[tuple[str, str]]:
+def _headline(run: _Run, split: Split, answers: Predictions) -> list[tuple[str, str]]:
     accuracy = float((answers.classes == split.labels).mean())
     error = math.sqrt(accuracy * (1 - accuracy) / len(split.labels))  # binomial
     recorded = [each[_VALIDATION] for each in run.metrics if _VALIDATION in each]
@@ -286,7 +289,7 @@ def _page(run: _Run, headline: Sequence[tuple[str, str]], sections: Sequence[tup
     """The HTML, its pictures inside."""
     import jinja2  # noqa: PLC0415 - --help waits for nobody
 
-    source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    source = (Path(__file__).parent / "reporting" / "report.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     parts = [(section, base64.b64encode(png).decode()) for section, png in sections]
     return template.render(title=f"{run.train_dir.name}: {run.prefix.name}", headline=headline, sections=parts)

@@ -29,14 +29,15 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 import configs
-from checkpointing import durable, layout, supervision
 from checkpointing.errors import CheckpointError, DamagedError
-from checkpointing.interruption import STOPPED
-from checkpointing.manifest import Manifest
-from configs.expectation import Expectation
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.runs import supervisor
+from checkpointing.runs.preemption import STOPPED
+from checkpointing.storage import durable, layout
+from configs.expected import ExpectedResult
 from configs.settings import CnnSettings
-from mnist import result
 from mnist.errors import ResultError
+from mnist.reporting import results
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("softmax", "cnn")
@@ -64,9 +65,9 @@ class Recipe(NamedTuple):
     program: str
 
     @property
-    def expected(self) -> Expectation:
+    def expected(self) -> ExpectedResult:
         """What it states."""
-        return configs.expectation(self.name)
+        return configs.expected_result(self.name)
 
     @property
     def member_recipe(self) -> str | None:
@@ -128,7 +129,7 @@ def _reproduce(recipes: Sequence[Recipe], given: argparse.Namespace) -> list[Rec
             row["killed_and_resumed"] = again["weights_sha256"] == results[0]["weights_sha256"]
             row["as_stated"] = row["as_stated"] and row["killed_and_resumed"]
         rows.append(row)
-        durable.replace_json(given.directory / "results.json", {"recipes": rows})
+        durable.atomic_write_json(given.directory / "results.json", {"recipes": rows})
         print(f"{recipe.name}: {row['verdict']}", flush=True)
     return rows
 
@@ -149,12 +150,12 @@ def _run(recipe: Recipe, seed: int, train_dir: Path) -> Record:
     path = train_dir / layout.RESULT
     if not path.exists():
         print(f"{recipe.name}, seed {seed}: {train_dir}", flush=True)
-        status = supervision.run_each([_command(recipe, seed, train_dir)])
+        status = supervisor.run_each([_command(recipe, seed, train_dir)])
         if status == STOPPED:
             raise StoppedError
         if status:
             raise CheckpointError(f"{train_dir}: the run ended with status {status}; its own message says why.")
-    record = result.read(path)
+    record = results.read(path)
     problem = _problem(recipe, seed, layout.prefix(train_dir, record["step"]))
     if problem:
         what = "all in it but the seed-* directories" if recipe.member_recipe else "the directory"
@@ -174,7 +175,7 @@ def _problem(recipe: Recipe, seed: int, prefix: Path) -> str | None:
     settings = dataclasses.replace(configs.load(recipe.name), seed=seed)
     # A setting that did not exist yet was what is its default now.
     made = {field.name: field.default for field in dataclasses.fields(settings)} | made
-    wanted = settings.changing_weights()
+    wanted = settings.run_identity()
     changed = [f"{name} {made[name]} (now {value})" for name, value in wanted.items() if made[name] != value]
     return f"{recipe.name} has changed since it was run: {', '.join(changed)}" if changed else None
 
@@ -264,7 +265,7 @@ def _write_docs(rows: Sequence[Record]) -> None:
     merged = {row["config"]: row for row in [*before, *rows]}
     order = [name for program in PROGRAMS for name in configs.names(program)]
     kept = [merged[name] for name in order if name in merged]
-    durable.replace_json(path, {"recipes": kept})
+    durable.atomic_write_json(path, {"recipes": kept})
     machines: dict[str, list[str]] = {}
     for row in kept:
         machines.setdefault(f"{row['machine']}; {_versions(row)}", []).append(row["config"])
@@ -280,13 +281,13 @@ def _write_docs(rows: Sequence[Record]) -> None:
         *[f"- {', '.join(names)}: {machine}." for machine, names in machines.items()],
         "",
     ]
-    durable.replace(ROOT / "docs" / "results.md", "\n".join(lines).encode())
+    durable.atomic_write(ROOT / "docs" / "results.md", "\n".join(lines).encode())
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     head, _, rest = text.partition(_BEGIN)
     _, end, tail = rest.partition(_END)
     if end:
-        durable.replace(readme, f"{head}{_BEGIN}\n\n{markdown(kept)}\n\n{_END}{tail}".encode())
+        durable.atomic_write(readme, f"{head}{_BEGIN}\n\n{markdown(kept)}\n\n{_END}{tail}".encode())
 
 
 def _versions(row: Record) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from checkpointing import layout, manifest
-from checkpointing.manifest import Manifest
+from checkpointing.protocol import manifest
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout
 
 SETTINGS = {"model": "counter", "seed": 0, "learning_rate": 0.1, "train_steps": 100}
 KINDS = ["data-00000-of-00001", "index", "meta"]
@@ -217,7 +218,7 @@ def confuse(prefix: Path, **fields: Any) -> Path:
 SAVING = """
 import itertools, os, sys
 from pathlib import Path
-from checkpointing import durable, layout, retirement
+from checkpointing.storage import durable, layout; from checkpointing.protocol import cleanup
 from tests.checkpoints import make_checkpoint, mark
 directory, elsewhere = map(Path, sys.argv[1:])
 os.fsync = lambda _: None

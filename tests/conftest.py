@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist import idx
-from mnist.dataset import BUNDLED
-from mnist.quiet import choose_kernels
+from checkpointing.tf_import import choose_kernels
+from mnist.input import idx
+from mnist.input.dataset import BUNDLED
 from tests import ensembles
 
 # A shell starts its background jobs with SIGINT ignored, and so would be all that the tests start.

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mnist import dataset, handwriting, pictures
+from mnist.images import digit_segmentation, image_files
+from mnist.input import dataset
 
 KINDS = ("rotated", "thick", "thin", "inverted", "coloured", "off-centre", "gradient", "transparent", "large", "small")
 
@@ -74,8 +75,8 @@ def sheet(columns: int = 10, side: int = 84) -> Image.Image:
             for column in range(columns):
                 drawing = draw(images[column], kind, generator)
                 drawing.save(path)
-                (picture,) = pictures.read(path)
-                (digit, *_) = handwriting.digits(picture.pixels)
+                (picture,) = image_files.read(path)
+                (digit, *_) = digit_segmentation.digits(picture.pixels)
                 shown = drawing.convert("RGBA").resize((side, side))
                 page.paste(shown, (column * side, 2 * row * side), shown)
                 seen = Image.fromarray(digit.image).resize((side, side), Image.Resampling.NEAREST)

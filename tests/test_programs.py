@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing.fingerprint import weights_sha256
-from mnist import dataset
+from checkpointing.storage.fingerprint import weights_sha256
+from mnist.input import dataset
 from tests import checkpoints as checkpoint_files
 from tests import programs
 

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import tensorflow as tf
 
-from checkpointing.manager import CheckpointManager
-from checkpointing.resume import find_start
+from checkpointing.protocol.manager import CheckpointManager
+from checkpointing.protocol.resume import open_train_dir
 
 v1 = tf.compat.v1
 VALUES = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -25,7 +25,7 @@ def _initialized(graph, config=None):
 
 def ours(directory, steps=(20,)):
     """This project's manager; after each step 1 is added to the weights."""
-    start = find_start(directory, {"model": "line"})
+    start = open_train_dir(directory, {"model": "line"})
     with tf.Graph().as_default() as graph:
         step = v1.train.get_or_create_global_step()
         weights = v1.get_variable("weights", initializer=VALUES)

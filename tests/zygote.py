@@ -3,7 +3,7 @@
     python -m tests.zygote DESCRIPTOR
 
 Importing TensorFlow takes seconds, a small run a fraction of one. Whatever a fork cannot carry over (sessions, their
-threads) does not exist yet: what the child goes through is what the command line goes through, `command_line.run`
+threads) does not exist yet: what the child goes through is what the command line goes through, `app.run`
 included; only the imports are there already.
 
 Requests come through the socket that DESCRIPTOR is (see `Request`), each with four descriptors: the run's standard
@@ -22,9 +22,9 @@ from typing import NamedTuple, NoReturn
 
 import train_cnn
 import train_softmax
-from checkpointing import starting
-from configs import command_line
-from mnist.quiet import tensorflow_import
+from checkpointing.runs import starting
+from checkpointing.tf_import import tensorflow_import
+from trainer import app
 
 SCRIPTS = {"softmax": train_softmax, "cnn": train_cnn}
 
@@ -75,7 +75,7 @@ def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
     os._exit(0)
 
 
-def become(program: str, flags: Sequence[str], streams: Sequence[int]) -> NoReturn:
+def become(program: str, arguments: Sequence[str], streams: Sequence[int]) -> NoReturn:
     """Turns this process into a program, with these as its standard input, output and error."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -85,14 +85,14 @@ def become(program: str, flags: Sequence[str], streams: Sequence[int]) -> NoRetu
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     script = SCRIPTS[program]
-    sys.argv = [str(script.__file__), *flags]
+    sys.argv = [str(script.__file__), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
-    command_line.run(script.main, program=script.MODEL, synopsis=str(script.__doc__))
+    app.run(script.main, program=script.MODEL, synopsis=str(script.__doc__))
 
 
 if __name__ == "__main__":
     # Ctrl-C in a terminal reaches this process, too, which ends with whoever asks it, and keepers, with their runs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with tensorflow_import():
-        import trainer  # noqa: F401 - for the children: with it comes TensorFlow
+        from trainer import train  # noqa: F401 - for the children: with it comes TensorFlow
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.trainers.arrays import orders, scaled
-from mnist import dataset
+from mnist.input import dataset
 
 _BATCH, _EPOCHS, _RATE, _MOMENTUM = 128, 10, 0.001, 0.9
 _SIZES = (784, 1024, 1024, 10)

@@ -11,7 +11,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 
 from benchmarks.trainers.arrays import scaled
-from mnist import dataset
+from mnist.input import dataset
 
 
 def main() -> None:

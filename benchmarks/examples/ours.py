@@ -8,14 +8,15 @@ A run of the program reads the test set once, after the last step; here the ques
 import sys
 from functools import partial
 
-from mnist.quiet import tensorflow_import
+from checkpointing.tf_import import tensorflow_import
 
 with tensorflow_import():
-    import trainer
-    from mnist import evaluation, graph
+    from mnist.model import graph
+    from mnist.training import evaluation
+    from trainer import train
 import configs
 from configs.settings import CnnSettings
-from mnist import dataset
+from mnist.input import dataset
 
 
 def main() -> None:
@@ -24,14 +25,14 @@ def main() -> None:
     assert isinstance(settings, CnnSettings)
     data = dataset.load(None, settings.validation_size)
     steps_an_epoch = len(data.train.labels) // settings.batch_size
-    training_graph = trainer.build_graph(settings, partial(trainer.make_cnn, settings), data.train)
+    training_graph = train.build_graph(settings, partial(train.make_cnn, settings), data.train)
     with graph.open_session(training_graph.graph, settings.threads) as session:
         graph.start(session, training_graph, data.train)
         step = 0
         while step < settings.train_steps:
             steps = min(steps_an_epoch, settings.train_steps - step)
             step = session.run(training_graph.run_steps, {training_graph.steps_to_run: steps}).step
-            print(evaluation.accuracy(session, training_graph.inference, data.test), flush=True)
+            print(evaluation.evaluate(session, training_graph.inference, data.test), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.trainers.arrays import orders, scaled
-from mnist import dataset
+from mnist.input import dataset
 
 _BATCH, _EPOCHS = 64, 14
 _MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, as the example has them

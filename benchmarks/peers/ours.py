@@ -11,13 +11,14 @@ from unittest import mock
 from benchmarks.peers import protocol
 from benchmarks.peers.protocol import Seconds, seconds_of
 from benchmarks.peers.tensorflow_state import TensorFlowState
-from checkpointing import layout, manifest, resume, retirement
-from checkpointing.manager import CheckpointManager
-from checkpointing.rotation import Retention
-from checkpointing.snapshot import Snapshot
+from checkpointing.protocol import cleanup, manifest, resume
+from checkpointing.protocol.manager import CheckpointManager
+from checkpointing.protocol.retention import RetentionPolicy
+from checkpointing.protocol.snapshot import Snapshot
+from checkpointing.storage import layout
 
 _SETTINGS = {"model": "benchmark"}
-_KEEP_ALL = Retention(max_to_keep=0, keep_checkpoint_every_n_hours=10_000)
+_KEEP_ALL = RetentionPolicy(max_to_keep=0, keep_checkpoint_every_n_hours=10_000)
 
 
 class Parts:
@@ -56,7 +57,7 @@ class Ours(TensorFlowState):
         self._parts.time("hash", manifest, "describe_files")
         self._manager = CheckpointManager(
             self.session.graph,
-            resume.find_start(directory, _SETTINGS),
+            resume.open_train_dir(directory, _SETTINGS),
             variables=[self.counter, *self.variables],
             step=self.counter,
             retention=_KEEP_ALL,
@@ -93,12 +94,12 @@ class Ours(TensorFlowState):
         return {"check": find, "read": restore - digest, "digest": digest, "whole": find + restore}
 
     def _find_start(self) -> None:
-        self._manager.start = resume.find_start(self.directory, _SETTINGS)
+        self._manager.start = resume.open_train_dir(self.directory, _SETTINGS)
 
     def forget(self) -> None:
         """Deletes all checkpoints."""
         for step in layout.steps_with(self.directory, "manifest.json"):
-            retirement.retire(layout.prefix(self.directory, step))
+            cleanup.retire(layout.prefix(self.directory, step))
 
 
 if __name__ == "__main__":

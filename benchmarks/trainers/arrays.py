@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist.dataset import Split
+from mnist.input.dataset import Split
 
 Array = np.ndarray[Any, Any]
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from benchmarks.trainers import protocol
 from benchmarks.trainers.arrays import Array, orders, scaled
-from mnist import dataset
-from mnist.dataset import Split
+from mnist.input import dataset
+from mnist.input.dataset import Split
 
 v1 = tf.compat.v1
 

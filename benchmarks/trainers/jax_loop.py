@@ -10,7 +10,7 @@ from jax import lax
 
 from benchmarks.trainers import protocol
 from benchmarks.trainers.arrays import orders, scaled
-from mnist import dataset
+from mnist.input import dataset
 
 # Weights, state and gradients are nested lists and tuples of arrays.
 _Tree = Any

@@ -8,7 +8,7 @@ import keras
 
 from benchmarks.trainers import protocol
 from benchmarks.trainers.arrays import scaled
-from mnist import dataset
+from mnist.input import dataset
 
 
 def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:

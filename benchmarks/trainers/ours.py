@@ -1,17 +1,18 @@
 """The trainer's own graph and loop, with the settings of its recipe."""
 
 from benchmarks.trainers import protocol
-from mnist.quiet import tensorflow_import
-from mnist.stopwatch import Stopwatch
+from checkpointing.tf_import import tensorflow_import
+from mnist.training.stopwatch import Stopwatch
 
 with tensorflow_import():
-    import trainer
-    from mnist import graph, training
+    from mnist.model import graph
+    from mnist.training import loop
+    from trainer import train
 import dataclasses
 from functools import partial
 
 import configs
-from mnist import dataset
+from mnist.input import dataset
 
 _ENDLESS = 10**12
 
@@ -19,12 +20,12 @@ _ENDLESS = 10**12
 def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
     """Cut into calls as a run is that logs, validates and saves."""
     settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
-    train = dataset.load(None, settings.validation_size).train
-    training_graph = trainer.build_graph(settings, partial(trainer.make_model, settings), train)
+    split = dataset.load(None, settings.validation_size).train
+    training_graph = train.build_graph(settings, partial(train.make_model, settings), split)
     session = graph.open_session(training_graph.graph, settings.threads)
-    graph.start(session, training_graph, train)
+    graph.start(session, training_graph, split)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)
-    updates = training.run_steps(session, training_graph, 0, train_steps=_ENDLESS, cut_at=cut_at, stopwatch=Stopwatch())
+    updates = loop.run_steps(session, training_graph, 0, train_steps=_ENDLESS, cut_at=cut_at, stopwatch=Stopwatch())
     step = 0
 
     def run_steps() -> int:

@@ -5,7 +5,7 @@ from torch import nn
 
 from benchmarks.trainers import protocol
 from benchmarks.trainers.arrays import orders, scaled
-from mnist import dataset
+from mnist.input import dataset
 
 
 def make(model: str, batch_size: int, variant: str) -> protocol.TrainFor:

@@ -5,7 +5,7 @@ import pytest
 
 import configs
 from configs.settings import CnnSettings, Settings
-from mnist import graph, models, schedules
+from mnist.model import graph, networks, schedules
 
 REQUIRED = {"train_steps": 100, "optimizer": "sgd", "learning_rate": 0.1, "save_every_steps": 10}
 FIELDS = dataclasses.fields(CnnSettings)
@@ -95,7 +95,7 @@ def test_every_setting_has_a_meaning(field):
 
 def test_what_changes_weights_identifies_a_run():
     """Saving, logging and threads may differ from one attempt to the next; all else may not."""
-    assert set(with_settings().changing_weights()) == {
+    assert set(with_settings().run_identity()) == {
         "train_steps",
         "batch_size",
         "optimizer",
@@ -126,8 +126,8 @@ def test_what_changes_weights_identifies_a_run():
 def test_what_identifies_a_run_has_its_values():
     """They are those of the settings."""
     settings = with_settings(seed=7)
-    assert all(getattr(settings, name) == value for name, value in settings.changing_weights().items())
-    assert settings.changing_weights()["seed"] == 7
+    assert all(getattr(settings, name) == value for name, value in settings.run_identity().items())
+    assert settings.run_identity()["seed"] == 7
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -154,6 +154,6 @@ def test_the_cnns_recipes_set_dropout(name):
 def test_choices_are_those_of_the_task():
     """The words that flags allow are the words that the graph knows."""
     choices = {field.name: field.metadata["choices"] for field in FIELDS}
-    assert choices["architecture"] == models.ARCHITECTURES
+    assert choices["architecture"] == networks.ARCHITECTURES
     assert choices["optimizer"] == graph.OPTIMIZERS
     assert choices["learning_rate_schedule"] == schedules.NAMES

@@ -29,8 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnist import idx
-from mnist.dataset import BUNDLED
+from mnist.input import idx
+from mnist.input.dataset import BUNDLED
 from tests import conftest
 from tests.crash import judging, victims
 from tests.crash.cases import FINISHED, NEW, OTHER, PROGRAMS, Case, FaultError, Lab

@@ -6,9 +6,10 @@ python -m tests.crash.finding ROOT
 import sys
 from pathlib import Path
 
-from checkpointing import layout, manifest, resume
-from checkpointing.journal import Journal
-from checkpointing.manifest import Manifest
+from checkpointing.protocol import manifest, resume
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout
+from checkpointing.storage.jsonl import Journal
 
 SETTINGS = {"model": "counter"}
 
@@ -26,7 +27,7 @@ def find_step(root: Path, *, damage_expected: bool = False) -> int:
       ValueError: it goes on, but something is damaged.
     """
     directory = train_dir(root)
-    start = resume.find_start(directory, SETTINGS)
+    start = resume.open_train_dir(directory, SETTINGS)
     try:
         _check_every_checkpoint(directory)
         _check_nothing_is_left_over(directory)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from checkpointing import layout, resume
-from checkpointing.journal import Journal
-from checkpointing.manager import CheckpointManager
-from checkpointing.rotation import Retention
+from checkpointing.protocol import resume
+from checkpointing.protocol.manager import CheckpointManager
+from checkpointing.protocol.retention import RetentionPolicy
+from checkpointing.storage import layout
+from checkpointing.storage.jsonl import Journal
 from tests.crash import finding
 
 STEPS = 3
@@ -49,14 +50,14 @@ def state_at(step: int) -> tuple[int, list[float]]:
 def restored(root: Path, *, max_to_keep: int = 1, sharded: bool = False) -> tuple[Graph, CheckpointManager]:
     """The graph as a restarted run finds it; close the manager."""
     directory = finding.train_dir(root)
-    start = resume.find_start(directory, finding.SETTINGS)
+    start = resume.open_train_dir(directory, finding.SETTINGS)
     graph = Graph()
     manager = CheckpointManager(
         graph.graph,
         start,
         variables=[graph.step, graph.value],
         step=graph.step,
-        retention=Retention(max_to_keep, keep_checkpoint_every_n_hours=10_000),
+        retention=RetentionPolicy(max_to_keep, keep_checkpoint_every_n_hours=10_000),
         sharded=sharded,
         before_commit=Journal(directory / layout.METRICS).sync,
     )

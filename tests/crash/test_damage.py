@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import layout, manifest, resume
 from checkpointing.errors import CheckpointError
-from checkpointing.manager import CheckpointManager
-from checkpointing.manifest import Manifest
+from checkpointing.protocol import manifest, resume
+from checkpointing.protocol.manager import CheckpointManager
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout
 from tests import programs
 
 KINDS = ("data-00000-of-00001", "index", "meta", "manifest.json")
@@ -59,7 +60,7 @@ def after(trained: Path, damage: Callable[[Path], None]) -> tuple[int | None, bo
     damage(copy)
     settings = Manifest.read(file_of(trained, 20, "manifest.json")).settings
     try:
-        start = resume.find_start(copy, settings)
+        start = resume.open_train_dir(copy, settings)
     except CheckpointError:
         return None, False
     start.close()
@@ -191,7 +192,7 @@ def test_only_damaged_checkpoints_are_an_error_and_stay(trained, kind):
     assert all(file_of(copy, step, kind).read_bytes() == b"damaged" for step in STEPS)
     assert not layout.quarantine_path(copy).exists()
     with pytest.raises(CheckpointError, match=r"only damaged checkpoints found .*: they stay where they are"):
-        resume.find_start(copy, {})
+        resume.open_train_dir(copy, {})
 
 
 def restored(train_dir: Path, settings: dict[str, object]) -> np.ndarray:
@@ -206,7 +207,7 @@ def restored(train_dir: Path, settings: dict[str, object]) -> np.ndarray:
             )
             for name in sorted(shapes)
         }
-        start = resume.find_start(train_dir, settings)
+        start = resume.open_train_dir(train_dir, settings)
         with CheckpointManager(
             graph, start, variables=list(variables.values()), step=variables["global_step"]
         ) as manager:

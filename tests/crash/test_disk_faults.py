@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from checkpointing import layout, manifest
-from checkpointing.manifest import Manifest
+from checkpointing.protocol import manifest
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout
 from tests import programs
 
 # Seconds of training with hundreds of saves, each with a few milliseconds of computing around it.

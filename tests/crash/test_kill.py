@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpointing import history
+from checkpointing.runs import history
 from tests import programs
 
 # So long that kills fall into every part of a run, startup included, and so short that they can be many.

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import layout, staging
 from checkpointing.errors import CheckpointError, NonFiniteError
-from checkpointing.rotation import Retention
+from checkpointing.protocol.retention import RetentionPolicy
+from checkpointing.storage import layout, staging
 from tests import programs
-from tests.checkpointing.test_manager import OPEN, Clock, Counter
+from tests.checkpointing.protocol.test_manager import OPEN, Clock, Counter
 from tests.crash.test_disk_faults import small_disk
 
 __all__ = ["small_disk"]  # the fixture
@@ -186,7 +186,7 @@ def test_9_rotation_after_a_restart(tmp_path):
     (tmp_path / "plain").mkdir()
     for _ in range(2):
         Plain(tmp_path / "plain", max_to_keep=3).count(3, save=True)
-        Counter(tmp_path / "ours", retention=Retention(3)).count(3, save=True)
+        Counter(tmp_path / "ours", retention=RetentionPolicy(3)).count(3, save=True)
     assert len(list((tmp_path / "plain").glob("*.index"))) == 6
     assert layout.steps_with(tmp_path / "ours", "index") == [4, 5, 6]
 
@@ -208,8 +208,8 @@ def test_11_brackets_in_the_path(tmp_path):
     assert Plain(tmp_path / "run[1]").at() == 0
     assert len(list((tmp_path / "run[1]").glob("*.index"))) == 4
     ours = tmp_path / "ours[1]"
-    Counter(ours, retention=Retention(2)).count(4, save=True)
-    assert Counter(ours, retention=Retention(2)).state()[0] == 4
+    Counter(ours, retention=RetentionPolicy(2)).count(4, save=True)
+    assert Counter(ours, retention=RetentionPolicy(2)).state()[0] == 4
     assert layout.steps_with(ours, "index") == [3, 4]
 
 
@@ -220,7 +220,7 @@ def test_12_the_clock_of_every_n_hours(tmp_path, monkeypatch):
     for _ in range(6):
         monkeypatch.setattr(time, "time", clock)
         plain = Plain(tmp_path / "plain", max_to_keep=1, keep_checkpoint_every_n_hours=1)
-        ours = Counter(tmp_path / "ours", retention=Retention(1, 1), clock=clock)
+        ours = Counter(tmp_path / "ours", retention=RetentionPolicy(1, 1), clock=clock)
         clock.now += 40 * 60
         plain.count(1, save=True)
         ours.count(1, save=True)
@@ -245,7 +245,7 @@ def test_13_the_graph_is_written_last(tmp_path):
         plain.count(1, save=True)
     assert not (tmp_path / "plain" / "model.ckpt-1.index").exists()
     assert not (tmp_path / "plain" / "model.ckpt-2.meta").exists()
-    ours = Counter(tmp_path / "ours", retention=Retention(1)).count(1, save=True)
+    ours = Counter(tmp_path / "ours", retention=RetentionPolicy(1)).count(1, save=True)
     assert (tmp_path / "ours" / "model.ckpt-1.meta").exists()
     ours.manager._meta_graph = None  # noqa: SLF001 - writing it raises
     with pytest.raises(TypeError):
@@ -290,7 +290,7 @@ def test_15_weights_that_are_no_numbers(tmp_path):
         plain.session.run(plain.value.assign([np.nan] * 3))
     plain.count(1, save=True)
     assert np.isnan(tf.train.load_checkpoint(str(tmp_path / "plain")).get_tensor("value")).all()
-    ours = Counter(tmp_path / "ours", retention=Retention(1)).count(1, save=True)
+    ours = Counter(tmp_path / "ours", retention=RetentionPolicy(1)).count(1, save=True)
     ours.spoil()
     with pytest.raises(NonFiniteError):
         ours.count(1, save=True)
@@ -306,7 +306,10 @@ def test_16_two_runs_in_one_directory(tmp_path):
     state = tf.train.get_checkpoint_state(str(tmp_path / "plain"))
     assert [Path(path).name for path in state.all_model_checkpoint_paths] == ["model.ckpt-1"]  # of the slower one
     Counter(tmp_path / "ours").count(1, save=True)
-    code = "import sys, pathlib; from checkpointing import resume; resume.find_start(pathlib.Path(sys.argv[1]), {})"
+    code = (
+        "import sys, pathlib; from checkpointing.protocol import resume\n"
+        "resume.open_train_dir(pathlib.Path(sys.argv[1]), {})"
+    )
     second = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "ours")],
         cwd=programs.ROOT,

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 import tensorflow as tf
 
-from checkpointing import layout, manifest
+from checkpointing.protocol import manifest
+from checkpointing.storage import layout
 from tests import programs
 from tests.crash import finding, power_cut, recording, saves
 from tests.crash.power_cut import Cut, Judge, Loss, cuts

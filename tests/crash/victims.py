@@ -339,8 +339,8 @@ def _act(trigger: Trigger, path: str, where: Path) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from mnist.quiet import tensorflow_import
+    from checkpointing.tf_import import tensorflow_import
 
     with tensorflow_import():
-        import trainer  # noqa: F401 - for the runs: TensorFlow comes with it
+        from trainer import train  # noqa: F401 - for the runs: TensorFlow comes with it
     serve(socket.socket(fileno=int(sys.argv[1])))

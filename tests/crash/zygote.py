@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import NamedTuple, NoReturn
 
-from mnist.quiet import tensorflow_import
+from checkpointing.tf_import import tensorflow_import
 from tests.zygote import become
 
 
@@ -64,5 +64,5 @@ def run_program(request: Request, kill_at: ctypes.CDLL) -> NoReturn:
 
 if __name__ == "__main__":
     with tensorflow_import():
-        import trainer  # noqa: F401 - for the children: with it comes TensorFlow
+        from trainer import train  # noqa: F401 - for the children: with it comes TensorFlow
     serve(ctypes.CDLL(sys.argv[1]))

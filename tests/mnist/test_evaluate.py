@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing import graphs, layout
-from checkpointing.manifest import Manifest
-from mnist import dataset, models
+from checkpointing.graphs import meta_graphs
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import layout
 from mnist.evaluate import main
+from mnist.input import dataset
+from mnist.model import networks
 from tests import hostile, programs
 
 FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
@@ -102,15 +104,17 @@ def test_each_checkpoint_has_the_accuracy_that_training_logged(run, evaluate):
 
 def test_no_model_is_built(softmax, evaluate, monkeypatch):
     """The graph comes from the .meta: the code that built it is not asked, and may be gone."""
-    monkeypatch.delattr(models, "Softmax")
-    monkeypatch.delattr(models, "Cnn")
+    monkeypatch.delattr(networks, "Softmax")
+    monkeypatch.delattr(networks, "Cnn")
     assert evaluate(f"--train_dir={softmax}")["accuracy"] == programs.result(softmax)["test_accuracy"]
 
 
 def test_a_graph_that_is_the_same_is_imported_once(softmax, tutorial, evaluate, monkeypatch):
     """Four checkpoints of one run take one import, and so do two of a plain Saver."""
-    imports, restored = [], graphs.restored
-    monkeypatch.setattr(graphs, "restored", lambda *given, **more: (imports.append(given), restored(*given, **more))[1])
+    imports, restored = [], meta_graphs.restored
+    monkeypatch.setattr(
+        meta_graphs, "restored", lambda *given, **more: (imports.append(given), restored(*given, **more))[1]
+    )
     assert len(evaluate(f"--train_dir={softmax}", "--checkpoint=all")["checkpoints"]) == 4
     assert len(imports) == 1
     evaluate(f"--train_dir={tutorial.parent}", "--checkpoint=all", *TENSORS, "--feed=keep_prob=1")
@@ -193,7 +197,7 @@ def test_all_tells_of_a_damaged_one_among_the_others(copy, small_data, capsys):
 
 def test_what_rotation_takes_meanwhile_is_no_error(copy, evaluate, monkeypatch):
     """A run under way may delete a checkpoint between the look at it and its turn."""
-    read = graphs.read_meta_graph
+    read = meta_graphs.read_meta_graph
 
     def rotate(path):
         if path.name == "model.ckpt-20.meta":
@@ -201,7 +205,7 @@ def test_what_rotation_takes_meanwhile_is_no_error(copy, evaluate, monkeypatch):
                 each.unlink()
         return read(path)
 
-    monkeypatch.setattr(graphs, "read_meta_graph", rotate)
+    monkeypatch.setattr(meta_graphs, "read_meta_graph", rotate)
     assert steps_of(evaluate(f"--train_dir={copy}", "--checkpoint=all")) == [10, 30, 40]
 
 
@@ -458,7 +462,7 @@ def test_errors_in_what_is_asked_for_wait_for_no_tensorflow(copy, monkeypatch, c
     """A damaged checkpoint is told before the data are read and TensorFlow is imported."""
     spoil(copy / "model.ckpt-40.index")
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.setitem(sys.modules, "mnist.dataset", None)
+    monkeypatch.setitem(sys.modules, "mnist.input.dataset", None)
     assert main([f"--train_dir={copy}"]) == 1
     assert "model.ckpt-40.index" in capsys.readouterr().err
 

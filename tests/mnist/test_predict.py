@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from checkpointing.answering import Answering
-from mnist import dataset
-from mnist.handwriting import Digit
+from checkpointing.graphs.predictor import Predictor
+from mnist.images.digit_segmentation import Digit
+from mnist.input import dataset
 from mnist.predict import Found, answers, drawn, main
 from tests import drawing, hostile, odd_files, programs
 
@@ -139,7 +139,7 @@ def test_an_unsure_answer_says_so(sure, doubts):
     """And what else it could be."""
     probabilities = np.full((1, 10), 0.001)
     probabilities[0, [9, 4]] = sure, 0.9 - sure + 0.09
-    model = Answering(Path("model"), lambda _: {"classes": np.array([9]), "probabilities": probabilities})
+    model = Predictor(Path("model"), lambda _: {"classes": np.array([9]), "probabilities": probabilities})
     digit = Digit(np.zeros((28, 28), np.uint8), "as in MNIST")
     (told,) = answers(model, [Found("file", digit)])
     assert told["digit"] == 9

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist import figures, report
+from mnist import report
 from mnist.report import main
+from mnist.reporting import plots
 from tests import programs
 
 FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
@@ -162,7 +163,7 @@ def test_the_learning_curves_show_the_records():
         for step in range(10, 100, 10)
     ]
     records[4]["validation_accuracy"] = 0.75
-    figure = figures.learning(records, [(40, "killed")])
+    figure = plots.learning_curve(records, [(40, "killed")])
     losses, rates, speeds, errors = figure.axes
     np.testing.assert_allclose(losses.get_lines()[0].get_ydata(), [each["loss"] for each in records])
     np.testing.assert_allclose(errors.get_lines()[0].get_xydata(), [[50, 25.0]])
@@ -172,7 +173,7 @@ def test_the_learning_curves_show_the_records():
 def test_the_confusion_matrix_counts_each_image_once():
     """Rows are labels, columns answers."""
     labels, classes = np.array([3, 3, 3, 5], np.uint8), np.array([3, 3, 5, 5])
-    texts = [text.get_text() for text in figures.confusion(labels, classes).axes[0].texts]
+    texts = [text.get_text() for text in plots.confusion(labels, classes).axes[0].texts]
     assert (texts[33], texts[35], texts[55]) == ("2", "1", "1")
     assert sum(map(int, texts)) == 4
 
@@ -183,7 +184,7 @@ def test_the_surest_mistakes_come_first():
     classes = np.array([1, 2, 3, 4])
     probabilities[range(4), classes] = [0.5, 0.9, 0.99, 0.7]
     images = np.arange(4)[:, None, None] * np.ones((28, 28))
-    [axes] = figures.mistakes(images, np.array([0, 0, 3, 0]), classes, probabilities, most=2).axes
+    [axes] = plots.confusion_matrix(images, np.array([0, 0, 3, 0]), classes, probabilities, most=2).axes
     assert [text.get_text() for text in axes.texts] == ["0 as 2, 0.90\nimage 1", "0 as 4, 0.70\nimage 3"]
     assert [image.get_array().max() for image in axes.images] == [1, 3]
     for text, image in zip(axes.texts, axes.images, strict=True):
@@ -196,7 +197,7 @@ def test_the_surest_mistakes_come_first():
 @pytest.mark.parametrize("shape", [(784, 10), (5, 5, 1, 16), (5, 5, 1, 100)])
 def test_the_first_layers_weights_are_side_by_side(shape):
     """An image a class or a channel, of the first 64; none overlaps another or leaves the page."""
-    [axes] = figures.first_weights(np.random.default_rng(0).normal(size=shape)).axes
+    [axes] = plots.first_weights(np.random.default_rng(0).normal(size=shape)).axes
     count = min(64, shape[-1])
     assert [text.get_text() for text in axes.texts] == [str(number) for number in range(count)]
     corners = sorted((image.get_extent()[3], image.get_extent()[0]) for image in axes.images)
@@ -214,8 +215,8 @@ def test_calibration_of_a_model_that_is_as_sure_as_right():
     probabilities[:, 0] = 0.8
     classes = np.zeros(10, int)
     labels = np.array([0] * 8 + [1] * 2)
-    assert figures.calibration(labels, classes, probabilities)[1] == pytest.approx(0.0)
-    assert figures.calibration(classes, classes, probabilities)[1] == pytest.approx(0.2)
+    assert plots.reliability_diagram(labels, classes, probabilities)[1] == pytest.approx(0.0)
+    assert plots.reliability_diagram(classes, classes, probabilities)[1] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("flags", [["--train_dir=nowhere"], ["--data_dir=nowhere"]])
@@ -285,4 +286,4 @@ def test_a_record_of_other_types_is_not_drawn(tmp_path, name, value):
     metrics, _ = report._metrics(tmp_path)  # noqa: SLF001
     assert metrics[-1] == record
     assert all(isinstance(each.get("validation_accuracy", 0.0), float) for each in metrics)
-    figures.learning(metrics, [])
+    plots.learning_curve(metrics, [])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import configs
-from configs.expectation import Expectation
+from configs.expected import ExpectedResult
 from mnist import reproduce
 from tests import programs
 
@@ -46,7 +46,7 @@ def result(accuracy, rate=1000.0):
 def recipe(monkeypatch):
     """A recipe whose statement tests may choose."""
     stated = {"goal": 0.90, "mean": 0.91, "standard_deviation": 0.001, "seeds": 5, "seconds": 3.0, "machine": "m"}
-    monkeypatch.setattr(configs, "expectation", lambda _name: Expectation(**stated))
+    monkeypatch.setattr(configs, "expected_result", lambda _name: ExpectedResult(**stated))
     return reproduce.Recipe("softmax", "softmax"), stated
 
 
@@ -92,7 +92,7 @@ def test_a_row_tells_mean_spread_and_medians(recipe):
 @pytest.mark.parametrize(("program", "name"), RECIPES)
 def test_every_recipe_states_what_it_reaches(program, name):
     """More than one seed (or network), a goal that it reached, what it took, and on which machine."""
-    stated = configs.expectation(name)
+    stated = configs.expected_result(name)
     assert 0.5 < stated.goal <= stated.mean < 1
     assert stated.seeds > 1 or configs.load(name).members > 1
     assert 0 < stated.standard_deviation < 0.01
@@ -158,8 +158,8 @@ def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeyp
     recipes = {"cnn_small": member, "cnn_ensemble": dataclasses.replace(member, members=2)}
     monkeypatch.setattr(configs, "load", lambda name: recipes[name])
     monkeypatch.setattr(configs, "names", lambda program: list(recipes) if program == "cnn" else [])
-    stated = Expectation(goal=0.0, mean=0.1, standard_deviation=0.5, seeds=2, seconds=1, machine="m")
-    monkeypatch.setattr(configs, "expectation", lambda _name: stated)
+    stated = ExpectedResult(goal=0.0, mean=0.1, standard_deviation=0.5, seeds=2, seconds=1, machine="m")
+    monkeypatch.setattr(configs, "expected_result", lambda _name: stated)
 
     def command(recipe, seed, train_dir):
         flags = [f"--{name}={value}" for name, value in dataclasses.asdict(recipes[recipe.name]).items()]

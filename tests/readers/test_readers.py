@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist import dataset
+from mnist.input import dataset
 from tests import programs
 
 ENVIRONMENT = programs.ROOT / ".venv-readers"

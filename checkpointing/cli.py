@@ -1,0 +1,161 @@
+"""What all command lines share: standard streams, errors in one line, exit statuses, Ctrl-C.
+
+    def main(arguments=None):
+        args = _parser().parse_args(arguments)
+        return cli.run_tool(lambda: _act(args), debug=args.debug)
+
+Exit status: what the program returns; 1 after an error, printed to standard error as `error: ...` with a line
+`hint: ...` if there is something to do about it; 2 after a usage error. No traceback, unless in debug mode.
+"""
+
+import argparse
+import io
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from checkpointing.errors import UserError
+
+OK, FAILED, USAGE_ERROR = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT  # if SIGINT is blocked; otherwise the process dies of it
+
+# What the linker says if a library does not fit into memory.
+_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
+_RETRY = "fix the cause and run the same command again"
+
+
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that prints the description as it is written, and knows --debug.
+
+    Args:
+      program: the command line up to its arguments, as in "python -m checkpointing".
+      description: the module's docstring.
+    """
+    made = argparse.ArgumentParser(
+        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:
+    """Run a command-line tool; return its exit status. Ctrl-C ends the process by SIGINT, without a traceback."""
+    _make_streams_accept_any_text()
+    silence_tensorflow()
+    with _ended_by_ctrl_c():
+        return report_errors(act, debug=debug)
+    return INTERRUPTED
+
+
+def run_program(act: Callable[[], int]) -> NoReturn:
+    """Run a program that handles signals itself, and end the process with the exit status that `act` returns."""
+    _open_standard_streams()
+    _make_streams_accept_any_text()
+    try:
+        sys.exit(act())
+    finally:
+        # The status is known: neither a signal while Python and TensorFlow shut down nor output that a full disk
+        # refuses may change it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            try:
+                stream.flush()
+            except OSError:
+                _discard_output(descriptor)
+
+
+def report_errors(act: Callable[[], int], *, debug: bool = False) -> int:
+    """Call `act`; print any error in one line and return its exit status. In debug mode errors are raised."""
+    try:
+        return act()
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+        _discard_output(1)
+        return FAILED
+    except Exception as error:  # the last handler: every error is printed, none is swallowed
+        if debug:
+            raise
+        return print_error(error)
+
+
+def print_error(error: Exception) -> int:
+    """Print an error and its hint to standard error; return the exit status that goes with it."""
+    message, hint = describe(error)
+    with suppress(OSError):  # if even that is refused, the exit status has to do
+        print(f"error: {message}", *([f"hint: {hint}"] if hint else []), sep="\n", file=sys.stderr)
+    return error.exit_status if isinstance(error, UserError) else FAILED
+
+
+def describe(error: Exception) -> tuple[str, str | None]:
+    """Return an error's message on one line, and what to do about it, if that is known."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text, error.hint
+    if isinstance(error, OSError) and error.strerror:
+        file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        return f"{file}{error.strerror}", _RETRY
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(text)):
+        return f"not enough memory{f' ({text})' if text else ''}", _RETRY
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return f"no thread can be started ({text})", _RETRY
+    return f"{type(error).__name__}: {text}", "this is a bug; --debug shows where"
+
+
+def print_line(text: str) -> None:
+    """Print to standard output; a closed pipe or a full disk is not an error of the program."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        _discard_output(1)
+
+
+def silence_tensorflow() -> None:
+    """Turn off TensorFlow's own log; its errors arrive as exceptions. Call it before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def _discard_output(descriptor: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _open_standard_streams() -> None:
+    """Open descriptors 0 to 2 if they are closed, as a daemon may leave them: the next file would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "wt", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "wt", encoding="utf-8", closefd=False)
+
+
+def _make_streams_accept_any_text() -> None:
+    """Print what the encoding lacks as escapes: file names need not be text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C unwind the block, then end the process by SIGINT, so that a shell's loop around it ends, too.
+
+    Before and after the block Ctrl-C ends the process at once. An ignored SIGINT stays ignored.
+    """
+    is_default = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if is_default:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        if is_default:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

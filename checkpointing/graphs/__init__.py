@@ -1,0 +1,1 @@
+"""MetaGraphs, SavedModels and Savers."""

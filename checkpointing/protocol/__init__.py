@@ -1,0 +1,1 @@
+"""How a checkpoint is made, committed, found again and deleted."""

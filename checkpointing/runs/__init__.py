@@ -1,0 +1,1 @@
+"""A run's history, its signals and its supervisor."""

@@ -1,0 +1,1 @@
+"""Durable files, locks, names and hashes; no TensorFlow."""

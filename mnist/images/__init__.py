@@ -1,0 +1,1 @@
+"""Image files of other formats, and the digits in them."""

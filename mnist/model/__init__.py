@@ -1,0 +1,1 @@
+"""Networks, their averages and schedules, and the graph that trains them."""

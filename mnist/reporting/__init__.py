@@ -1,0 +1,1 @@
+"""Plots, the report page, the model card and result.json."""

@@ -1,0 +1,71 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from checkpointing import cli
+from tests.programs import ROOT
+
+
+def ended(code, number=signal.SIGINT):
+    """Runs code in which `come()` has the signal come; gives status, standard output and standard error."""
+    head = (
+        "import os, signal, sys\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\ndef come(): os.kill(os.getpid(), {number:d})\n"
+    )
+    process = subprocess.run([sys.executable, "-c", head + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return process.returncode, process.stdout, process.stderr
+
+
+def test_ctrl_c_ends_a_tool_by_the_signal_once_it_has_cleaned_up():
+    """No traceback; a shell's loop around it ends, too."""
+    code = (
+        "from checkpointing import cli\n"
+        "def act():\n"
+        "    try: come()\n"
+        "    finally: print('cleaned up', flush=True)\n"
+        "sys.exit(cli.run_tool(act))\n"
+    )
+    assert ended(code) == (-signal.SIGINT, "cleaned up\n", "")
+
+
+@pytest.mark.parametrize("name", ["compare", "evaluate", "predict"])
+def test_ctrl_c_while_a_tool_is_imported_ends_it_without_a_traceback(name):
+    """`python -m` imports the package first, with "-m" in the program's place."""
+    code = (
+        "import runpy\n"
+        "sys.argv[0] = '-m'\n"
+        "import mnist\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'argparse': come()\n"
+        "sys.addaudithook(hook)\n"
+        f"runpy.run_module('mnist.{name}', run_name='__main__', alter_sys=True)\n"
+    )
+    assert ended(code) == (-signal.SIGINT, "", "")
+
+
+def test_importing_the_package_changes_no_signal():
+    """Only where it is imported for a program of its own."""
+    code = "import mnist\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    assert ended(code) == (0, "", "")
+
+
+def test_ignored_interrupts_stay_ignored():
+    """A shell starts its background jobs so."""
+    code = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from checkpointing import cli\n"
+        "sys.exit(cli.run_tool(lambda: come() or 0))\n"
+    )
+    assert ended(code) == (0, "", "")
+
+
+def test_too_little_memory_is_one_sentence(capsys):
+    """A program that runs out of memory ends with status 1 and without a traceback."""
+
+    def act():
+        raise MemoryError
+
+    assert cli.run_tool(act) == 1
+    assert capsys.readouterr().err == "error: not enough memory\nhint: fix the cause and run the same command again\n"
