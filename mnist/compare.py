@@ -19,9 +19,9 @@ from typing import Any
 from tabulate import tabulate
 
 from checkpointing import cli
+from checkpointing.protocol import lookup
 from checkpointing.runs import history
 from checkpointing.storage import layout
-from checkpointing.tools import inspection
 from mnist.reporting import results
 
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ def described(train_dir: Path) -> Record:
       CheckpointError: there is no complete checkpoint of one of this project's runs. ResultError: its result.json is
         damaged.
     """
-    _, recorded = inspection.newest_of_run(train_dir)
+    _, recorded = lookup.newest_of_run(train_dir)
     ended = train_dir / layout.RESULT
     told = results.read(ended) if ended.exists() else {}
     attempts = history.read(train_dir)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, UserError, reason
+from checkpointing.protocol import lookup
 from checkpointing.storage import durable, staging
 from checkpointing.tf_import import silenced, tensorflow_import
-from checkpointing.tools import inspection
 from mnist.errors import SignatureError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: b
     """Converts, compares, puts in place, and tells; gives the exit status."""
     from mnist.input import dataset  # noqa: PLC0415 - --help waits for nobody
 
-    if not inspection.is_saved_model(directory):
+    if not lookup.is_saved_model(directory):
         raise CheckpointError(f"{directory}: no SavedModel found there; give a run's saved_model/<step>.")
     if target.is_dir() or not target.parent.is_dir():
         what = "a file to write, got a directory" if target.is_dir() else "a name in a directory that exists"

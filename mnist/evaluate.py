@@ -29,12 +29,11 @@ from tabulate import tabulate
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, DamagedError, reason
-from checkpointing.protocol import manifest
+from checkpointing.protocol import lookup, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import layout, tf_path
 from checkpointing.storage.json_kinds import is_count
 from checkpointing.tf_import import tensorflow_import
-from checkpointing.tools import inspection
 from mnist.errors import DataError, SignatureError
 
 if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors in what is asked for not for TensorFlow
@@ -198,7 +197,7 @@ def _subjects(given: argparse.Namespace) -> list[Subject]:
     prefix = layout.prefix_of(path) or path
     if not layout.index_path(prefix).is_file():
         raise CheckpointError(_about_missing(prefix))
-    if layout.incomplete_path(prefix).exists() and not inspection.is_ours(prefix):
+    if layout.incomplete_path(prefix).exists() and not lookup.is_ours(prefix):
         raise CheckpointError(f"{prefix}: is being made or deleted, or either was interrupted; give a complete one.")
     return [Subject(prefix, given.meta_graph or layout.meta_path(prefix))]
 
@@ -272,7 +271,7 @@ def _checked(subject: Subject) -> Subject:
     """The subject with its manifest, if it has one, and with what is wrong with its files."""
     try:
         _check_meta(subject)
-        if not inspection.is_ours(subject.prefix):
+        if not lookup.is_ours(subject.prefix):
             return subject
         recorded = Manifest.read(layout.manifest_path(subject.prefix))
         subject = subject._replace(recorded=recorded)
@@ -289,7 +288,7 @@ def _checked(subject: Subject) -> Subject:
 def _check_meta(subject: Subject) -> None:
     """Checks a graph that comes from another checkpoint than the weights, where a manifest tells its hash."""
     source = subject.meta.with_suffix("")
-    if source != subject.prefix and inspection.is_ours(source):
+    if source != subject.prefix and lookup.is_ours(source):
         recorded = Manifest.read(layout.manifest_path(source))
         files = {name: file for name, file in recorded.files.items() if name == subject.meta.name}
         manifest.check_described(source.parent, files)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpointing import cli
 from checkpointing.errors import OddFileError, reason
+from checkpointing.protocol import lookup
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import history
 from checkpointing.runs.preemption import StopRequested, StopSignal
@@ -79,7 +80,7 @@ def _report(train_dir: Path, data_dir: Path | None, *, trusted: bool) -> int:
     """Asks the newest checkpoint, writes the report, and tells where; gives the exit status."""
     from mnist.input import dataset  # noqa: PLC0415 - --help waits for nobody
 
-    prefix, recorded = inspection.newest_of_run(train_dir)
+    prefix, recorded = lookup.newest_of_run(train_dir)
     settings = recorded.settings
     data = dataset.load(data_dir, 0)
     if settings.get("data", data.fingerprint) != data.fingerprint:

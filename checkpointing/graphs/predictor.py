@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from checkpointing.errors import CheckpointError, DamagedError, reason
 from checkpointing.graphs import meta_graphs, saved_model
+from checkpointing.protocol import lookup, verification
 from checkpointing.storage import layout
-from checkpointing.tools import inspection
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -60,7 +60,7 @@ def open_predictor(path: Path, inputs: set[str], outputs: set[str], *, trusted: 
     Raises:
       CheckpointError: there is none; it is damaged or not safe to load; or it cannot be asked so.
     """
-    source = path if inspection.is_saved_model(path) else inspection.resolve_checkpoint(path)
+    source = path if lookup.is_saved_model(path) else lookup.resolve_checkpoint(path)
     with _session(source, trusted=trusted) as (session, signatures):
         if _DEFAULT not in signatures:
             raise CheckpointError(
@@ -89,13 +89,13 @@ def open_predictor(path: Path, inputs: set[str], outputs: set[str], *, trusted: 
 def _session(source: Path, *, trusted: bool) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, Any]]]:
     """The graph with its weights, and its signatures, once its bytes have been checked."""
     try:
-        if inspection.is_saved_model(source):
-            inspection.verify_saved_model(source)
+        if lookup.is_saved_model(source):
+            verification.verify_saved_model(source)
         else:
-            inspection.verify(source)
+            verification.verify(source)
     except DamagedError as error:
         raise CheckpointError(f"{source}: {error}; put a good copy back, or give another.") from error
-    if inspection.is_saved_model(source):
+    if lookup.is_saved_model(source):
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             yield session, saved_model.load(session, source, [tf.saved_model.SERVING], trusted=trusted).signature_def
         return

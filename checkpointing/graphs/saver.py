@@ -24,9 +24,8 @@ import tensorflow as tf
 from checkpointing.errors import CheckpointError, NotSavedError, reason
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.graphs import variable_matching
-from checkpointing.protocol import checkpoint_state, cleanup, quarantine
+from checkpointing.protocol import checkpoint_state, cleanup, lookup, quarantine
 from checkpointing.storage import durable, layout, tf_path
-from checkpointing.tools import inspection
 
 _SECONDS_AN_HOUR = 3600
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # with this tensor, the others are not called as the variables are
@@ -144,7 +143,7 @@ class Saver(tf.compat.v1.train.Saver):
             raise CheckpointError(
                 "None found, the prefix of a checkpoint wanted: there is none where it was looked for."
             )
-        prefix = inspection.resolve_checkpoint(Path(save_path))
+        prefix = lookup.resolve_checkpoint(Path(save_path))
         entries = Bundle(prefix).entries
         if _OBJECT_GRAPH not in entries:
             variable_matching.check_variables(prefix, entries, self._variables(), reshape=self._reshape)
@@ -185,7 +184,7 @@ def _kept_before(directory: Path, series: str, state_file_name: str) -> list[tup
     of_series = re.compile(rf"{re.escape(series)}-\d+", re.ASCII)
     prefixes = [directory / name for name in _listed(directory, state_file_name) if of_series.fullmatch(name)]
     # A run's own, which have a manifest, are the run's to rotate.
-    whole = [each for each in prefixes if layout.index_path(each).exists() and not inspection.is_ours(each)]
+    whole = [each for each in prefixes if layout.index_path(each).exists() and not lookup.is_ours(each)]
     return [(str(each), layout.index_path(each).stat().st_mtime) for each in whole]
 
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from checkpointing.errors import LATER, CheckpointError, DamagedError, OddFileError, OnlyDamagedError, reason
-from checkpointing.protocol import cleanup, manifest, quarantine
+from checkpointing.protocol import cleanup, lookup, manifest, quarantine
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
 from checkpointing.storage.fingerprint import file_sha256
 from checkpointing.storage.json_kinds import PATH, TEXT
 from checkpointing.storage.lock import Lock
-from checkpointing.tools import inspection
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ def open_train_dir(
             if restore_from is not None:
                 _check_is_checkpoint(restore_from)
             if warm_start_from is not None and not (directory / layout.ORIGIN).exists():
-                inspection.resolve_checkpoint(warm_start_from)
+                lookup.resolve_checkpoint(warm_start_from)
         start = ResumePoint(
             directory=directory,
             settings=settings,
@@ -259,7 +258,7 @@ def _kind(path: Path) -> str:
 
 
 def pin_origin(
-    directory: Path, flag: str, given: Path, prefix_of: Callable[[Path], Path] = inspection.resolve_checkpoint
+    directory: Path, flag: str, given: Path, prefix_of: Callable[[Path], Path] = lookup.resolve_checkpoint
 ) -> Origin:
     """The checkpoint of another run that a run takes its first weights from: found once, whatever is saved there later.
 

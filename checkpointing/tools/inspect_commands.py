@@ -15,6 +15,7 @@ from checkpointing import tf_import
 from checkpointing.errors import CheckpointError
 from checkpointing.format import array_stats
 from checkpointing.format.tensor_bundle import Bundle, Entry
+from checkpointing.protocol import lookup, verification
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import history
 from checkpointing.storage import layout, lock
@@ -30,10 +31,10 @@ _BAR = 40  # characters of the longest bar of a histogram
 
 def list_checkpoints(given: argparse.Namespace) -> CommandResult:
     """Each checkpoint of a directory, whether it is complete, and why rotation keeps it."""
-    of_model = inspection.is_saved_model(given.directory)
+    of_model = lookup.is_saved_model(given.directory)
     listed = inspection.list_checkpoints(given.directory / "variables" if of_model else given.directory)
     if not listed:
-        inspection.resolve_checkpoint(given.directory)  # says what is there instead
+        lookup.resolve_checkpoint(given.directory)  # says what is there instead
     record = [each._asdict() | {"prefix": each.prefix.name} for each in listed]
     problems = [each.problem for each in listed if each.problem]
     damaged = any(each.problem and not each.unfinished for each in listed)
@@ -63,9 +64,9 @@ def _table(rows: Any, **options: Any) -> str:  # noqa: ANN401 - what tabulate ta
 
 def show(given: argparse.Namespace) -> CommandResult:
     """What a checkpoint holds: of a SavedModel also what it can be asked."""
-    if inspection.is_saved_model(given.path):
+    if lookup.is_saved_model(given.path):
         return _show_saved_model(given)
-    return _show_checkpoint(given, inspection.resolve_checkpoint(given.path))
+    return _show_checkpoint(given, lookup.resolve_checkpoint(given.path))
 
 
 def _show_saved_model(given: argparse.Namespace) -> CommandResult:
@@ -77,7 +78,7 @@ def _show_saved_model(given: argparse.Namespace) -> CommandResult:
         for each in saved_model.read(given.path)
     ]
     if (given.path / "variables").is_dir() and layout.prefixes_in(given.path / "variables"):
-        inside = _show_checkpoint(given, inspection.resolve_checkpoint(given.path))
+        inside = _show_checkpoint(given, lookup.resolve_checkpoint(given.path))
     else:
         inside = CommandResult({"tensors": []}, "no variables")
     lines = [
@@ -125,7 +126,7 @@ def _show_checkpoint(given: argparse.Namespace, prefix: Path) -> CommandResult:
 
 def _about(prefix: Path) -> dict[str, Any]:
     """What the manifest says of a checkpoint of ours, or what is wrong with it; nothing of others."""
-    if not inspection.is_ours(prefix):
+    if not lookup.is_ours(prefix):
         return {}
     try:
         found = Manifest.read(layout.manifest_path(prefix))
@@ -206,7 +207,7 @@ def verify(given: argparse.Namespace) -> CommandResult:
 
 
 def _verified_all(directory: Path) -> list[dict[str, Any]]:
-    if inspection.is_saved_model(directory):
+    if lookup.is_saved_model(directory):
         return [_verified(directory)]
     checked = inspection.verify_all(directory)
     if not checked:
@@ -219,15 +220,15 @@ def _verified_all(directory: Path) -> list[dict[str, Any]]:
 
 def _verified(path: Path) -> dict[str, Any]:
     """Verifies a SavedModel, or a checkpoint: of a directory, its newest; where that is deleted meanwhile, the next."""
-    if inspection.is_saved_model(path):
-        return _result_of(path, inspection.verify_saved_model)
-    prefix = inspection.resolve_checkpoint(path)
+    if lookup.is_saved_model(path):
+        return _result_of(path, verification.verify_saved_model)
+    prefix = lookup.resolve_checkpoint(path)
     for _ in range(_LOOKS - 1):
-        result = _result_of(prefix, inspection.verify)
-        if result["problem"] is None or (newer := inspection.resolve_checkpoint(path)) == prefix:
+        result = _result_of(prefix, verification.verify)
+        if result["problem"] is None or (newer := lookup.resolve_checkpoint(path)) == prefix:
             return result
         prefix = newer
-    return _result_of(prefix, inspection.verify)
+    return _result_of(prefix, verification.verify)
 
 
 def _result_of(path: Path, check: Callable[[Path], str]) -> dict[str, Any]:
@@ -239,7 +240,7 @@ def _result_of(path: Path, check: Callable[[Path], str]) -> dict[str, Any]:
 
 def diff(given: argparse.Namespace) -> CommandResult:
     """What became of each tensor between two checkpoints."""
-    one, other = (Bundle(inspection.resolve_checkpoint(path)) for path in (given.one, given.other))
+    one, other = (Bundle(lookup.resolve_checkpoint(path)) for path in (given.one, given.other))
     rows = [_compared(name, one, other) for name in sorted({*one.entries, *other.entries})]
     told = [
         {name: _figure(value) for name, value in row.items()} | {"cosine": _cosine(row["cosine"])}

@@ -12,26 +12,18 @@ own checksums are looked at: of each tensor and of the index.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError
 from checkpointing.protocol import checkpoint_state, cleanup, manifest, retention
+from checkpointing.protocol.lookup import DATA_FILE, is_committed, missing_file
 from checkpointing.protocol.manifest import Manifest
-from checkpointing.storage import durable, layout
-
-if TYPE_CHECKING:
-    from checkpointing.format.tensor_bundle import Bundle
-
-_DATA = re.compile(r"\.data-\d{5}-of-(\d{5})$", re.ASCII)
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_KERAS = {".h5", ".keras"}
-
-_LOOKS = 10  # at what a run makes or deletes meanwhile
+from checkpointing.protocol.verification import ATTEMPTS, about_unfinished, files_signature, open_bundle, verify_once
+from checkpointing.storage import layout
 
 
 class CheckpointInfo(NamedTuple):
@@ -57,192 +49,7 @@ class CheckpointInfo(NamedTuple):
     @property
     def unfinished(self) -> bool:
         """Whether it was being made or deleted, or either was interrupted, when it was looked at."""
-        return self.problem == _about_unfinished(self.prefix)
-
-
-def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path means.
-
-    Args:
-      path: a prefix; one of the checkpoint's files; a directory, for the newest checkpoint in it; or the directory of a
-        SavedModel, whose variables are a checkpoint.
-
-    Raises:
-      CheckpointError: there is none; the message lists those that there are, or says which file is missing.
-    """
-    if path.is_dir() and not (path.name and layout.index_path(path).is_file()):
-        return _newest_in(path)
-    prefix = layout.prefix_of(path) or path
-    names = {each.name for each in prefix.parent.iterdir()} if prefix.parent.is_dir() else set()
-    if not any(name.startswith((f"{prefix.name}.index", f"{prefix.name}.data-")) for name in names):
-        raise CheckpointError(_about_another_format(path) if path.is_file() else _about_missing(prefix))
-    missing = _missing_file(prefix.name, names)
-    if missing:
-        raise CheckpointError(f"{prefix}: {missing} is missing: the checkpoint is incomplete; put a good copy back.")
-    return prefix
-
-
-def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
-    """The newest checkpoint of one of our runs, and what is recorded about it.
-
-    Raises:
-      CheckpointError: there is none, or it is somebody else's.
-    """
-    prefix = resolve_checkpoint(train_dir)
-    if not is_ours(prefix):
-        raise CheckpointError(f"{prefix}: no manifest found beside it; give the train_dir of a run of this project.")
-    return prefix, Manifest.read(layout.manifest_path(prefix))
-
-
-def is_saved_model(directory: Path) -> bool:
-    """Whether this is the directory of a SavedModel."""
-    return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
-
-
-def _newest_in(directory: Path) -> Path:
-    if is_saved_model(directory):
-        return resolve_checkpoint(directory / "variables" / "variables")
-    ours = layout.steps_with(directory, "manifest.json")
-    prefixes = [layout.prefix(directory, ours[-1])] if ours else layout.prefixes_in(directory)
-    if not prefixes:
-        raise CheckpointError(f"{directory}: no checkpoint found in it{_whatever_else(directory)}.")
-    return prefixes[-1]
-
-
-def _whatever_else(directory: Path) -> str:
-    """What of a checkpoint, or of its kind, is there all the same."""
-    found = sorted(
-        path
-        for path in directory.iterdir()
-        if layout.prefix_of(path) or layout.leftover_of(path) or path.suffix in _KERAS
-    )
-    if not found:
-        return ""
-    kind = ": that is Keras' own format, not TensorFlow's" if found[0].suffix in _KERAS else ""
-    return f", but {found[0].name}{kind}"
-
-
-def _missing_file(name: str, names: Collection[str]) -> str | None:
-    """The first file that a checkpoint of this name lacks, as far as the names of the others tell."""
-    if f"{name}.index" not in names:
-        return f"{name}.index"
-    found = (_DATA.search(each) for each in names if each.startswith(f"{name}.data-"))
-    counts = {int(match[1]) for match in found if match} or {1}
-    # Where somebody saved twice under one name, files of another number may be left of the first time.
-    missing = [
-        next((data for number in range(count) if (data := f"{name}.data-{number:05}-of-{count:05}") not in names), None)
-        for count in sorted(counts)
-    ]
-    return None if None in missing else missing[-1]
-
-
-def _about_another_format(path: Path) -> str:
-    with durable.open_to_read(path) as file:
-        begin = file.read(8)
-    if begin == _HDF5 or path.suffix in _KERAS:
-        return (
-            f"{path}: Keras' own format found (.h5, .keras), a TensorFlow checkpoint wanted: load it with Keras, and "
-            f"write one with tf.train.Checkpoint(model=model).write(PREFIX)."
-        )
-    return (
-        f"{path}: a file without an .index beside it found, a checkpoint's prefix wanted: if it is one of TensorFlow's "
-        f"format V1, restore it and save it anew with a Saver of today."
-    )
-
-
-def _about_missing(prefix: Path) -> str:
-    directory = prefix.parent
-    there = [path.name for path in layout.prefixes_in(directory)] if directory.is_dir() else []
-    advice = f": give one of them, as in {directory / there[-1]}" if there else ""
-    return f"{prefix}: no checkpoint found; in {directory} there are {', '.join(there) or 'none'}{advice}."
-
-
-def is_ours(prefix: Path) -> bool:
-    """Whether a manifest records what each byte of this checkpoint should be."""
-    return layout.step_of(f"{prefix.name}.index") is not None and layout.manifest_path(prefix).exists()
-
-
-def is_committed(prefix: Path) -> bool:
-    """Whether it exists for its readers: by the name of ours with the manifest, by any other with the index."""
-    named_as_ours = layout.step_of(layout.index_path(prefix).name) is not None
-    return (layout.manifest_path if named_as_ours else layout.index_path)(prefix).exists()
-
-
-def is_unfinished(prefix: Path) -> bool:
-    """Whether it is being made or deleted, or either was interrupted: then it does not exist for its readers."""
-    return layout.incomplete_path(prefix).exists() and not is_committed(prefix)
-
-
-def verify(prefix: Path) -> str:
-    """Reads every byte of a checkpoint.
-
-    Returns:
-      What it was compared with.
-
-    Raises:
-      DamagedError: a byte is wrong, or a file missing; the message begins with the file's name.
-      CheckpointError: another version of this package wrote its manifest, or it cannot be read just now.
-    """
-    for _ in range(_LOOKS - 1):
-        before = _signature(prefix)
-        try:
-            return _verified(prefix)
-        except DamagedError:
-            if _signature(prefix) == before:
-                raise
-    return _verified(prefix)
-
-
-def _verified(prefix: Path) -> str:
-    if is_ours(prefix):
-        found = Manifest.read(layout.manifest_path(prefix))
-        manifest.check_files(prefix, found)
-        return f"sha256 of {len(found.files)} files"
-    if is_unfinished(prefix):
-        raise DamagedError(_about_unfinished(prefix))
-    try:
-        bundle = _opened(prefix)
-        bundle.check()
-    except OSError as error:
-        raise manifest.unreadable(Path(error.filename or prefix), error) from error
-    return f"crc32c of {len(bundle.entries)} tensors"
-
-
-def _signature(prefix: Path) -> list[tuple[int, int] | None]:
-    """What changes where a checkpoint is made, deleted, or made again under the same name."""
-    marks = (layout.manifest_path(prefix), layout.incomplete_path(prefix), layout.index_path(prefix))
-    return [_identity(path) for path in marks]
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _opened(prefix: Path) -> Bundle:
-    from checkpointing.format.tensor_bundle import Bundle  # noqa: PLC0415 - needs NumPy, which most questions do not
-
-    return Bundle(prefix)
-
-
-def verify_saved_model(directory: Path) -> str:
-    """Reads every byte of a SavedModel; of one that this package did not export, its variables.
-
-    Returns:
-      What it was compared with.
-
-    Raises:
-      DamagedError: a byte is wrong, or a file missing; the message begins with the file's name.
-    """
-    path = layout.export_manifest_path(directory)
-    if path.exists():
-        files = manifest.read_sealed(path, manifest.EXPORT)["files"]
-        manifest.check_described(directory, files)
-        return f"sha256 of {len(files)} files"
-    return f"{verify(resolve_checkpoint(directory))}; nothing is known of its graph's bytes"
+        return self.problem == about_unfinished(self.prefix)
 
 
 def list_checkpoints(directory: Path, *, check: bool = True) -> list[CheckpointInfo]:
@@ -303,7 +110,7 @@ class _Seen(NamedTuple):
 
     @property
     def unfinished(self) -> bool:
-        return self.problem == _about_unfinished(self.prefix)
+        return self.problem == about_unfinished(self.prefix)
 
 
 _Names = dict[str, list[str]]
@@ -315,7 +122,7 @@ def _names(directory: Path) -> _Names:
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: no directory found there; give one with checkpoints in it.")
     names: _Names = {}
-    for _ in range(_LOOKS):  # the only one may be gone before its successor is seen
+    for _ in range(ATTEMPTS):  # the only one may be gone before its successor is seen
         names = layout.files_by_prefix(directory)
         if names:
             break
@@ -332,16 +139,16 @@ def _seen(directory: Path, names: _Names, look: _Look) -> Iterator[_Seen]:
 
 def _seen_steadily(prefix: Path, files: Collection[str], look: _Look) -> _Seen | None:
     found = look(prefix, files)
-    for _ in range(_LOOKS - 1):
+    for _ in range(ATTEMPTS - 1):
         if found is not None and found.problem is None:
             return found
-        before = _signature(prefix)
+        before = files_signature(prefix)
         if not _are_there(prefix, files):
             files = [path.name for path in layout.files_of(prefix)] if prefix.parent.is_dir() else []
         if not files:
             return None
         again = look(prefix, files)
-        if again == found and _signature(prefix) == before and _are_there(prefix, files):
+        if again == found and files_signature(prefix) == before and _are_there(prefix, files):
             return again
         found = again
     return found
@@ -375,7 +182,7 @@ def _compared(prefix: Path, files: Collection[str]) -> _Seen | None:
     if found is None or found.problem is not None or found.compared_with is not None:
         return found
     try:
-        return found._replace(compared_with=_verified(prefix))
+        return found._replace(compared_with=verify_once(prefix))
     except CheckpointError as error:
         return found._replace(problem=str(error), damaged=isinstance(error, DamagedError))
 
@@ -405,12 +212,12 @@ def _status_of(prefix: Path, files: Collection[str]) -> dict[Path, os.stat_resul
 
 def _is_checkpoint(prefix: Path, files: Collection[Path]) -> bool:
     """Whether files are at least the rest of a checkpoint; many others are called .index or .manifest.json, too."""
-    if any(_DATA.search(path.name) for path in files):
+    if any(DATA_FILE.search(path.name) for path in files):
         return True
     if layout.step_of(f"{prefix.name}.index") is not None:
         return not {layout.manifest_path(prefix), layout.incomplete_path(prefix)}.isdisjoint(files)
     try:
-        return layout.index_path(prefix) in files and bool(_opened(prefix))
+        return layout.index_path(prefix) in files and bool(open_bundle(prefix))
     except (CheckpointError, OSError):  # or it cannot be read: any program may call a file .index
         return False
 
@@ -429,13 +236,9 @@ def _reasons(manifests: Sequence[Manifest], names: _Names) -> dict[int, str]:
 def _problem(prefix: Path, files: Collection[Path]) -> str | None:
     """What is wrong with a checkpoint that has no manifest, as far as the names of its files tell."""
     if layout.incomplete_path(prefix) in files and not is_committed(prefix):
-        return _about_unfinished(prefix)
-    missing = _missing_file(prefix.name, {path.name for path in files})
+        return about_unfinished(prefix)
+    missing = missing_file(prefix.name, {path.name for path in files})
     return f"{missing}: nothing found" if missing else None
-
-
-def _about_unfinished(prefix: Path) -> str:
-    return f"{layout.incomplete_path(prefix).name}: it is being made or deleted, or either was interrupted"
 
 
 def _described(seen: _Seen, why_kept: str) -> CheckpointInfo:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError
-from checkpointing.protocol import checkpoint_state, cleanup, quarantine, retention
+from checkpointing.protocol import checkpoint_state, cleanup, lookup, quarantine, retention, verification
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import Candidate, RetentionPolicy
 from checkpointing.storage import durable, layout
@@ -86,10 +86,10 @@ def _contents(directory: Path) -> _Contents:
     found = [
         (each, recorded)
         for each, recorded in inspection.survey(directory)
-        if each.prefix not in unfinished or inspection.is_committed(each.prefix)
+        if each.prefix not in unfinished or lookup.is_committed(each.prefix)
     ]
     if not found and not unfinished:
-        inspection.resolve_checkpoint(directory)  # says what is there instead
+        lookup.resolve_checkpoint(directory)  # says what is there instead
     return _Contents(names, unfinished, found)
 
 
@@ -105,7 +105,7 @@ def plan_repair(directory: Path) -> list[Action]:
     staying = [pair for pair, (_, problem) in zip(found, judged, strict=True) if problem is None]
     damaged = {each.prefix: problem for each, problem in judged if problem is not None}
     # A run does not go on from what somebody else left beside its own.
-    left = [each for each in complete if inspection.is_ours(each.prefix) or not any(map(inspection.is_ours, damaged))]
+    left = [each for each in complete if lookup.is_ours(each.prefix) or not any(map(lookup.is_ours, damaged))]
     if damaged and not left:
         told = "; ".join(damaged.values())
         raise CheckpointError(
@@ -128,7 +128,7 @@ def _problem(each: CheckpointInfo) -> str | None:
     if each.complete is not None:
         return each.problem
     try:
-        inspection.verify(each.prefix)
+        verification.verify(each.prefix)
     except DamagedError as error:
         return str(error)
     except OtherVersionError:  # whatever it is, it is not this version's to judge
@@ -144,7 +144,7 @@ def _unfinished(directory: Path, names: Mapping[str, list[str]]) -> dict[Path, A
         mark = layout.incomplete_path(prefix)
         if mark.name not in files or not _is_mark(mark):
             continue
-        if inspection.is_committed(prefix):
+        if lookup.is_committed(prefix):
             why = "a mark that its save or deletion did not live to delete"
             actions[prefix] = Action("delete", [mark.name], why, partial(durable.delete, [mark]))
         else:
@@ -206,7 +206,7 @@ def _recorded(found: Iterable[_Pair]) -> RetentionPolicy | None:
 def _listing_of(directory: Path, found: list[_Pair], retention: RetentionPolicy | None) -> list[Action]:
     """The state file, where it lists what does not stay, or another one as the newest."""
     ours = [each for each, recorded in found if recorded is not None]
-    staying = [*ours, *(each for each, recorded in found if recorded is None and not inspection.is_ours(each.prefix))]
+    staying = [*ours, *(each for each, recorded in found if recorded is None and not lookup.is_ours(each.prefix))]
     if not staying:
         return []
     listed = [prefix.resolve() for prefix in checkpoint_state.read(directory)]
@@ -251,7 +251,7 @@ def plan_prune(directory: Path, said: Mapping[str, Any]) -> list[Action]:
     usable = []
     for each, recorded in found:
         problem = _problem(each)
-        if problem and recorded is None and inspection.is_ours(each.prefix):
+        if problem and recorded is None and lookup.is_ours(each.prefix):
             continue  # what its manifest says is of no use: it is left where it is, and not counted
         if problem:
             message = f"{directory}: {problem}: nothing is pruned before `python -m checkpointing repair {directory}`."
@@ -260,7 +260,7 @@ def plan_prune(directory: Path, said: Mapping[str, Any]) -> list[Action]:
     retention = _retention(directory, usable, said)
     families = defaultdict(list)
     for each, recorded in usable:
-        ours = inspection.is_ours(each.prefix)
+        ours = lookup.is_ours(each.prefix)
         if recorded is not None or (not ours and "max_to_keep" in said):
             families[_family(each)].append((each, recorded))
     gone = {each.prefix for family in families.values() for each in _not_worth_keeping(family, retention)}
@@ -306,7 +306,7 @@ def _clock(each: CheckpointInfo, policy: RetentionPolicy) -> float:
 
 
 def _delete(prefix: Path, names: list[str]) -> None:
-    if not inspection.is_ours(prefix):
+    if not lookup.is_ours(prefix):
         durable.write(layout.incomplete_path(prefix), b"")
         durable.fsync(prefix.parent)
         durable.delete([layout.index_path(prefix)])

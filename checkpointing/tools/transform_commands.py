@@ -15,8 +15,8 @@ from checkpointing.format.tensor_io import State
 from checkpointing.graphs import graph_safety, meta_graphs, saved_model
 from checkpointing.graphs.meta_graphs import Signature
 from checkpointing.graphs.saved_model import TaggedGraph
+from checkpointing.protocol import lookup, verification
 from checkpointing.storage import layout, staging
-from checkpointing.tools import inspection
 from checkpointing.tools.output import CommandResult, size
 
 _SERVE = tf.saved_model.SERVING
@@ -49,8 +49,8 @@ def export(given: argparse.Namespace) -> CommandResult:
 
 def _source(path: Path) -> Path:
     """The checkpoint that is meant, every byte of it as it should be: what is made of it outlives it."""
-    prefix = inspection.resolve_checkpoint(path)
-    inspection.verify(prefix)
+    prefix = lookup.resolve_checkpoint(path)
+    verification.verify(prefix)
     return prefix
 
 

@@ -12,9 +12,9 @@ from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.format import tensor_io
 from checkpointing.graphs import saved_model
 from checkpointing.graphs.saved_model import TaggedGraph
+from checkpointing.protocol import verification
 from checkpointing.storage import durable, layout
 from checkpointing.storage.staging import TargetExistsError
-from checkpointing.tools import inspection
 from mnist.model import networks, signatures
 from tests import checkpoints
 
@@ -198,7 +198,7 @@ def test_weights_have_the_values_of_training(tmp_path, trained):
 def test_every_changed_byte_is_found(tmp_path, prefix):
     """By the manifest that is exported with it; in each file, the first byte, the last, and one between."""
     saved_model.export_saved_model(tmp_path / "1", prefix, build_signatures, EXAMPLE)
-    assert inspection.verify_saved_model(tmp_path / "1").startswith("sha256 of ")
+    assert verification.verify_saved_model(tmp_path / "1").startswith("sha256 of ")
     for path in [path for path in (tmp_path / "1").rglob("*") if path.is_file()]:
         content = path.read_bytes()
         for position in {0, len(content) // 2, len(content) - 1} if content else ():
@@ -206,11 +206,11 @@ def test_every_changed_byte_is_found(tmp_path, prefix):
             is_manifest = path.name == "manifest.json"
             if not (is_manifest and position == len(content) - 1):  # the line's end, which says nothing
                 with pytest.raises(DamagedError, match=path.name):
-                    inspection.verify_saved_model(tmp_path / "1")
+                    verification.verify_saved_model(tmp_path / "1")
         path.write_bytes(content)
     (tmp_path / "1" / "saved_model.pb").unlink()
     with pytest.raises(DamagedError, match=r"saved_model\.pb: nothing found"):
-        inspection.verify_saved_model(tmp_path / "1")
+        verification.verify_saved_model(tmp_path / "1")
 
 
 @pytest.mark.parametrize("harm", [checkpoints.flip_a_bit, checkpoints.cut_in_half, Path.unlink])
@@ -245,7 +245,7 @@ def test_killed_anywhere_a_model_is_whole_or_not_there(tmp_path, prefix):
         kills += 1
         target = directory / "models" / "1"
         if target.exists():
-            inspection.verify_saved_model(target)
+            verification.verify_saved_model(target)
         elif kills % 4 == 0:
             act(directory)
             assert [path.name for path in target.parent.iterdir()] == ["1"]

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from checkpointing import __main__
 from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.protocol import lookup
 from checkpointing.runs.history import History
 from checkpointing.storage import layout
-from checkpointing.tools import inspection, output
+from checkpointing.tools import output
 from tests import hostile, programs
 from tests.checkpoints import CONFUSED, confuse, flip_a_bit, make_checkpoint, make_files, mark, saving_run, tree
 from tests.writers import MODELS, VALUES, WRITERS, make_foreign, ours, partitioned, plain_saver
@@ -144,7 +145,7 @@ def test_a_list_for_programs(tmp_path, ask):
 def test_tensors_are_shown_beside_a_damaged_manifest(run, tmp_path, ask):
     """What is wrong is told first; what is there is there."""
     directory = shutil.copytree(run, tmp_path / "run")
-    prefix = inspection.resolve_checkpoint(directory)
+    prefix = lookup.resolve_checkpoint(directory)
     flip_a_bit(layout.manifest_path(prefix))
     status, text = ask("show", prefix)
     assert status == 0
@@ -195,7 +196,7 @@ def test_all_commands_take_what_anybody_wrote(written, ask, command):
 
 def test_what_a_checkpoint_holds_is_shown(written, ask):
     """Names, types and shapes as TensorFlow tells them."""
-    prefix = inspection.resolve_checkpoint(written)
+    prefix = lookup.resolve_checkpoint(written)
     _, record = ask("show", prefix, "--json")
     reader = tf.train.load_checkpoint(str(prefix))
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -205,7 +206,7 @@ def test_what_a_checkpoint_holds_is_shown(written, ask):
 
 def test_the_figures_of_a_tensor_are_shown(written, ask):
     """Of whoever's: here 0 to 5; with a histogram, and its values."""
-    prefix = inspection.resolve_checkpoint(written)
+    prefix = lookup.resolve_checkpoint(written)
     name = weights_of(prefix)
     _, record = ask("show", prefix, "--tensor", name, "--json")
     figures = {key: record[key] for key in ("min", "mean", "max", "zeros", "nans", "infinities")}
@@ -353,7 +354,7 @@ def test_an_incomplete_one_says_what_is_missing(tmp_path, ask):
 
 def test_a_checkpoint_is_the_same_as_itself(written, ask):
     """To the last bit, also where TensorFlow has to put it together; status 0."""
-    status, text = ask("diff", written, inspection.resolve_checkpoint(written))
+    status, text = ask("diff", written, lookup.resolve_checkpoint(written))
     assert status == 0
     assert re.fullmatch(r"(\d+) of \1 tensors are the same, to the last bit\n", text)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from checkpointing.errors import CheckpointError
-from checkpointing.protocol import cleanup
+from checkpointing.protocol import cleanup, lookup
+from checkpointing.protocol.lookup import resolve_checkpoint
+from checkpointing.protocol.verification import verify, verify_saved_model
 from checkpointing.storage import durable, layout
-from checkpointing.tools import inspection
-from checkpointing.tools.inspection import list_checkpoints, resolve_checkpoint, verify, verify_saved_model
+from checkpointing.tools.inspection import list_checkpoints
 from tests.checkpoints import AWKWARD, DAMAGES, calls, flip_a_bit, make_checkpoint, make_files, mark, tree
 from tests.writers import MODELS, WRITERS, make_foreign
 
@@ -128,9 +129,9 @@ def test_the_newest_of_a_directory_is_ours(tmp_path):
 def test_the_newest_of_a_run_is_never_somebody_elses(tmp_path):
     """It comes with what its run recorded, which others do not."""
     make_foreign(tmp_path, "model-10")
-    assert "model-10: no manifest found beside it; give the train_dir" in complaint(inspection.newest_of_run, tmp_path)
+    assert "model-10: no manifest found beside it; give the train_dir" in complaint(lookup.newest_of_run, tmp_path)
     make_checkpoint(tmp_path, 5)
-    prefix, recorded = inspection.newest_of_run(tmp_path)
+    prefix, recorded = lookup.newest_of_run(tmp_path)
     assert (prefix, recorded.step) == (layout.prefix(tmp_path, 5), 5)
 
 
@@ -347,4 +348,4 @@ def test_looking_takes_no_more_than_in_proportion(tmp_path):
 
 def test_a_saved_model_is_one_by_its_graph(written):
     """A train_dir is none."""
-    assert inspection.is_saved_model(written) == (written.name in MODELS)
+    assert lookup.is_saved_model(written) == (written.name in MODELS)

@@ -17,10 +17,9 @@ from checkpointing import __main__
 from checkpointing.format import tensor_io
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.graphs import saved_model
-from checkpointing.protocol import resume
+from checkpointing.protocol import resume, verification
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.storage import layout
-from checkpointing.tools import inspection
 from mnist.input.dataset import Split
 from mnist.model import graph, networks, signatures
 from tests import checkpoints, hostile, programs
@@ -111,7 +110,7 @@ def test_a_run_is_exported(run, tmp_path, trained):
     told = run("export", train_dir, tmp_path / "out")
     assert told.endswith(f"model.ckpt-4 to {tmp_path / 'out'}: tags serve with signatures serving_default")
     assert np.array_equal(classes_of(tmp_path / "out"), classes)
-    assert inspection.verify_saved_model(tmp_path / "out").startswith("sha256")
+    assert verification.verify_saved_model(tmp_path / "out").startswith("sha256")
     record = json.loads(run("export", layout.prefix(train_dir, 2), tmp_path / "two", "--json", "--as_text"))
     assert record["checkpoint"] == str(layout.prefix(train_dir, 2))
     assert (tmp_path / "two" / "saved_model.pbtxt").is_file()
