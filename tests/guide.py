@@ -1,10 +1,10 @@
-"""A guide whose commands are run and whose output is compared: no page may say what is not so.
+"""Run the commands of a guide, and compare their output with the page.
 
-    python -m tests.guide docs/saving-and-restoring.md    # runs it, and writes the output that it got into it
+    python -m tests.guide docs/saving-and-restoring.md    # runs the page, and writes the new output into it
 
-In blocks of ```console, a line that begins with `$ ` is a command, those below are what it writes, errors included, and
-`[exit status N]` if that is not 0. Blocks of ```pycon are a session of Python. All blocks of a guide, in their order,
-work in one new directory, from which the programs and packages of this project can be run as from its own.
+In a ```console block, a line that starts with `$ ` is a command. The lines below it are its output, including stderr,
+and `[exit status N]` if the status is not 0. A ```pycon block is a Python session. All blocks of a guide run in order
+in one new directory, in which this project's programs and packages can be run.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"(?P<open>^```(?P<kind>console|pycon)\n)(?P<text>.*?)(?P<close>^```$)", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n?(?P<output>(?:(?!\$ )[^\n]*\n?)*)", re.MULTILINE)
 
-# What is another one each time, or on each machine.
+# Differs from run to run, or from machine to machine.
 _CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\b\d\d:\d\d(:\d\d)?\b"), "TIME"),
     (re.compile(r"\b\d+ (s|min|h|d) ago\b"), "AGO"),
@@ -41,17 +41,17 @@ _NUMBER = re.compile(r"-?[\d,]*\d(\.\d+)?(e[-+]?\d+)?")
 
 
 class Step(NamedTuple):
-    """One command or one block of Python, what it is said to write, and where in the guide that stands."""
+    """One command or one Python block, its expected output, and the output's position in the guide."""
 
     kind: str
     source: str
-    wanted: str
+    expected: str
     begin: int
     end: int
 
 
 def steps(guide: str) -> Iterator[Step]:
-    """All that is to be run, in order."""
+    """Yield the commands and Python blocks of a guide, in order."""
     for block in _BLOCK.finditer(guide):
         if block["kind"] == "pycon":
             yield Step("pycon", block["text"], block["text"], *block.span("text"))
@@ -62,17 +62,17 @@ def steps(guide: str) -> Iterator[Step]:
 
 
 class Session:
-    """Runs steps in one directory."""
+    """Run steps in one directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes the project's programs callable from there."""
+        """Link the project's programs into the directory."""
         self._directory = directory
         self._names: dict[str, object] = {"__name__": "__main__"}
         for program in ROOT.glob("train_*.py"):
             (directory / program.name).symlink_to(program)
 
     def run(self, step: Step) -> str:
-        """Gives what the step writes; of Python, the whole session with its prompts."""
+        """Return the output of a step; for Python, the whole session with its prompts."""
         with contextlib.chdir(self._directory):
             return self._python(step.source) if step.kind == "pycon" else self._command(step.source)
 
@@ -106,7 +106,7 @@ class Session:
 
 
 class _Runner(doctest.DocTestRunner):
-    """Keeps what each example writes, whatever it was expected to."""
+    """Record the output of each example, whether expected or not."""
 
     def __init__(self) -> None:
         super().__init__(verbose=False)
@@ -126,17 +126,17 @@ class _Runner(doctest.DocTestRunner):
 
 
 def _without_calls(got: str) -> str:
-    """What was raised, but not where, nor because of what."""
+    """Remove the stack and the causes from a traceback."""
     got = got[got.rfind("Traceback (most recent call last):\n") :] if "Traceback (most" in got else got
     return re.sub(
         r"(?<=^Traceback \(most recent call last\):\n).*?^(?=\S)", "    ...\n", got, flags=re.DOTALL | re.MULTILINE
     )
 
 
-def same(wanted: str, got: str) -> bool:
-    """Whether two outputs say the same: but for times, speeds, hashes, spaces, and the last digits of numbers."""
-    ours, theirs = _words(wanted), _words(got)
-    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
+def same(expected: str, got: str) -> bool:
+    """Compare two outputs, except for times, speeds, hashes, spaces, and the last digits of numbers."""
+    expected_words, words = _words(expected), _words(got)
+    return len(expected_words) == len(words) and all(map(_same_word, expected_words, words))
 
 
 def _words(text: str) -> list[str]:
@@ -155,7 +155,7 @@ def _same_word(one: str, other: str) -> bool:
 
 
 def _close(one: str, other: str) -> bool:
-    """Whole numbers must be equal, unless they are large enough to be written with commas."""
+    """Compare two numbers; integers must be equal, unless they are large enough to be written with commas."""
     if not set(".,e") & set(one + other):
         return one == other
     a, b = (float(number.replace(",", "")) for number in (one, other))
@@ -163,12 +163,12 @@ def _close(one: str, other: str) -> bool:
 
 
 def rewritten(guide: str, directory: Path) -> str:
-    """The guide with the output that it has now."""
+    """Run a guide; return it with the new output."""
     session, pieces, end = Session(directory), [], 0
     for step in steps(guide):
-        print(f"{step.source.strip().splitlines()[0]}", flush=True)  # noqa: T201 - it takes minutes
+        print(f"{step.source.strip().splitlines()[0]}", flush=True)  # noqa: T201 - shows progress
         got = session.run(step).replace(f"{directory}/", ".../")
-        pieces += [guide[end : step.begin], step.wanted if same(step.wanted, got) else got]
+        pieces += [guide[end : step.begin], step.expected if same(step.expected, got) else got]
         end = step.end
     return "".join([*pieces, guide[end:]])
 

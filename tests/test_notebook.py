@@ -10,18 +10,18 @@ NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
 
 
 def outputs(notebook, kind):
-    """Whatever of a kind its cells have put out."""
+    """The outputs of one type in all cells."""
     return [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == kind]
 
 
 def pictures(notebook):
-    """The pictures in it."""
+    """The PNG images in the outputs."""
     return [output for output in outputs(notebook, "display_data") if "image/png" in output.data]
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_the_tour_can_be_taken(again, tmp_path):
-    """Each cell runs, those that assert included, and shows what the committed page shows: pictures, and no errors."""
+def test_the_notebook_runs(again, tmp_path):
+    """Each cell runs, including the assertions; the committed and the new page contain four images and no errors."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     if again:
         path = tmp_path / "tour.ipynb"
