@@ -1,1 +1,1 @@
-"""What is measured, each beside its peers in one call: a table, a JSON file and a plot in runs/benchmarks."""
+"""Benchmarks: each measures its peers in the same call; writes a table, a JSON file and a plot to runs/benchmarks."""

@@ -1,17 +1,17 @@
-"""What a save costs training, what it takes, and what a restore takes: ours against Saver, torch.save and Orbax.
+"""Cost of a save and of a restore: ours against TensorFlow's Saver, torch.save and Orbax.
 
     python -m benchmarks.checkpointing [--parts=lost,save,restore,cnn] [--sizes=4,40,400,2000] [--rounds=5]
 
-Each peer is a process of its own that waits while another is measured; a round measures each in turn, so that a
-machine whose speed drifts slows them alike; one round before them is not counted. PyTorch and Orbax live in an
-environment of their own, which `make benchmark-checkpointing` makes. The state is 16 float32 variables; one training
-step changes each of them in place, and does nothing else: no training leaves less of the memory's speed to a writer.
+Each peer is a separate process that waits while another is measured. A round measures every peer once, so that drift in
+the machine's speed affects all of them; the first round is not counted. PyTorch and Orbax need a separate environment,
+made by `make benchmark-checkpointing`. The state is 16 float32 variables; a training step changes each of them in
+place and does nothing else, so it competes with the writer for the whole memory bandwidth.
 
-lost     what the training thread loses: the call that saves, and how much longer than usual the next step takes, which
-         pays for the copy on write. Beside it how much longer the steps took until the save had ended.
-save     bytes a second of a save that training waits for.
-restore  from files in the page cache.
-cnn      train_cnn.py as it is, with a save every so many steps, against the same without.
+lost     time that the training thread loses: the call that saves, and the extra time of the next step, which pays for
+         the copy on write. Also the extra time of the steps until the save has ended.
+save     bytes per second of a save in the foreground.
+restore  time of a restore from files in the page cache.
+cnn      train_cnn.py with a save every n steps, against the same run without saves.
 """
 
 import json
@@ -31,27 +31,27 @@ from absl import app, flags
 from tabulate import tabulate
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
 from checkpointing.runs import history
 
 _PARTS = flags.DEFINE_list("parts", ["lost", "save", "restore", "cnn"], "what to measure")
-_SIZES = flags.DEFINE_list("sizes", ["4", "40", "400", "2000"], "of the state, in MB")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured; half as often from 1 GB on", lower_bound=1)
-_CNN_STEPS = flags.DEFINE_integer("cnn_steps", 420, "how long the CNN is trained a run", lower_bound=101)
+_SIZES = flags.DEFINE_list("sizes", ["4", "40", "400", "2000"], "sizes of the state, MB")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements per peer; half as many from 1 GB on", lower_bound=1)
+_CNN_STEPS = flags.DEFINE_integer("cnn_steps", 420, "training steps per CNN run", lower_bound=101)
 _PEERS_PYTHON = flags.DEFINE_string(
-    "peers_python", str(ROOT / ".venv-peers" / "bin" / "python"), "the interpreter that has PyTorch and Orbax"
+    "peers_python", str(ROOT / ".venv-peers" / "bin" / "python"), "Python interpreter with PyTorch and Orbax"
 )
 
 _LARGE_MB = 1000
 
-# The target of a foreground save: so many times as fast as Saver, for a state of this size.
+# Target of a foreground save: this many times as fast as Saver, for a state of this size.
 _FASTER, _FASTER_MB = 1.6, 400
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
 
-# By part: peers by name, each with its module in benchmarks/peers. The first is ours.
+# Part -> name of the peer -> its module in benchmarks/peers. The first is ours.
 PEERS = {
     "lost": {
         "ours": "ours",
@@ -65,26 +65,26 @@ PEERS = {
 }
 _IN_PEERS_ENVIRONMENT = {"orbax_async", "torch_save"}
 
-# By peer, a round's seconds by part.
+# Peer -> one entry per round: part -> seconds.
 Rounds = dict[str, list[dict[str, float]]]
 
 
 class Target(NamedTuple):
-    """What a figure should be, and what it is."""
+    """A target, the measured value, and whether it is met."""
 
-    wanted: str
+    target: str
     found: str
     met: bool
 
 
 class Program:
-    """A peer's process, which answers questions."""
+    """The process of a peer, which measures on request."""
 
     def __init__(self, module: str, size: int, directory: Path) -> None:
-        """Starts it, and waits until it has made its state."""
+        """Start the process, and wait until its state is initialized."""
         python = _PEERS_PYTHON.value if module in _IN_PEERS_ENVIRONMENT else sys.executable
         command = [python, "-m", f"benchmarks.peers.{module}", str(size), str(directory)]
-        # In a file, for nobody reads it while the process runs.
+        # A file, because a pipe that is not read could fill up.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             command,
@@ -95,38 +95,38 @@ class Program:
             stderr=self._errors,
             text=True,
         )
-        self.versions: dict[str, str] = self._answer()
+        self.versions: dict[str, str] = self._read_reply()
 
-    def ask(self, question: str) -> dict[str, float]:
-        """Measures once: seconds by part."""
+    def measure(self, part: str) -> dict[str, float]:
+        """Measure once; return part -> seconds."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{question}\n")
+        self._process.stdin.write(f"{part}\n")
         self._process.stdin.flush()
-        answer: dict[str, float] = self._answer()
-        return answer
+        seconds: dict[str, float] = self._read_reply()
+        return seconds
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
             raise RuntimeError(f"{self._process.args!r} ended: {self._errors.read()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def __enter__(self) -> Self:
-        """Gives itself."""
+        """Return the process."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._errors.close()
 
 
-def ask_peers(part: str, size_mb: int) -> tuple[Rounds, dict[str, str]]:
-    """Asks all peers in turn, round by round; gives also their libraries' versions."""
+def measure_peers(part: str, size_mb: int) -> tuple[Rounds, dict[str, str]]:
+    """Measure all peers in turn, round by round; return the rounds and the versions of their libraries."""
     rounds = _ROUNDS.value if size_mb < _LARGE_MB else (_ROUNDS.value + 1) // 2
     found: Rounds = {name: [] for name in PEERS[part]}
     report.DIRECTORY.mkdir(parents=True, exist_ok=True)
@@ -138,25 +138,25 @@ def ask_peers(part: str, size_mb: int) -> tuple[Rounds, dict[str, str]]:
             programs[name] = stack.enter_context(Program(module, size_mb * 10**6, place))
         for counted in [False, *[True] * rounds]:
             for name, program in programs.items():
-                answer = program.ask(part)
+                seconds = program.measure(part)
                 if counted:
-                    found[name].append(answer)
+                    found[name].append(seconds)
         versions = {name: text for program in programs.values() for name, text in program.versions.items()}
     return found, versions
 
 
 def of(rounds: Sequence[Mapping[str, float]], part: str) -> list[float]:
-    """One part's seconds, round by round."""
+    """Return the seconds of one part, round by round."""
     return [each[part] for each in rounds]
 
 
 def median(rounds: Sequence[Mapping[str, float]], *parts: str) -> float:
-    """The median over the rounds of the sum of some parts."""
+    """Return the median over the rounds of the sum of some parts."""
     return statistics.median(sum(each[part] for part in parts) for each in rounds)
 
 
 def milliseconds(found: Rounds, *without: str) -> dict[str, dict[str, float]]:
-    """The medians of all parts in ms, as columns of a table; a peer that lacks a part gets none."""
+    """Return the medians of all parts in ms as table columns: peer -> column -> ms, NaN for a missing part."""
     names = dict.fromkeys(part for rounds in found.values() for part in rounds[0] if part not in without)
     return {
         peer: {f"{part}, ms": 1e3 * median(rounds, part) if part in rounds[0] else float("nan") for part in names}
@@ -165,16 +165,16 @@ def milliseconds(found: Rounds, *without: str) -> dict[str, dict[str, float]]:
 
 
 def measure_lost(size_mb: int) -> list[Target]:
-    """What training loses to a save."""
-    found, versions = ask_peers("lost", size_mb)
+    """Measure the time that training loses to a save."""
+    found, versions = measure_peers("lost", size_mb)
     copy = [1e3 * seconds for seconds in of(found["one memory copy"], "stall")]
     figures = {peer: [1e3 * seconds for seconds in of(rounds, "lost")] for peer, rounds in found.items()}
     figures["one memory copy"] = copy
     columns = milliseconds({peer: rounds for peer, rounds in found.items() if peer != "one memory copy"}, "lost")
     notes = {
-        "lost": "the call that saves (stall), and what the next step takes beyond a usual one",
-        "later steps": "what the steps after that took beyond usual ones until the save had ended; while it goes on "
-        f"it shares {os.cpu_count()} cores, and the memory, with a step that can use them all",
+        "lost": "the call that saves (stall), and the extra time of the next step",
+        "later steps": "extra time of the following steps until the save has ended; meanwhile the writer shares "
+        f"{os.cpu_count()} cores, and the memory, with a step that can use all of them",
         "versions": versions,
     }
     report.write(f"checkpointing_lost_{size_mb}MB", "ms", figures, notes, columns)
@@ -194,13 +194,13 @@ def measure_lost(size_mb: int) -> list[Target]:
 
 
 def measure_save(size_mb: int) -> list[Target]:
-    """How fast a save is that training waits for."""
-    found, versions = ask_peers("save", size_mb)
+    """Measure the speed of a foreground save."""
+    found, versions = measure_peers("save", size_mb)
     before_fsync = {peer: "without fsync" if peer == "ours" else "write" for peer in found}
     figures = {peer: [size_mb / each for each in of(rounds, before_fsync[peer])] for peer, rounds in found.items()}
     notes = {
-        "MB/s": "without any fsync; ours with sha256 of the files, digest and commit, the others' is the save alone",
-        "parts": "the hash of ours goes on side by side in several threads; fsync is what it adds",
+        "MB/s": "without fsync; ours includes sha256 of the files, digest and commit, the others only the save",
+        "parts": "ours hashes files in several threads in parallel; fsync is the time that it adds",
         "versions": versions,
     }
     report.write(f"checkpointing_save_{size_mb}MB", "MB/s", figures, notes, milliseconds(found))
@@ -208,10 +208,10 @@ def measure_save(size_mb: int) -> list[Target]:
         return []
     ours, saver = found["ours"], found["Saver"]
     ratios = {
-        "the write alone against Saver's": median(saver, "write") / median(ours, "write"),
-        "all but the fsync, so with digest and sha256, against Saver's write": median(saver, "write")
+        "only the write, against Saver's": median(saver, "write") / median(ours, "write"),
+        "everything except the fsync (with digest and sha256), against Saver's write": median(saver, "write")
         / median(ours, "without fsync"),
-        "the whole against Saver's write and fsync": median(saver, "whole") / median(ours, "whole"),
+        "everything, against Saver's write and fsync": median(saver, "whole") / median(ours, "whole"),
     }
     return [
         Target(f"save, {_FASTER_MB} MB: {_FASTER} times as fast, {what}", f"{ratio:.2f}", ratio >= _FASTER)
@@ -220,12 +220,12 @@ def measure_save(size_mb: int) -> list[Target]:
 
 
 def measure_restore(size_mb: int) -> list[Target]:
-    """How long a restore takes."""
-    found, versions = ask_peers("restore", size_mb)
+    """Measure the time of a restore."""
+    found, versions = measure_peers("restore", size_mb)
     figures = {peer: [1e3 * seconds for seconds in of(rounds, "whole")] for peer, rounds in found.items()}
     notes = {
-        "check": "the files' sha256, before anything is read from them; ours alone",
-        "digest": "of the restored variables; ours alone",
+        "check": "sha256 of the files before they are read; only ours",
+        "digest": "digest of the restored variables; only ours",
         "versions": versions,
     }
     report.write(f"checkpointing_restore_{size_mb}MB", "ms", figures, notes, milliseconds(found, "whole"))
@@ -234,7 +234,7 @@ def measure_restore(size_mb: int) -> list[Target]:
 
 
 def train_cnn(save_every_steps: int) -> float:
-    """One run of the program; gives the seconds that it trained and stood still for saves."""
+    """Run train_cnn.py; return the seconds of training and of stalls for saves."""
     with tempfile.TemporaryDirectory(dir=report.DIRECTORY) as directory:
         options = {
             "train_dir": directory,
@@ -254,17 +254,17 @@ def train_cnn(save_every_steps: int) -> float:
 
 
 def measure_cnn() -> list[Target]:
-    """How much slower the CNN's own run is with saves.
+    """Measure how much slower a CNN run is with saves.
 
-    Each run has a slow first second and a save at its end, so that these fall out of the difference between two.
+    Each run has a slow first second and a save at its end, so these cancel in the difference between two runs.
     """
     allowed = {100: 1.5, 25: 3.5}
     periods = [0, *allowed]
     seconds: dict[int, list[float]] = {every: [] for every in periods}
     report.DIRECTORY.mkdir(parents=True, exist_ok=True)
-    train_cnn(0)  # not counted: it fills the page cache
+    train_cnn(0)  # not counted: fills the page cache
     for number in range(_ROUNDS.value):
-        # There and back, so that none is always the one after the same other.
+        # Forwards and backwards, so that no period always follows the same one.
         for every in reversed(periods) if number % 2 else periods:
             seconds[every].append(train_cnn(every))
     names = {every: f"a save every {every} steps" if every else "never" for every in periods}
@@ -272,7 +272,7 @@ def measure_cnn() -> list[Target]:
     figures = {names[every]: [1e3 * each / steps for each in seconds[every]] for every in periods}
     slower = {every: slowdowns(seconds[every], seconds[0], steps, every) for every in allowed}
     notes = {
-        "ms a step": f"of {steps}, with the stalls",
+        "ms a step": f"over {steps} steps, stalls included",
         "% slower than never, round by round": {
             names[every]: [round(each, 2) for each in slower[every]] for every in slower
         },
@@ -286,28 +286,28 @@ def measure_cnn() -> list[Target]:
 
 
 def slowdowns(seconds: Sequence[float], never: Sequence[float], steps: int, every: int) -> list[float]:
-    """In percent, round by round: what a save costs, against as many steps as there are between two."""
+    """Return the cost of a save in percent of the steps between two saves, round by round."""
     saves = steps // every
     return [
         100 * ((mine - other) / saves) / (every * other / steps) for mine, other in zip(seconds, never, strict=True)
     ]
 
 
-def tell(targets: Sequence[Target]) -> None:
-    """Prints the targets, and writes them down."""
-    rows = [{"target": each.wanted, "found": each.found, "": "met" if each.met else "NOT MET"} for each in targets]
+def report_targets(targets: Sequence[Target]) -> None:
+    """Print the targets, and write them to a JSON file."""
+    rows = [{"target": each.target, "found": each.found, "": "met" if each.met else "NOT MET"} for each in targets]
     print(f"\n{tabulate(rows, headers='keys', disable_numparse=True)}")
     (report.DIRECTORY / "checkpointing_targets.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def main(_: list[str]) -> None:
-    """Measures all parts."""
+    """Measure all parts."""
     if shutil.which(_PEERS_PYTHON.value) is None and set(_PARTS.value) & set(PEERS):
         sys.exit(
-            f"{_PEERS_PYTHON.value}: no interpreter with PyTorch and Orbax found: run `make benchmark-checkpointing`, "
-            f"or name one with --peers_python."
+            f"error: {_PEERS_PYTHON.value}: no such interpreter\n"
+            "hint: run `make benchmark-checkpointing`, or name an interpreter with PyTorch and Orbax by --peers_python"
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # through all `with` blocks, which clean up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that all `with` blocks clean up
     measures = {"lost": measure_lost, "save": measure_save, "restore": measure_restore}
     targets: list[Target] = []
     for size in map(int, _SIZES.value):
@@ -316,7 +316,7 @@ def main(_: list[str]) -> None:
                 targets += measure(size)
     if "cnn" in _PARTS.value:
         targets += measure_cnn()
-    tell(targets)
+    report_targets(targets)
 
 
 if __name__ == "__main__":

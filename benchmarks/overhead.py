@@ -1,13 +1,13 @@
-"""What saving, logging and validating cost a run: against the same run's bare loop.
+"""Cost of saving, logging and validating: a full run against the same run's bare loop.
 
     python -m benchmarks.overhead [--rounds=3] [--programs=softmax,cnn] [--save_every_steps=50]
         [--steps=softmax=20000,cnn=1000] [--slice_seconds=2]
 
-Both runs are under way at once, but only one of them at a time: the other is stopped (SIGSTOP), and after some seconds
-they change places. A machine whose neighbours take half of it for a minute slows both alike. Told is for how long each
-ran between its start from step 0 and the commit of its last checkpoint, which both save: graph and data are there, the
-test set is read afterwards. The recipe's own periods of logging and validating are kept. The bare run, which would
-validate after its last step, has no images to do it with, and trains on those, too: a step costs the same.
+Both processes exist at once and take turns of some seconds; the other one is stopped (SIGSTOP). So changes in the
+machine's speed affect both alike. Measured is the time from step 0 to the commit of the last checkpoint, which both
+save; building the graph and the test are not included. The full run logs and validates as its recipe states. The bare
+run has no validation set, because a run always validates after its last step; it trains on those images, too, and a
+step costs the same.
 """
 
 import signal
@@ -21,26 +21,26 @@ from pathlib import Path
 from absl import app, flags
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
 from checkpointing.storage import layout
 
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "how often each is measured", lower_bound=1)
-_PROGRAMS = flags.DEFINE_list("programs", ["softmax", "cnn"], "which to measure")
-_EVERY = flags.DEFINE_integer("save_every_steps", 50, "of the run with everything")
-_STEPS = flags.DEFINE_list("steps", ["softmax=20000", "cnn=1000"], "how long each program's runs are")
-_SLICE = flags.DEFINE_float("slice_seconds", 2.0, "how long one runs before the other's turn", lower_bound=0.1)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements per program", lower_bound=1)
+_PROGRAMS = flags.DEFINE_list("programs", ["softmax", "cnn"], "programs to measure")
+_EVERY = flags.DEFINE_integer("save_every_steps", 50, "save period of the full run, in steps")
+_STEPS = flags.DEFINE_list("steps", ["softmax=20000", "cnn=1000"], "training steps per program")
+_SLICE = flags.DEFINE_float("slice_seconds", 2.0, "seconds that one run gets before the other's turn", lower_bound=0.1)
 
 _BARE = ("--save_every_steps=0", "--log_every_steps=0", "--evaluate_every_steps=0", "--validation_size=0")
-_SECONDS_BETWEEN_LOOKS = 0.002
+_POLL_SECONDS = 0.002
 
 
 class Run:
-    """A run that can be stopped and let go on, and how long it has trained."""
+    """A run that can be paused and continued, and the time for which it has trained."""
 
     def __init__(self, program: str, steps: str, train_dir: Path, *flags_of_run: str) -> None:
-        """Starts it, and stops it at once."""
+        """Start the run, and pause it at once."""
         command = [sys.executable, str(ROOT / f"train_{program}.py"), f"--train_dir={train_dir}", "--noreport"]
         command += [f"--train_steps={steps}", *flags_of_run]
         self._began = train_dir / layout.ATTEMPT
@@ -49,16 +49,16 @@ class Run:
         self._process.send_signal(signal.SIGSTOP)
         self.trained_seconds = 0.0
 
-    def is_under_way(self) -> bool:
-        """Whether it has not ended yet."""
+    def is_running(self) -> bool:
+        """Return whether the process has not ended yet."""
         return self._process.poll() is None
 
-    def go_on(self, seconds: float) -> None:
-        """Lets it run for so long; adds what of it was training."""
+    def continue_for(self, seconds: float) -> None:
+        """Continue the run for some seconds, then pause it; add the time spent in training."""
         self._process.send_signal(signal.SIGCONT)
         turn = before = time.perf_counter()
-        while self.is_under_way() and before - turn < seconds:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        while self.is_running() and before - turn < seconds:
+            time.sleep(_POLL_SECONDS)
             now = time.perf_counter()
             if self._began.exists() and not self._ended.exists():
                 self.trained_seconds += now - before
@@ -66,28 +66,28 @@ class Run:
         self._process.send_signal(signal.SIGSTOP)
 
     def end(self) -> int:
-        """Kills it, unless it has ended; gives its exit status."""
+        """Kill the process unless it has ended; return its exit status."""
         self._process.kill()
         return self._process.wait()
 
 
 def take_turns(runs: Sequence[Run], seconds: float) -> None:
-    """Brings runs to their end, each for so long before the next one's turn."""
+    """Run all runs to their end, in turns of some seconds."""
     try:
-        while any(run.is_under_way() for run in runs):
+        while any(run.is_running() for run in runs):
             for run in runs:
-                run.go_on(seconds)
+                run.continue_for(seconds)
     finally:
-        statuses = [run.end() for run in runs]  # or one would stay, stopped
+        statuses = [run.end() for run in runs]  # otherwise a paused process would stay
     if any(statuses):
-        sys.exit("error: a run failed; start it by hand to see why.")
+        sys.exit("error: a run failed\nhint: start it by hand to see its message")
 
 
 def main(_: list[str]) -> None:
-    """Measures round after round."""
+    """Measure both runs, round by round."""
     steps = dict(pair.split("=") for pair in _STEPS.value)
     for program in _PROGRAMS.value:
-        rounds: dict[str, list[float]] = {"with everything": [], "bare": []}
+        rounds: dict[str, list[float]] = {"full": [], "bare": []}
         for _round in range(_ROUNDS.value):
             with tempfile.TemporaryDirectory() as scratch:
                 full = Run(program, steps[program], Path(scratch) / "full", f"--save_every_steps={_EVERY.value}")
@@ -95,10 +95,8 @@ def main(_: list[str]) -> None:
                 take_turns([full, bare], _SLICE.value)
             for seconds, run in zip(rounds.values(), (full, bare), strict=True):
                 seconds.append(run.trained_seconds)
-            print(
-                f"{program}: {full.trained_seconds:.2f} s with everything, {bare.trained_seconds:.2f} bare", flush=True
-            )
-        notes = {"steps": steps[program], "a save every so many": _EVERY.value, "seconds a turn": _SLICE.value}
+            print(f"{program}: {full.trained_seconds:.2f} s full, {bare.trained_seconds:.2f} bare", flush=True)
+        notes = {"steps": steps[program], "steps between saves": _EVERY.value, "seconds per turn": _SLICE.value}
         report.write(f"overhead_{program}", "seconds", rounds, notes)
 
 

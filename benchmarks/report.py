@@ -1,4 +1,4 @@
-"""Rounds to medians, ratios, a table, a JSON file and a plot."""
+"""Report measurements: medians and ratios as a table, a JSON file and a plot."""
 
 import json
 import platform
@@ -24,14 +24,14 @@ def write(
     notes: Mapping[str, Any],
     parts: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Prints a table of the peers, and writes `runs/benchmarks/<name>.json` and `.png`.
+    """Print a table of the peers, and write `runs/benchmarks/<name>.json` and `.png`.
 
     Args:
-      name: of the benchmark.
-      unit: what the figures are.
-      rounds: by peer, one figure a round; the first peer is ours, to which the ratios are taken round by round.
-      notes: figures to record beside these.
-      parts: more columns, by peer; medians already, in the unit that their names tell.
+      name: name of the benchmark.
+      unit: unit of the values.
+      rounds: peer -> one value per round. The first peer is ours; ratios to it are computed round by round.
+      notes: further values to record.
+      parts: peer -> further columns, already medians; their names contain the unit.
     """
     ours = next(iter(rounds.values()))
     rows = [
@@ -53,11 +53,11 @@ def write(
 
 
 def write_tables(name: str, tables: Mapping[str, Any], figure: Figure) -> None:
-    """Writes `runs/benchmarks/<name>.json` and `.png`, where what is measured has no peers.
+    """Write `runs/benchmarks/<name>.json` and `.png` for a benchmark without peers.
 
     Args:
-      name: of the benchmark.
-      tables: by name, what was measured, JSON-ready.
+      name: name of the benchmark.
+      tables: name -> measurements, JSON-serializable.
       figure: the plot.
     """
     _write(name, {"tables": tables}, figure)
@@ -71,7 +71,7 @@ def _write(name: str, record: Mapping[str, Any], figure: Figure) -> None:
 
 
 def _plot(name: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> Figure:
-    """One dot a round, one line of dots a peer."""
+    """Plot one row per peer, with one dot per round."""
     figure = Figure(figsize=(7, 0.8 + 0.6 * len(rounds)), layout="constrained")
     axes = figure.subplots()
     for row, figures in enumerate(rounds.values()):

@@ -1,14 +1,14 @@
-"""What grows with what: images, size of the model, number of checkpoints.
+"""Scaling with the number of images, the size of the model, and the number of checkpoints.
 
     python -m benchmarks.scaling [--images=10000,100000,1000000,10000000] [--checkpoints=1000]
 
-images       the softmax on so many images (MNIST's, over and over): seconds until the graph is filled, images a second,
-             and the process's memory at its highest beside that of the images alone. And what NumPy takes to copy them:
-             where a machine is slow to give memory, so is whoever asks for it.
-models       each network: parameters, images a second, seconds and bytes of a save.
-checkpoints  one softmax run that saves after each step: what a save takes, and the process's memory, tenth by tenth.
+images       the softmax on n images (MNIST's, repeated): seconds to build and fill the graph, images per second, and
+             peak memory with and without twice the images' size. For comparison, the time of a NumPy copy of the
+             images, because some machines allocate memory slowly.
+models       each network: parameters, images per second, time and bytes of a save.
+checkpoints  one softmax run that saves after each step: time of a save and memory, for each tenth of the saves.
 
-Each size is a process of its own, so that the memory told is its own.
+Each size runs in a separate process, so that its peak memory is measured alone.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
 
-_IMAGES = flags.DEFINE_list("images", ["10000", "100000", "1000000", "10000000"], "sizes of the data")
-_CHECKPOINTS = flags.DEFINE_integer("checkpoints", 1000, "of the one run", lower_bound=10)
-_CASE = flags.DEFINE_list("case", None, "measure this one alone, and print it as JSON; for the benchmark itself")
+_IMAGES = flags.DEFINE_list("images", ["10000", "100000", "1000000", "10000000"], "numbers of images")
+_CHECKPOINTS = flags.DEFINE_integer("checkpoints", 1000, "number of saves in the run", lower_bound=10)
+_CASE = flags.DEFINE_list("case", None, "measure only this case and print it as JSON (used by the benchmark itself)")
 
 _SECONDS = 5.0
 _BATCH = 100
@@ -45,12 +45,12 @@ Record = dict[str, Any]
 
 
 def images_case(count: int) -> Record:
-    """The softmax on so many images."""
-    from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - the process that only calls others needs none of this
+    """Measure the softmax on a number of images."""
+    from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - the parent process does not need it
 
     data = _images(count)
     with tensorflow_import():
-        from trainer import train  # noqa: F401, PLC0415 - what importing takes is told by benchmarks.startup
+        from trainer import train  # noqa: F401, PLC0415 - import time is benchmarks.startup's
     began = time.perf_counter()
     with _Session("softmax", data) as session:
         filled = time.perf_counter() - began
@@ -61,13 +61,13 @@ def images_case(count: int) -> Record:
         "images, GB": images_gb,
         "seconds to build and fill": filled,
         "images/s": rate,
-        "memory at its highest, GB": _memory_gb(),
-        "beside twice the images, GB": _memory_gb() - 2 * images_gb,
+        "peak memory, GB": _memory_gb(),
+        "peak memory without twice the images, GB": _memory_gb() - 2 * images_gb,
     }
 
 
 def copy_case(count: int) -> float:
-    """Seconds that a bare copy of so many images takes."""
+    """Measure the seconds of a NumPy copy of a number of images."""
     images = _images(count).images
     began = time.perf_counter()
     images.copy()
@@ -75,7 +75,7 @@ def copy_case(count: int) -> float:
 
 
 def _images(count: int) -> Any:  # noqa: ANN401 - a Split, from a module imported late
-    """So many of MNIST's, over and over."""
+    """Return a Split with this number of images: MNIST's, repeated."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from mnist.input import dataset  # noqa: PLC0415
@@ -86,7 +86,7 @@ def _images(count: int) -> Any:  # noqa: ANN401 - a Split, from a module importe
 
 
 def model_case(name: str) -> Record:
-    """One network: its speed, and what a save of its state takes."""
+    """Measure the training speed of a network, and the time and size of a save."""
     from mnist.input import dataset  # noqa: PLC0415 - as above
 
     with _Session(name, dataset.load(None, 5000).train) as session:
@@ -99,14 +99,14 @@ def model_case(name: str) -> Record:
         "network": name,
         "parameters": parameters,
         "images/s": rate,
-        "a save, ms": 1000 * statistics.median(saves),
-        "its data, MB": size / 1e6,
-        "memory at its highest, GB": _memory_gb(),
+        "save, ms": 1000 * statistics.median(saves),
+        "data of a save, MB": size / 1e6,
+        "peak memory, GB": _memory_gb(),
     }
 
 
 def checkpoints_case(count: int) -> list[Record]:
-    """One run with a save after each step, in the foreground, so that all of it is waited for."""
+    """Measure a run that saves after each step, in the foreground."""
     from mnist.input import dataset  # noqa: PLC0415 - as above
 
     rows = []
@@ -116,16 +116,16 @@ def checkpoints_case(count: int) -> list[Record]:
             rows.append(
                 {
                     "saves": tenth * (count // 10),
-                    "a save, ms": 1000 * statistics.median(saves),
+                    "save, ms": 1000 * statistics.median(saves),
                     "files": files,
-                    "memory at its highest, GB": _memory_gb(),
+                    "peak memory, GB": _memory_gb(),
                 }
             )
     return rows
 
 
 class _Session:
-    """A training graph in a session, with data in it."""
+    """A session with a training graph and its data."""
 
     def __init__(self, name: str, data: Any) -> None:  # noqa: ANN401 - a Split, from a module imported late
         from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - as above
@@ -151,15 +151,15 @@ class _Session:
         self._session.close()
 
     def step(self) -> int:
-        """How many updates have been made."""
+        """Return the number of updates applied."""
         return int(self._session.run(self.graph.step))
 
     def run(self, steps: int) -> None:
-        """Makes so many updates."""
+        """Apply a number of updates."""
         self._session.run(self.graph.run_steps, {self.graph.steps_to_run: steps})
 
     def images_per_second(self) -> float:
-        """Over some seconds, in calls of a tenth of a second or so, after the first."""
+        """Measure over some seconds, in calls of about 0.3 s, after a warm-up call."""
         self.run(1)
         began = time.perf_counter()
         self.run(3)
@@ -171,11 +171,11 @@ class _Session:
         return done * _BATCH / (time.perf_counter() - began)
 
     def seconds_a_save(self, directory: Path, count: int) -> list[float]:
-        """Of so many saves, each after a step, rotation and all."""
+        """Return the seconds of each save, made after a step each, retention included."""
         return [each for tenth in self.tenths_of_saves(directory, count, parts=1) for each in tenth]
 
     def tenths_of_saves(self, directory: Path, count: int, parts: int = 10) -> Any:  # noqa: ANN401 - an iterator of lists
-        """The seconds of so many saves, part by part."""
+        """Yield lists with the seconds of each save, one list per part of the run."""
         from checkpointing.protocol import resume  # noqa: PLC0415 - as above
         from checkpointing.protocol.manager import CheckpointManager  # noqa: PLC0415
 
@@ -206,21 +206,21 @@ CASES: dict[str, Callable[[str], Any]] = {
 
 
 def in_a_process(case: str, argument: object) -> Any:  # noqa: ANN401 - what the case gives
-    """Measures a case in a process of its own."""
+    """Measure a case in a separate process."""
     command = [sys.executable, "-m", "benchmarks.scaling", f"--case={case},{argument}"]
     ended = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
 
 def main(_: list[str]) -> None:
-    """Measures all cases, and reports."""
+    """Measure all cases, and report."""
     if _CASE.value:
         case, argument = _CASE.value
         print(json.dumps(CASES[case](argument)))
         return
     tables = {
         "images": [
-            {**in_a_process("images", count), "seconds to copy them": in_a_process("copy", count)}
+            {**in_a_process("images", count), "seconds to copy the images": in_a_process("copy", count)}
             for count in _IMAGES.value
         ],
         "models": [in_a_process("model", name) for name in NETWORKS],
@@ -232,16 +232,16 @@ def main(_: list[str]) -> None:
 
 
 def _plot(tables: dict[str, list[Record]]) -> Figure:
-    """Memory by images, and seconds a save by the number of saves."""
+    """Plot memory by size of the images, and time of a save by number of saves."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     images = [row["images, GB"] for row in tables["images"]]
-    left.plot(images, [row["memory at its highest, GB"] for row in tables["images"]], "o-")
-    left.set(xlabel="images, GB", ylabel="memory at its highest, GB", xlim=(0, None), ylim=(0, None))
+    left.plot(images, [row["peak memory, GB"] for row in tables["images"]], "o-")
+    left.set(xlabel="images, GB", ylabel="peak memory, GB", xlim=(0, None), ylim=(0, None))
     right.plot(
-        [row["saves"] for row in tables["checkpoints"]], [row["a save, ms"] for row in tables["checkpoints"]], "o-"
+        [row["saves"] for row in tables["checkpoints"]], [row["save, ms"] for row in tables["checkpoints"]], "o-"
     )
-    right.set(xlabel="saves made", ylabel="a save, ms", xlim=(0, None), ylim=(0, None))
+    right.set(xlabel="saves made", ylabel="save, ms", xlim=(0, None), ylim=(0, None))
     return figure
 
 

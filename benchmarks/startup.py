@@ -1,4 +1,4 @@
-"""Seconds from process start to the first training step, fresh or resumed, beside an import of TensorFlow; to the help.
+"""Seconds from process start to the first training step, fresh and resumed; `import tensorflow`; --help.
 
 python -m benchmarks.startup [--rounds=7]
 """
@@ -12,16 +12,16 @@ from pathlib import Path
 from absl import app, flags
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # so that the file itself can be run, too
+sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
 from checkpointing.storage import layout
 
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "measurements of each", lower_bound=1)
 
 
 def seconds_to_line(text: str, *arguments: str) -> float:
-    """Starts Python, and waits for the first line on standard error that contains the text."""
+    """Start Python; return the seconds until the first line on stderr that contains the text."""
     started = time.perf_counter()
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -34,21 +34,21 @@ def seconds_to_line(text: str, *arguments: str) -> float:
 
 
 def seconds_to_first_step() -> float:
-    """Starts a fresh softmax run and waits for the line that tells of its first step."""
+    """Start a fresh softmax run; return the seconds until the log line of its first step."""
     with tempfile.TemporaryDirectory() as directory:
         return seconds_to_line("step 1/", *_run_in(directory))
 
 
 def seconds_to_resume() -> float:
-    """Kills a softmax run after its first checkpoint, starts it again, and waits for the first step after that."""
+    """Kill a softmax run after its first checkpoint and resume it; return the seconds until its first log line."""
     with tempfile.TemporaryDirectory() as directory:
         seconds_to_line("saved ", *_run_in(directory))
-        # The killed run may have got a checkpoint further meanwhile.
+        # The killed run may have saved another checkpoint.
         return seconds_to_line(f"step {newest_step(Path(directory) / 'run') + 1}/", *_run_in(directory))
 
 
 def newest_step(train_dir: Path) -> int:
-    """Of the checkpoints there."""
+    """Return the step of the newest checkpoint."""
     return max(layout.steps_with(train_dir, "manifest.json"))
 
 
@@ -58,19 +58,19 @@ def _run_in(directory: str) -> list[str]:
 
 
 def seconds_to_import() -> float:
-    """Waits until TensorFlow is imported, and not for the process to end."""
+    """Return the seconds until TensorFlow is imported, without the end of the process."""
     return seconds_to_line("imported", "-c", "import sys, tensorflow; print('imported', file=sys.stderr, flush=True)")
 
 
 def seconds_to_help() -> float:
-    """Runs the help to its end."""
+    """Return the seconds of `--help`."""
     started = time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / "train_softmax.py"), "--help"], check=True, capture_output=True)
     return time.perf_counter() - started
 
 
 def main(_: list[str]) -> None:
-    """Measures in turn, so that a machine whose speed drifts slows all alike."""
+    """Measure in turn, so that drift in the machine's speed affects all alike."""
     measured = {
         "first training step": seconds_to_first_step,
         "first step after a resume": seconds_to_resume,

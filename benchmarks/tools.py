@@ -1,11 +1,11 @@
-"""What `python -m checkpointing` costs: list and verify on many checkpoints, show on a large one.
+"""Time and memory of `python -m checkpointing`: list, verify and prune on many checkpoints, show on a large one.
 
     python -m benchmarks.tools [--checkpoints=1000] [--gigabytes=2] [--rounds=5]
 
-many   a run of the softmax that saves after every step; `list`, `verify --all` and `prune --dry_run` beside hashing the
-       same bytes and nothing else, by the same library.
-large  a checkpoint of 40 MB tensors; memory at its highest of `show`, of one tensor and of all, beside `--help`, and
-       beside TensorFlow reading one tensor.
+many   a softmax run that saves after every step: `list`, `verify --all` and `prune --dry_run`, compared with hashing
+       the same bytes with the same library.
+large  a checkpoint of 40 MB tensors: peak memory of `show`, for one tensor and for all, compared with `--help` and
+       with TensorFlow reading one tensor.
 """
 
 import os
@@ -21,9 +21,9 @@ from absl import app, flags
 from tabulate import tabulate
 
 ROOT = Path(__file__).parent.parent
-_CHECKPOINTS = flags.DEFINE_integer("checkpoints", 1000, "how many to look at", lower_bound=1)
-_GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "of the large checkpoint")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "how often each is measured", lower_bound=1)
+_CHECKPOINTS = flags.DEFINE_integer("checkpoints", 1000, "number of checkpoints", lower_bound=1)
+_GIGABYTES = flags.DEFINE_float("gigabytes", 2.0, "size of the large checkpoint, GB")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)
 
 _HASH = """
 import hashlib, pathlib, sys
@@ -45,14 +45,14 @@ tf.train.load_checkpoint(sys.argv[1]).get_tensor("layer1/weights").mean()
 
 
 class Measured(NamedTuple):
-    """What a command took."""
+    """Time and peak memory of a command."""
 
     seconds: float
     peak_mb: float
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     del argv
     with tempfile.TemporaryDirectory() as directory:
         _many(Path(directory) / "run")
@@ -70,7 +70,7 @@ def _many(train_dir: Path) -> None:
         "prune --dry_run": ["-m", "checkpointing", "prune", str(train_dir), "--max_to_keep=5", "--dry_run"],
     }
     print(f"{steps} checkpoints")
-    _tell(commands)
+    _report(commands)
 
 
 def _large(prefix: Path) -> None:
@@ -80,16 +80,16 @@ def _large(prefix: Path) -> None:
         "--help": ["-m", "checkpointing", "--help"],
         "show": ["-m", "checkpointing", "show", str(prefix)],
         "show --tensor": ["-m", "checkpointing", "show", str(prefix), "--tensor", "layer1/weights"],
-        "show --stats, all of them": ["-m", "checkpointing", "show", str(prefix), "--stats"],
+        "show --stats, all tensors": ["-m", "checkpointing", "show", str(prefix), "--stats"],
         "verify": ["-m", "checkpointing", "verify", str(prefix)],
         "TensorFlow, one tensor": ["-c", _READ, str(prefix)],
     }
     print(f"\n{tensors} tensors of 40 MB")
-    _tell(commands)
+    _report(commands)
 
 
-def _tell(commands: dict[str, list[str]]) -> None:
-    """Runs each in turn, and prints the medians; the first is what the others are compared with."""
+def _report(commands: dict[str, list[str]]) -> None:
+    """Run each command in turn, and print medians; the others are compared with the first."""
     rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(_ROUNDS.value)]
     first = next(iter(commands))
     rows = [
@@ -97,7 +97,7 @@ def _tell(commands: dict[str, list[str]]) -> None:
             "command": name,
             "seconds": statistics.median(each[name].seconds for each in rounds),
             f"more than {first}": statistics.median(each[name].seconds - each[first].seconds for each in rounds),
-            "memory at its highest, MB": statistics.median(each[name].peak_mb for each in rounds),
+            "peak memory, MB": statistics.median(each[name].peak_mb for each in rounds),
         }
         for name in commands
     ]

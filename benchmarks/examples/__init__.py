@@ -1,1 +1,1 @@
-"""Whole programs that learn MNIST, each with its own published settings; run by benchmarks.time_to_accuracy."""
+"""Complete MNIST programs with their published settings; run by benchmarks.time_to_accuracy."""

@@ -1,7 +1,7 @@
-"""JAX's example "mnist_classifier", its settings: 784-1024-1024-10, 10 epochs of 128, momentum 0.9 at 0.001.
+"""JAX's example "mnist_classifier": 784-1024-1024-10, 10 epochs, batch size 128, momentum 0.9, learning rate 0.001.
 
-Source: github.com/jax-ml/jax, examples/mnist_classifier.py. The last 96 images of an epoch wait for the
-next. (JAX's convolutions are not made for CPUs; its examples that have them would not come to an end here.)
+Source: github.com/jax-ml/jax, examples/mnist_classifier.py. Here the last, incomplete batch of an epoch is dropped.
+JAX's examples with convolutions are too slow on a CPU.
 """
 
 import itertools
@@ -21,7 +21,7 @@ _Tree = Any  # nested lists and tuples of arrays
 
 
 def logits_of(weights: _Tree, images: jax.Array) -> jax.Array:
-    """Float32 [B, 784] to [B, 10]."""
+    """Map images, float32 [B, 784], to logits, float32 [B, 10]."""
     *hidden, last = weights
     for matrix, bias in hidden:
         images = jax.nn.relu(images @ matrix + bias)
@@ -29,7 +29,7 @@ def logits_of(weights: _Tree, images: jax.Array) -> jax.Array:
 
 
 def update(weights: _Tree, velocity: _Tree, images: jax.Array, labels: jax.Array) -> tuple[_Tree, _Tree]:
-    """One step of momentum."""
+    """Apply one momentum update; return weights and velocity."""
 
     def loss_of(weights: _Tree) -> jax.Array:
         return -jnp.mean(jnp.sum(jax.nn.log_softmax(logits_of(weights, images)) * jax.nn.one_hot(labels, 10), axis=1))
@@ -40,7 +40,7 @@ def update(weights: _Tree, velocity: _Tree, images: jax.Array, labels: jax.Array
 
 
 def main() -> None:
-    """Prints the test accuracy after each epoch."""
+    """Print the test accuracy after each epoch."""
     data = dataset.load(None, 0)
     images, labels = scaled(data.train)
     images = images.reshape(-1, 784)

@@ -1,7 +1,7 @@
-"""Keras' example "Simple MNIST convnet", its settings: 15 epochs of 128, Adam, a tenth held out for validation.
+"""Keras' example "Simple MNIST convnet": 15 epochs, batch size 128, Adam, a tenth of the data for validation.
 
-Source: keras.io/examples/vision/mnist_convnet. Reads our bundled files in place of Keras' download, and judges on the
-test set after each epoch.
+Source: keras.io/examples/vision/mnist_convnet. Differences: reads the bundled files instead of Keras' download, and
+evaluates on the test set after each epoch.
 """
 
 import os
@@ -15,7 +15,7 @@ from mnist.input import dataset
 
 
 def main() -> None:
-    """Prints the test accuracy after each epoch."""
+    """Print the test accuracy after each epoch."""
     data = dataset.load(None, 0)
     images, labels = scaled(data.train)
     test_images, test_labels = scaled(data.test)
@@ -30,7 +30,7 @@ def main() -> None:
     )
     net.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
 
-    def judge(_epoch: int, _logs: object) -> None:
+    def evaluate(_epoch: int, _logs: object) -> None:
         _loss, accuracy = net.evaluate(
             test_images[..., None], keras.utils.to_categorical(test_labels, 10), batch_size=500, verbose=0
         )
@@ -42,7 +42,7 @@ def main() -> None:
         epochs=15,
         validation_split=0.1,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=judge)],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=evaluate)],
     )
 
 

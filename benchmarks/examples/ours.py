@@ -1,8 +1,8 @@
-"""Our own recipes: the trainer's graph and loop, judged on the test set after each epoch.
+"""Our recipes: the trainer's graph and loop, evaluated on the test set after each epoch.
 
 python -m benchmarks.examples.ours RECIPE
 
-A run of the program reads the test set once, after the last step; here the question is when it gets where.
+The trainer itself reads the test set only once, after the last step.
 """
 
 import sys
@@ -20,7 +20,7 @@ from mnist.input import dataset
 
 
 def main() -> None:
-    """Prints the test accuracy after each epoch, and after the last step."""
+    """Print the test accuracy after each epoch, and after the last step."""
     settings = configs.load(sys.argv[1])
     assert isinstance(settings, CnnSettings)
     data = dataset.load(None, settings.validation_size)

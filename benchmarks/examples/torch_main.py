@@ -1,7 +1,7 @@
-"""PyTorch's example "Basic MNIST", its settings: 14 epochs of 64, Adadelta at 1.0, times 0.7 each epoch.
+"""PyTorch's example "Basic MNIST": 14 epochs, batch size 64, Adadelta at 1.0, times 0.7 after each epoch.
 
-Source: github.com/pytorch/examples, mnist/main.py. Images are gathered from one tensor in memory, which is faster than
-the example's DataLoader; the last 32 of an epoch wait for the next.
+Source: github.com/pytorch/examples, mnist/main.py. Differences: batches are gathered from one tensor in memory, which
+is faster than the example's DataLoader, and the last, incomplete batch of an epoch is dropped.
 """
 
 import torch
@@ -11,11 +11,11 @@ from benchmarks.trainers.arrays import orders, scaled
 from mnist.input import dataset
 
 _BATCH, _EPOCHS = 64, 14
-_MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, as the example has them
+_MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, from the example
 
 
 def main() -> None:
-    """Prints the test accuracy after each epoch."""
+    """Print the test accuracy after each epoch."""
     torch.manual_seed(1)
     data = dataset.load(None, 0)
     (images, labels), (test_images, test_labels) = (

@@ -1,1 +1,1 @@
-"""Programs that each keep the same state in their own way; benchmarks/checkpointing.py asks them in turn."""
+"""Programs that save and restore the same state with different libraries; measured by benchmarks/checkpointing.py."""

@@ -1,4 +1,4 @@
-"""No peer but the yardstick: the state copied once, into fresh memory."""
+"""Baseline: one copy of the state into new memory."""
 
 from pathlib import Path
 
@@ -9,31 +9,31 @@ from benchmarks.peers.protocol import VARIABLES, Peer, Seconds
 
 
 class MemoryCopy(Peer):
-    """A save is a copy that is let go of."""
+    """A state in NumPy arrays; a save is a copy in memory."""
 
     libraries = ("numpy",)
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Makes the state."""
+        """Initialize the state."""
         super().__init__(size, directory)
         random = np.random.default_rng(0)
         self._variables = [random.standard_normal(self.elements, np.float32) for _ in range(VARIABLES)]
 
     def step(self) -> None:
-        """Changes the variables."""
+        """Change the variables in place."""
         for variable in self._variables:
             np.add(variable, 1e-6, out=variable)
 
     def begin_save(self) -> None:
-        """Copies; all of it is held until the end, so that no memory is used twice."""
+        """Copy all variables, and keep all copies, so that no memory is reused."""
         self._copies = [variable.copy() for variable in self._variables]
 
     def forget(self) -> None:
-        """Gives the copies' memory back."""
+        """Free the copies."""
         del self._copies
 
     def restore(self) -> Seconds:
-        """Nothing can be read back."""
+        """Raise: a copy in memory is not restored."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Orbax: an AsyncCheckpointer, which copies the state, returns, and writes from a thread."""
+"""Orbax: AsyncCheckpointer, which copies the state, returns, and writes in a thread."""
 
 import shutil
 import threading
@@ -12,12 +12,12 @@ from benchmarks.peers.protocol import VARIABLES, Peer, Seconds, numbered, second
 
 
 class OrbaxAsync(Peer):
-    """JAX arrays in a dictionary."""
+    """A state in a dictionary of JAX arrays."""
 
     libraries = ("orbax-checkpoint", "jax")
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Makes the arrays, and the update, whose old arrays are donated to the new ones."""
+        """Initialize the arrays, and compile the update, which donates the old arrays."""
         super().__init__(size, directory)
         keys = jax.random.split(jax.random.key(0), VARIABLES)
         self._state = {f"variable_{number}": jax.random.normal(key, [self.elements]) for number, key in enumerate(keys)}
@@ -31,16 +31,16 @@ class OrbaxAsync(Peer):
         self._waiting: threading.Thread | None = None
 
     def step(self) -> None:
-        """Gradient descent, in the arrays' own memory."""
+        """Apply gradient descent in place."""
         self._state = jax.block_until_ready(self._update(self._state, self._gradient))
 
     def begin_save(self) -> None:
-        """Returns once Orbax has copied what it needs."""
+        """Start a save; return once Orbax has copied the state."""
         self._path = next(self._paths)
         self._checkpointer.save(self._path, args=ocp.args.StandardSave(self._state))
 
     def saving(self) -> bool:
-        """Asks a thread that waits, for Orbax can only be waited for."""
+        """Return whether the save is running; a thread waits for it, because Orbax has no poll."""
         if self._waiting is None:
             self._waiting = threading.Thread(target=self._checkpointer.wait_until_finished)
             self._waiting.start()
@@ -50,7 +50,7 @@ class OrbaxAsync(Peer):
         return False
 
     def save(self) -> Seconds:
-        """Saves and waits."""
+        """Save, and wait until the files are written."""
 
         def save_and_wait() -> None:
             self.begin_save()
@@ -60,18 +60,18 @@ class OrbaxAsync(Peer):
         return {"whole": whole}
 
     def restore(self) -> Seconds:
-        """Reads into new arrays."""
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, self._state)
+        """Restore into new arrays."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, self._state)
 
         def read() -> None:
-            restored = self._checkpointer.restore(self._path, args=ocp.args.StandardRestore(wanted))
+            restored = self._checkpointer.restore(self._path, args=ocp.args.StandardRestore(target))
             self._state = jax.block_until_ready(restored)
 
         seconds = seconds_of(read)
         return {"read": seconds, "whole": seconds}
 
     def forget(self) -> None:
-        """Deletes the checkpoint's directory."""
+        """Delete the checkpoint's directory."""
         shutil.rmtree(self._path)
 
 

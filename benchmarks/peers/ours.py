@@ -1,4 +1,4 @@
-"""CheckpointManager: the save in the background, as it is by default; ours_foreground.py does not."""
+"""CheckpointManager with background saves, the default; ours_foreground.py saves in the foreground."""
 
 import os
 import time
@@ -22,17 +22,17 @@ _KEEP_ALL = RetentionPolicy(max_to_keep=0, keep_checkpoint_every_n_hours=10_000)
 
 
 class Parts:
-    """Adds up the seconds inside functions, which are replaced by ones that are timed."""
+    """Timers for functions: replaces a function by a timed one, and adds up its seconds by label."""
 
     def __init__(self) -> None:
-        """Nothing is timed yet."""
+        """Start without timed functions."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def time(self, label: str, owner: Any, name: str) -> None:  # noqa: ANN401 - a module or a class
-        """Times `owner.name` from now on; where calls go on side by side, their seconds add up."""
+        """Time `owner.name` from now on; the seconds of parallel calls add up."""
         function: Callable[..., Any] = getattr(owner, name)
 
-        def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes and gives
+        def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - any function
             started = time.perf_counter()
             try:
                 return function(*args, **options)
@@ -48,7 +48,7 @@ class Ours(TensorFlowState):
     in_background = True
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Opens a manager that saves whenever it is asked."""
+        """Open a manager that saves after every step."""
         super().__init__(size, directory)
         self._parts = Parts()
         self._parts.time("write", Snapshot, "write")
@@ -66,15 +66,15 @@ class Ours(TensorFlowState):
         )
 
     def begin_save(self) -> None:
-        """Saves as training does."""
+        """Save as training does."""
         self._manager.save_if_due(self.session)
 
     def saving(self) -> bool:
-        """Until the checkpoint is committed and all is tidy."""
-        return self._manager._writer.has_job and not self._manager._writer.done()  # noqa: SLF001 - training need not know
+        """Return whether the background save is running, retention included."""
+        return self._manager._writer.has_job and not self._manager._writer.done()  # noqa: SLF001 - not part of the interface
 
     def save(self) -> Seconds:
-        """Saves and waits, once without a single fsync and once as it is; says where the time of the first went."""
+        """Save in the foreground, once without fsync and once with it; return the seconds of the parts."""
         self._parts.seconds.clear()
         with mock.patch.object(os, "fsync"):
             unsafe = seconds_of(lambda: self._manager.save(self.session))
@@ -85,7 +85,7 @@ class Ours(TensorFlowState):
         return {**parts, "without fsync": unsafe, "fsync": whole - unsafe, "whole": whole}
 
     def restore(self) -> Seconds:
-        """Finds where to go on, which checks the files' sha256, and restores, which checks the state's digest."""
+        """Find the newest checkpoint, which verifies the files' sha256, and restore it, which verifies the digest."""
         self._manager.start.close()
         self._parts.seconds.clear()
         find = seconds_of(self._find_start)
@@ -97,7 +97,7 @@ class Ours(TensorFlowState):
         self._manager.start = resume.open_train_dir(self.directory, _SETTINGS)
 
     def forget(self) -> None:
-        """Deletes all checkpoints."""
+        """Delete all checkpoints."""
         for step in layout.steps_with(self.directory, "manifest.json"):
             cleanup.retire(layout.prefix(self.directory, step))
 

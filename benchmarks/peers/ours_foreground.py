@@ -1,11 +1,11 @@
-"""CheckpointManager with save_in_background=False: training waits, and the whole machine writes."""
+"""CheckpointManager with save_in_background=False: training waits for the save."""
 
 from benchmarks.peers import protocol
 from benchmarks.peers.ours import Ours
 
 
 class OursForeground(Ours):
-    """The same files, made at once."""
+    """The same files, written in the foreground."""
 
     in_background = False
 

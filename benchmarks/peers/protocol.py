@@ -1,11 +1,11 @@
-"""What every peer can be asked, how it is measured, and how it answers; needs nothing but Python.
+"""Protocol and measurements of a peer process; uses only the standard library.
 
-A peer is a process of its own, often with libraries of its own. It reads one word a line from standard input,
-measures, and writes one JSON object a line to standard output:
+A peer is a separate process, often with other libraries. It reads one word per line from standard input, measures, and
+writes one JSON object per line to standard output:
 
-    lost     what training loses to a save: steps, a save, and steps until the save has ended
-    save     a save that training waits for
-    restore  the newest state is read back
+    lost     time that training loses to a save: steps, a save, and steps until the save has ended
+    save     a save in the foreground
+    restore  a restore of the newest save
 """
 
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 
 VARIABLES = 16
 
-# So long, and at least so many steps, are undisturbed before a save.
+# Minimum duration and number of undisturbed steps before a save.
 _UNDISTURBED_SECONDS = 0.5
 _UNDISTURBED_STEPS = 7
 
@@ -28,42 +28,42 @@ Seconds = dict[str, float]
 
 
 class Peer(ABC):
-    """A state of VARIABLES float32 variables, a training step, and a way to keep the state."""
+    """A state of VARIABLES float32 variables, a training step, and a way to save and restore the state."""
 
-    libraries: tuple[str, ...]  # whose versions count
+    libraries: tuple[str, ...]  # whose versions are reported
 
     @abstractmethod
     def step(self) -> None:
-        """Changes every variable in place; returns when it is done."""
+        """Change every variable in place; return when that is done."""
 
     @abstractmethod
     def begin_save(self) -> None:
-        """Saves; returns as soon as training may go on."""
+        """Save; return as soon as training can continue."""
 
     def saving(self) -> bool:
-        """Whether the save still goes on; never, where it is no background save."""
+        """Return whether a background save is running."""
         return False
 
     def save(self) -> Seconds:
-        """Saves, and waits until the files are on the disk; gives the seconds of its parts."""
+        """Save, and wait until the files are on the disk; return the seconds of the parts."""
         write = seconds_of(self.begin_save)
         fsync = seconds_of(lambda: _sync_below(self.directory))
         return {"write": write, "fsync": fsync, "whole": write + fsync}
 
     @abstractmethod
     def restore(self) -> Seconds:
-        """Reads the newest save back into the variables; gives the seconds of its parts."""
+        """Restore the newest save into the variables; return the seconds of the parts."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Deletes all saves."""
+        """Delete all saves."""
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Makes the state.
+        """Initialize the state.
 
         Args:
-          size: its bytes.
-          directory: an empty one to save to.
+          size: size of the state, in bytes.
+          directory: empty directory to save to.
         """
         self.elements = size // 4 // VARIABLES
         self.directory = directory
@@ -71,7 +71,7 @@ class Peer(ABC):
 
 
 def lost(peer: Peer) -> Seconds:
-    """Trains, saves, and trains until the save has ended; gives what that took beyond as many undisturbed steps."""
+    """Train, save, and train until the save has ended; return the seconds beyond those of undisturbed steps."""
     undisturbed: list[float] = []
     while sum(undisturbed) < _UNDISTURBED_SECONDS or len(undisturbed) < _UNDISTURBED_STEPS:
         undisturbed.append(seconds_of(peer.step))
@@ -95,7 +95,7 @@ def lost(peer: Peer) -> Seconds:
 
 
 def save(peer: Peer) -> Seconds:
-    """Changes the state, and saves it while training waits."""
+    """Change the state, and save it in the foreground."""
     peer.step()
     seconds = peer.save()
     peer.forget()
@@ -103,7 +103,7 @@ def save(peer: Peer) -> Seconds:
 
 
 def restore(peer: Peer) -> Seconds:
-    """Reads back a state that has been saved once, and so is in the page cache."""
+    """Restore a state that has been saved once, and so is in the page cache."""
     if not peer.kept:
         peer.save()
         peer.kept = True
@@ -111,29 +111,29 @@ def restore(peer: Peer) -> Seconds:
     return peer.restore()
 
 
-QUESTIONS: dict[str, Callable[[Peer], Seconds]] = {"lost": lost, "save": save, "restore": restore}
+MEASUREMENTS: dict[str, Callable[[Peer], Seconds]] = {"lost": lost, "save": save, "restore": restore}
 
 
 def serve(make_peer: Callable[[int, Path], Peer]) -> None:
-    """A peer's process; its arguments are the size and the directory."""
+    """Run a peer's process; the command line has the size and the directory."""
     _, size, directory = sys.argv
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # lines that a library prints go to stderr
     peer = make_peer(int(size), Path(directory))
-    print(json.dumps({library: version(library) for library in peer.libraries}), file=answers)
+    print(json.dumps({library: version(library) for library in peer.libraries}), file=replies)
     for line in sys.stdin:
-        print(json.dumps(QUESTIONS[line.strip()](peer)), file=answers)
+        print(json.dumps(MEASUREMENTS[line.strip()](peer)), file=replies)
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """How long the call takes."""
+    """Return the seconds of a call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def numbered(directory: Path, name: str) -> Iterator[Path]:
-    """Paths that were never given before: no save writes over another."""
+    """Yield new paths, so that no save overwrites another."""
     number = 0
     while True:
         number += 1
@@ -141,7 +141,7 @@ def numbered(directory: Path, name: str) -> Iterator[Path]:
 
 
 def _sync_below(directory: Path) -> None:
-    """Waits until all files below a directory, and their names, are on the disk."""
+    """Fsync all files and directories below a directory."""
     for path in [*directory.rglob("*"), directory]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""TensorFlow's Saver as it is: no fsync, no hash, no rotation; training waits."""
+"""TensorFlow's Saver: no fsync, no hash, no rotation; training waits."""
 
 from pathlib import Path
 
@@ -10,28 +10,28 @@ from benchmarks.peers.tensorflow_state import TensorFlowState
 
 
 class PlainSaver(TensorFlowState):
-    """Saver.save and Saver.restore."""
+    """Saves with Saver.save, restores with Saver.restore."""
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Adds a Saver; it would delete old files within the call, so that it is told to keep them all."""
+        """Create a Saver; max_to_keep=0, because it would delete old files within the measured call."""
         super().__init__(size, directory)
         with self.session.graph.as_default():
             self._saver = tf.compat.v1.train.Saver([self.counter, *self.variables], max_to_keep=0)
         self._prefix = ""
 
     def begin_save(self) -> None:
-        """Saves with the default options."""
+        """Save with the default options."""
         with self.session.graph.as_default():  # for the .meta file
             self._prefix = self._saver.save(self.session, str(self.directory / "model.ckpt"), global_step=self.counter)
 
     def restore(self) -> Seconds:
-        """Restores what was saved last."""
+        """Restore the last save."""
         with self.session.graph.as_default():
             seconds = seconds_of(lambda: self._saver.restore(self.session, self._prefix))
         return {"read": seconds, "whole": seconds}
 
     def forget(self) -> None:
-        """Deletes everything."""
+        """Delete all files."""
         for path in self.directory.iterdir():
             path.unlink()
 

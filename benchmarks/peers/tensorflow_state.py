@@ -1,4 +1,4 @@
-"""The state and its step in TensorFlow's graph mode, for the peers that save it."""
+"""State and training step in TensorFlow's graph mode, for the peers that use TensorFlow."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from benchmarks.peers.protocol import VARIABLES, Peer
 
 
 class TensorFlowState(Peer):
-    """Variables and an update, in a session of their own; subclasses say how they are kept."""
+    """Variables and an update in a session; subclasses save and restore them."""
 
     libraries = ("tensorflow",)
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Builds the graph, and gives the variables random values, for some peers compress."""
+        """Build the graph; the values are random, because some peers compress."""
         super().__init__(size, directory)
         with tf.Graph().as_default() as graph:
             self.counter = tf.compat.v1.train.get_or_create_global_step()
@@ -32,5 +32,5 @@ class TensorFlowState(Peer):
         return tf.compat.v1.get_variable(name, [self.elements], initializer=tf.compat.v1.random_normal_initializer())
 
     def step(self) -> None:
-        """One update in one call."""
+        """Apply one update."""
         self.session.run(self._update)

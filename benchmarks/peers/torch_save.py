@@ -9,12 +9,12 @@ from benchmarks.peers.protocol import VARIABLES, Peer, Seconds, numbered, second
 
 
 class TorchSave(Peer):
-    """A module of plain parameters."""
+    """A state in a module's parameters."""
 
     libraries = ("torch",)
 
     def __init__(self, size: int, directory: Path) -> None:
-        """Makes the parameters."""
+        """Initialize the parameters."""
         super().__init__(size, directory)
         made = [torch.nn.Parameter(torch.randn(self.elements), requires_grad=False) for _ in range(VARIABLES)]
         self._module = torch.nn.ParameterList(made)
@@ -23,22 +23,22 @@ class TorchSave(Peer):
         self._path = directory
 
     def step(self) -> None:
-        """Gradient descent, in place."""
+        """Apply gradient descent in place."""
         for parameter in self._module:
             parameter.add_(self._gradient, alpha=-1e-6)
 
     def begin_save(self) -> None:
-        """Saves as PyTorch's tutorial does."""
+        """Save as in PyTorch's tutorial."""
         self._path = next(self._paths)
         torch.save(self._module.state_dict(), self._path)
 
     def restore(self) -> Seconds:
-        """Reads the file, and copies its tensors into the module's."""
+        """Read the file, and copy its tensors into the module."""
         seconds = seconds_of(lambda: self._module.load_state_dict(torch.load(self._path, weights_only=True)))
         return {"read": seconds, "whole": seconds}
 
     def forget(self) -> None:
-        """Deletes the file."""
+        """Delete the file."""
         self._path.unlink()
 
 

@@ -1,1 +1,1 @@
-"""Trainers of the same two models, each a process that trains for as long as it is asked to; see protocol.py."""
+"""Trainers of the same two models, each in a separate process; see protocol.py."""

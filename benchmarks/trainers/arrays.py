@@ -1,4 +1,4 @@
-"""The training data as the peers want it; NumPy alone."""
+"""Training data as NumPy arrays, for the peers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +11,12 @@ Array = np.ndarray[Any, Any]
 
 
 def scaled(split: Split) -> tuple[Array, Array]:
-    """Images float32 [N, 28, 28] in 0..1, labels int64 [N]."""
+    """Return images, float32 [N, 28, 28] in 0..1, and labels, int64 [N]."""
     return split.images.astype(np.float32) / 255, split.labels.astype(np.int64)
 
 
 def orders(size: int, batch_size: int) -> Iterator[Array]:
-    """Without end: the images of a batch, int64 [B], shuffled anew each epoch."""
+    """Yield the indices of a batch, int64 [B], without end; each epoch is shuffled again."""
     generator = np.random.default_rng(0)
     while True:
         order = generator.permutation(size)

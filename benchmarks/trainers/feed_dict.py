@@ -1,4 +1,4 @@
-"""The tutorial's way to train, to be measured against: a Python loop that feeds each batch through feed_dict.
+"""The tutorial's training loop, for comparison: a Python loop that feeds each batch through feed_dict.
 
 The models, optimizers and batches are those of TensorFlow 1's "MNIST for ML Beginners" and "Deep MNIST for Experts".
 """
@@ -17,9 +17,9 @@ v1 = tf.compat.v1
 
 
 def batches(split: Split, batch_size: int) -> Iterator[tuple[Array, Array]]:
-    """Without end: images float32 [B, 784] in 0..1 and labels one-hot float32 [B, 10], shuffled anew each epoch.
+    """Yield images, float32 [B, 784] in 0..1, and one-hot labels, float32 [B, 10], without end; shuffled each epoch.
 
-    Gathered batch by batch: faster than the tutorial's own next_batch, which copied all images once an epoch.
+    Gathers each batch by index, which is faster than the tutorial's next_batch: that copies all images once per epoch.
     """
     images, numbers = scaled(split)
     images, labels = images.reshape(-1, 784), np.eye(10, dtype=np.float32)[numbers]
@@ -28,13 +28,13 @@ def batches(split: Split, batch_size: int) -> Iterator[tuple[Array, Array]]:
 
 
 def softmax(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-    """float32 [B, 784] to logits [B, 10]."""
+    """Map images, float32 [B, 784], to logits, float32 [B, 10]."""
     del keep
     return images @ tf.Variable(tf.zeros([784, 10])) + tf.Variable(tf.zeros([10]))
 
 
 def cnn(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-    """float32 [B, 784] to logits [B, 10]; `keep` is the share of hidden units that dropout leaves."""
+    """Map images, float32 [B, 784], to logits, float32 [B, 10]; `keep` is 1 - dropout rate."""
 
     def layer(*shape: int) -> tuple[tf.Variable, tf.Variable]:
         return tf.Variable(tf.random.truncated_normal(shape, stddev=0.1)), tf.Variable(tf.fill(shape[-1:], 0.1))
@@ -50,7 +50,7 @@ def cnn(images: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
 
 
 def make(model: str, batch_size: int, variant: str) -> protocol.TrainFor:
-    """Starts a session; the variant is how many threads compute, 0 for TensorFlow's choice, as in the tutorial."""
+    """Start a session; the variant is the number of threads, 0 for TensorFlow's default, as in the tutorial."""
     threads = int(variant)
     with tf.Graph().as_default() as graph:
         images = v1.placeholder(tf.float32, [None, 784])

@@ -1,4 +1,4 @@
-"""JAX; variants: jit (a compiled step, batches gathered on the host), scan (data and many steps in one call)."""
+"""JAX; variants: jit (compiled step, batches gathered on the host) and scan (many steps and the data in one call)."""
 
 import functools
 from typing import Any
@@ -20,12 +20,12 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def softmax(weights: _Tree, images: jax.Array, _key: jax.Array) -> jax.Array:
-    """Float32 [B, 28, 28] to logits [B, 10]."""
+    """Map images, float32 [B, 28, 28], to logits, float32 [B, 10]."""
     return images.reshape(-1, 784) @ weights[0][0] + weights[0][1]
 
 
 def cnn(weights: _Tree, images: jax.Array, key: jax.Array) -> jax.Array:
-    """The tutorial's network."""
+    """Map images to logits with the tutorial's network."""
     maps = images[..., None]
     for kernel, bias in weights[:2]:
         maps = lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS) + bias
@@ -42,7 +42,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
 
 
 def make(model: str, batch_size: int, variant: str) -> protocol.TrainFor:
-    """Plain SGD for the softmax, Adam written out for the cnn."""
+    """Train the softmax with SGD, or the CNN with a hand-written Adam."""
     images, labels = map(jnp.asarray, scaled(dataset.load(None, 5000).train))
     draw = np.random.default_rng(0).normal
     weights = [

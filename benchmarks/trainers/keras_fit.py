@@ -1,4 +1,4 @@
-"""Keras' own loop, `Model.fit`, on arrays in memory; its backend is TensorFlow, which makes a graph of the step."""
+"""Keras' `Model.fit` on arrays in memory, with the TensorFlow backend, which compiles the step to a graph."""
 
 import os
 
@@ -12,7 +12,7 @@ from mnist.input import dataset
 
 
 def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
-    """Fits on so many batches a call; a call of fit costs a tenth of a second besides, so it gets many."""
+    """Fit many batches per call, because each call of fit has an overhead of 0.1 s."""
     images, labels = scaled(dataset.load(None, 5000).train)
     layers = keras.layers
     if model == "softmax":

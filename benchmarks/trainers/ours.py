@@ -1,4 +1,4 @@
-"""The trainer's own graph and loop, with the settings of its recipe."""
+"""This project's graph and loop, with the settings of its recipe."""
 
 from benchmarks.trainers import protocol
 from checkpointing.tf_import import tensorflow_import
@@ -18,7 +18,7 @@ _ENDLESS = 10**12
 
 
 def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
-    """Cut into calls as a run is that logs, validates and saves."""
+    """Train with the calls that a run with logs, validation and saves makes."""
     settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
     split = dataset.load(None, settings.validation_size).train
     training_graph = train.build_graph(settings, partial(train.make_model, settings), split)

@@ -1,10 +1,10 @@
-"""How a trainer is asked, and how it answers; needs nothing but Python.
+"""Protocol of a trainer process; uses only the standard library.
 
     python -m benchmarks.trainers.NAME MODEL BATCH_SIZE VARIANT
 
-MODEL is softmax or cnn. The process says `ready` once it has trained for a while; then it reads a number of seconds a
-line from standard input, trains about so long, and answers with images a second. An empty line ends it; its last answer
-is the most memory that it took, in GB.
+MODEL is softmax or cnn. The process writes `ready` after a warm-up. Then it reads a number of seconds per line from
+standard input, trains for about that time, and writes images per second. After an empty line it writes its peak memory
+in GB, and ends.
 """
 
 import os
@@ -13,36 +13,36 @@ import sys
 import time
 from collections.abc import Callable
 
-# Long enough for each library's preparations: compilation comes before, in the first call.
+# Long enough for each library's initialization; compilation happens before, in the first call.
 _WARM_UP_SECONDS = 1.0
 
-# Trains for about so many seconds; gives the number of steps, all of which have ended.
+# Trains for about this number of seconds; returns the number of completed steps.
 TrainFor = Callable[[float], int]
 
 
 def serve(make: Callable[[str, int, str], TrainFor]) -> None:
-    """A trainer's process.
+    """Run a trainer's process.
 
     Args:
-      make: from model, batch size and variant to what trains.
+      make: maps model, batch size and variant to a training function.
     """
     _, model, batch_size, variant = sys.argv
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # lines that a library prints go to stderr
     train_for = make(model, int(batch_size), variant)
     train_for(_WARM_UP_SECONDS)
-    print("ready", file=answers)
+    print("ready", file=replies)
     for line in sys.stdin:
         if not line.strip():
             break
         started = time.perf_counter()
         steps = train_for(float(line))
-        print(steps * int(batch_size) / (time.perf_counter() - started), file=answers)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, file=answers)
+        print(steps * int(batch_size) / (time.perf_counter() - started), file=replies)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, file=replies)
 
 
 def repeat(run_steps: Callable[[], int]) -> TrainFor:
-    """Calls what trains a few steps, and gives their number, until the time is over."""
+    """Return a function that calls `run_steps` (trains some steps, returns their number) until the time is over."""
 
     def train_for(seconds: float) -> int:
         steps, end = 0, time.perf_counter() + seconds

@@ -1,4 +1,4 @@
-"""PyTorch's usual loop; variants: eager, compiled (torch.compile of model and loss)."""
+"""PyTorch's usual training loop; variants: eager, compiled (torch.compile of model and loss)."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from mnist.input import dataset
 
 
 def make(model: str, batch_size: int, variant: str) -> protocol.TrainFor:
-    """Data as one tensor in memory, batches gathered by index: faster than a DataLoader."""
+    """Gather batches by index from one tensor in memory, which is faster than a DataLoader."""
     images, labels = map(torch.from_numpy, scaled(dataset.load(None, 5000).train))
     if model == "softmax":
         net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
