@@ -5,7 +5,7 @@
 
 Each trainer is a separate process that waits while another is measured. A round measures every trainer once, so that
 drift in the machine's speed affects all of them. PyTorch and JAX need a separate environment; without --peers_python
-they are left out. Also reports the peak memory of each process, and the CNN's share of the speed of a large matrix product.
+they are left out. Also reports the peak memory of each process, and the CNN's share of the speed of a matrix product.
 """
 
 import os
