@@ -5,7 +5,7 @@ PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
 
-.PHONY: help train test test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
+.PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -13,16 +13,22 @@ help:  ## list the commands
 train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, export the model
 	$(RUN) train_cnn.py
 
-test: $(VENV)/ready-to-test check readers  ## install, check and test: all that CI runs
+test: $(VENV)/ready-to-test check readers  ## install, check and test: everything that CI runs
 	$(RUN) -m pytest
 
-test-all: $(VENV)/ready-to-test check readers  ## the same with the tests that take minutes
+# Packages without the tests that start TensorFlow processes, crash processes or run documents.
+FAST := tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
+SLOW_FILES :=
+test-fast: $(VENV)/ready-to-test check  ## checks and the tests that start no TensorFlow process: the inner loop
+	$(RUN) -m pytest $(FAST) $(SLOW_FILES:%=--ignore=%)
+
+test-all: $(VENV)/ready-to-test check readers  ## as test, with the tests that take minutes
 	$(RUN) -m pytest -m ''
 
-# Other people's readers are worth having, and no condition: what they need is not to be had for every machine.
-readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx and onnxruntime, where that can be done
+# Optional: these packages are not available for every machine.
+readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx and onnxruntime, if possible
 	@$(MAKE) --silent $(READERS)/ready 2>/dev/null || \
-	  echo "$(READERS) could not be installed, so tests/readers will be skipped; 'make $(READERS)/ready' says why"
+	  echo "$(READERS) could not be installed, tests/readers will be skipped; 'make $(READERS)/ready' shows the error"
 
 check: $(VENV)/ready-to-test  ## lint, formatting and types
 	$(RUN) -m ruff check
@@ -36,29 +42,29 @@ benchmark: $(VENV)/ready-to-test $(PEERS)/ready  ## speed against feed_dict, Ker
 	$(RUN) -m benchmarks.overhead
 	$(RUN) -m benchmarks.scaling
 
-benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## what a checkpoint costs, against Saver, PyTorch and Orbax
+benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## cost of a checkpoint, against Saver, PyTorch and Orbax
 	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
 
-benchmark-tools: $(VENV)/ready-to-test  ## what list, verify and show cost on many checkpoints and on a large one
+benchmark-tools: $(VENV)/ready-to-test  ## time and memory of list, verify and show on many checkpoints and on a large one
 	$(RUN) -m benchmarks.tools
 
-reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, and check what they state; takes hours, and goes on
+reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, compare with the stated results; takes hours, resumes
 	$(RUN) -m mnist.reproduce --write_docs
 
-guides: $(VENV)/ready-to-test  ## run the guides in docs/ and the notebook, and write their output anew
+guides: $(VENV)/ready-to-test  ## run the guides in docs/ and the notebook, and write their new output into them
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
 	$(RUN) -m tests.guide docs/serving.md
 	$(RUN) -m jupyter execute --inplace notebooks/tour.ipynb
 
-pictures: $(VENV)/ready-to-test  ## draw README.md's pictures anew, from a real run
+pictures: $(VENV)/ready-to-test  ## draw README.md's pictures again, from a real run
 	$(RUN) -m tests.pictures
 
-clean:  ## delete the environments; runs stay
+clean:  ## delete the environments, keep the runs
 	rm -rf $(VENV) $(PEERS) $(READERS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$$($(PYTHON) --version) found, Python 3.11 or later wanted: make PYTHON=python3.11 ..."; exit 1; }
+	  { echo "$$($(PYTHON) --version) found, expected Python 3.11 or later; run: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/ready-to-train: requirements.txt constraints.txt $(VENV)/bin/python
@@ -74,10 +80,10 @@ $(PEERS)/ready: requirements-peers.txt $(VENV)/bin/python
 	$(PEERS)/bin/python -m pip install --quiet -r requirements-peers.txt
 	touch $@
 
-# Emptied first, so that `ready` is never left over from an earlier one while a new one is only half there.
-# Without openvino-telemetry: with it, `import openvino` alone writes to ~/intel and reports itself over the network.
+# Emptied first, so that an old `ready` does not remain next to an incomplete installation.
+# Without openvino-telemetry, which writes to ~/intel and sends data over the network on `import openvino`.
 $(READERS)/ready: requirements-readers.txt $(VENV)/bin/python
-	@echo "installing what reads our models into $(READERS)"
+	@echo "installing other readers of our models into $(READERS)"
 	$(RUN) -m venv --clear $(READERS)
 	$(READERS)/bin/python -m pip install --quiet -r requirements-readers.txt
 	$(READERS)/bin/python -m pip uninstall --quiet --yes openvino-telemetry
