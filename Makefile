@@ -16,11 +16,13 @@ train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, e
 test: $(VENV)/ready-to-test check readers  ## install, check and test: everything that CI runs
 	$(RUN) -m pytest
 
-# Packages without the tests that start TensorFlow processes, crash processes or run documents.
+# Without the folders and files that start TensorFlow processes, or take more than five seconds on a quiet machine.
 FAST := tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
-SLOW_FILES :=
+NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation evaluate export graph graph_safety history image_files \
+  inspect_commands main maintenance manager meta_graphs model_card networks predict predictor readme report reproduce resume sampling \
+  saved_model saver starting supervisor tensor_bundle tf_import training_graph transform_commands wheel
 test-fast: $(VENV)/ready-to-test check  ## checks and the tests that start no TensorFlow process: the inner loop
-	$(RUN) -m pytest $(FAST) $(SLOW_FILES:%=--ignore=%)
+	$(RUN) -m pytest $(FAST) $(NOT_FAST:%='--ignore-glob=*/test_%.py')
 
 test-all: $(VENV)/ready-to-test check readers  ## as test, with the tests that take minutes
 	$(RUN) -m pytest -m ''
