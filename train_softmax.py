@@ -15,10 +15,11 @@ if __name__ == "__main__":
 
 from functools import partial
 
+from checkpointing.kernel_environment import choose_kernels
 from checkpointing.protocol import resume
 from checkpointing.runs import preemption, supervisor
 from checkpointing.storage.fingerprint import code_sha256
-from checkpointing.tf_import import choose_kernels, tensorflow_import
+from checkpointing.tf_import import tensorflow_import
 from configs.flags import RunOptions
 from mnist import sources
 from mnist.training.stopwatch import Stopwatch

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
-from checkpointing.tf_import import choose_kernels
+from checkpointing.kernel_environment import choose_kernels
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "seconds of each measurement", lower_bound=0.1)

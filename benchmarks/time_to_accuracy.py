@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
-from checkpointing.tf_import import choose_kernels
+from checkpointing.kernel_environment import choose_kernels
 
 THRESHOLDS = (0.97, 0.98, 0.99, 0.995)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements of each", lower_bound=1)

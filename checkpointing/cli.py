@@ -1,11 +1,11 @@
-"""What all command lines share: standard streams, errors in one line, exit statuses, Ctrl-C.
+"""What all command lines share: standard streams, error messages, exit statuses, Ctrl-C.
 
     def main(arguments=None):
         args = _parser().parse_args(arguments)
         return cli.run_tool(lambda: _act(args), debug=args.debug)
 
-Exit status: what the program returns; 1 after an error, printed to standard error as `error: ...` with a line
-`hint: ...` if there is something to do about it; 2 after a usage error. No traceback, unless in debug mode.
+Exit status: what the program returns; 1 after an error, 2 after a usage error. An error is printed to standard error as
+`error: ...`, followed by `hint: ...` if it has a hint; a traceback is shown in debug mode only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _RETRY = "fix the cause and run the same command again"
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that prints the description as it is written, and knows --debug.
+    """Return a parser with the flag --debug, whose help prints the description unwrapped.
 
     Args:
       program: the command line up to its arguments, as in "python -m checkpointing".
@@ -59,8 +59,7 @@ def run_program(act: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(act())
     finally:
-        # The status is known: neither a signal while Python and TensorFlow shut down nor output that a full disk
-        # refuses may change it.
+        # The status is decided: no signal while Python and TensorFlow shut down and no full disk may change it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
@@ -71,13 +70,13 @@ def run_program(act: Callable[[], int]) -> NoReturn:
 
 
 def report_errors(act: Callable[[], int], *, debug: bool = False) -> int:
-    """Call `act`; print any error in one line and return its exit status. In debug mode errors are raised."""
+    """Call `act` and return its exit status; print its error, if any, or raise it in debug mode."""
     try:
         return act()
     except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         _discard_output(1)
         return FAILED
-    except Exception as error:  # the last handler: every error is printed, none is swallowed
+    except Exception as error:  # the last handler: every error is printed
         if debug:
             raise
         return print_error(error)
@@ -86,7 +85,7 @@ def report_errors(act: Callable[[], int], *, debug: bool = False) -> int:
 def print_error(error: Exception) -> int:
     """Print an error and its hint to standard error; return the exit status that goes with it."""
     message, hint = describe(error)
-    with suppress(OSError):  # if even that is refused, the exit status has to do
+    with suppress(OSError):  # standard error may be closed or on a full disk
         print(f"error: {message}", *([f"hint: {hint}"] if hint else []), sep="\n", file=sys.stderr)
     return error.exit_status if isinstance(error, UserError) else FAILED
 
@@ -125,7 +124,7 @@ def _discard_output(descriptor: int) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Open descriptors 0 to 2 if they are closed, as a daemon may leave them: the next file would take their place."""
+    """Open descriptors 0 to 2 if a parent closed them; otherwise the next opened file would get such a number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -136,7 +135,7 @@ def _open_standard_streams() -> None:
 
 
 def _make_streams_accept_any_text() -> None:
-    """Print what the encoding lacks as escapes: file names need not be text."""
+    """Print characters that the encoding lacks as escapes: file names may hold any bytes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -144,7 +143,7 @@ def _make_streams_accept_any_text() -> None:
 
 @contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C unwind the block, then end the process by SIGINT, so that a shell's loop around it ends, too.
+    """Let Ctrl-C unwind the block, then end the process by SIGINT, so that a loop in a shell ends, too.
 
     Before and after the block Ctrl-C ends the process at once. An ignored SIGINT stays ignored.
     """

@@ -24,6 +24,6 @@ def sources(*programs: str) -> list[Path]:
     package = Path(__file__).parent
     return [
         *(package / f"{name}.py" for name in _COMPUTING),
-        package.parent / "checkpointing" / "tf_import.py",
+        *(package.parent / "checkpointing" / f"{name}.py" for name in ("kernel_environment", "tf_import")),
         *(package.parent / name for name in programs),
     ]

@@ -215,6 +215,12 @@ def confuse(prefix: Path, **fields: Any) -> Path:
     return prefix
 
 
+def is_one_error(text: str) -> bool:
+    """Whether standard error holds one `error:` line and at most one `hint:` line."""
+    error, *hints = text.splitlines()
+    return error.startswith("error: ") and len(hints) <= 1 and all(line.startswith("hint: ") for line in hints)
+
+
 SAVING = """
 import itertools, os, sys
 from pathlib import Path
@@ -228,7 +234,7 @@ for step in itertools.count(1):
         path.rename(directory / path.name)
     durable.delete([layout.incomplete_path(prefix)])
     if step > 2:
-        retirement.retire(layout.prefix(directory, step - 2))
+        cleanup.retire(layout.prefix(directory, step - 2))
     if step == 3:
         print("saving", flush=True)
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpointing.tf_import import choose_kernels
+from checkpointing.kernel_environment import choose_kernels
 from mnist.input import idx
 from mnist.input.dataset import BUNDLED
 from tests import ensembles

@@ -37,8 +37,8 @@ def imported(path):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-# What every package may import: the base class of errors, and the one helper that imports TensorFlow.
-FOUNDATION = ("checkpointing.errors", "checkpointing.tf_import")
+# What every package may import: the base class of errors, and what imports TensorFlow and chooses its kernels.
+FOUNDATION = ("checkpointing.errors", "checkpointing.kernel_environment", "checkpointing.tf_import")
 
 
 def roots(path):
@@ -92,8 +92,10 @@ def test_nothing_imports_a_script():
         "checkpointing.format.tensor_bundle",
         "checkpointing.tools.inspection",
         "checkpointing.format.tensor_io",
-        "checkpointing.tools.maintenance",
+        "checkpointing.tools.repair",
+        "checkpointing.tools.prune",
         "checkpointing.tools.inspect_commands",
+        "checkpointing.tools.show_commands",
         "checkpointing.tools.maintain_commands",
         "checkpointing.__main__",
         *sorted(PROGRAMS),

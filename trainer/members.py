@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing.cli import print_line
 from checkpointing.errors import CheckpointError, DamagedError, UsageError
+from checkpointing.kernel_environment import choose_kernels
 from checkpointing.protocol import resume
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import supervisor
 from checkpointing.runs.preemption import listen_for_stop
 from checkpointing.storage import durable, layout, staging
 from checkpointing.storage.fingerprint import code_sha256
-from checkpointing.tf_import import choose_kernels, tensorflow_import
+from checkpointing.tf_import import tensorflow_import
 from mnist import sources
 from mnist.errors import ResultError
 from mnist.reporting import results

@@ -1,22 +1,28 @@
 """Which checkpoint a path names, and whether it exists for its readers.
 
     prefix = lookup.resolve_checkpoint(path)  # a prefix, one of its files, a train_dir, a SavedModel
+    prefix = lookup.choose_checkpoint(directory, "best")  # or "latest", or a step
 
 It works on this package's checkpoints, which have a manifest, and on those that a plain Saver, tf.train.Checkpoint or a
 SavedModel's builder wrote. TensorFlow is not needed.
 """
 
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from checkpointing.errors import CheckpointError
+from checkpointing.protocol import manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
 
 DATA_FILE = re.compile(r"\.data-\d{5}-of-(\d{5})$", re.ASCII)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _KERAS = {".h5", ".keras"}
+_MOST_DIGITS = 18  # of a step
+
+_log = logging.getLogger(__name__)
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -51,6 +57,80 @@ def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
     if not is_ours(prefix):
         raise CheckpointError(f"{prefix}: no manifest found beside it; give the train_dir of a run of this project.")
     return prefix, Manifest.read(layout.manifest_path(prefix))
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Return the prefixes of the checkpoints in a directory, the newest last; none if there is no such directory.
+
+    A plain Saver's checkpoints count only if no checkpoint has a manifest.
+    """
+    if not directory.is_dir():
+        return []
+    steps = layout.steps_with(directory, "manifest.json")
+    if steps:
+        return [layout.prefix(directory, step) for step in steps]
+    return [prefix for prefix in layout.prefixes_in(directory) if not layout.incomplete_path(prefix).exists()]
+
+
+def best_checkpoint(directory: Path, *, warn: Callable[[str], None] = _log.warning) -> Path | None:
+    """Return the prefix of the checkpoint with the highest score; of equal scores, the earliest.
+
+    Args:
+      directory: a train_dir.
+      warn: called with a message for each damaged manifest, and if some checkpoints have no score.
+
+    Returns:
+      None if no checkpoint has a score.
+    """
+    manifests, damaged = manifest.read_all(directory)
+    for error in damaged.values():
+        warn(f"{error}; its score is unknown")
+    scores = {each.step: each.score for each in manifests if each.score is not None}
+    if len(scores) < len(manifests):
+        unscored = len(manifests) - len(scores)
+        warn(f"{directory}: best of {len(scores)} checkpoints; {unscored} were saved without a validation")
+    return layout.prefix(directory, max(scores, key=lambda step: scores[step])) if scores else None
+
+
+def is_choice(which: str) -> bool:
+    """Whether `choose_checkpoint` accepts this text: "latest", "best" or a step."""
+    return which in {"latest", "best"} or (which.isdecimal() and len(which) <= _MOST_DIGITS)
+
+
+def choose_checkpoint(directory: Path, which: str | int, *, warn: Callable[[str], None] = _log.warning) -> Path:
+    """Return the prefix of one of a directory's checkpoints. Its bytes are not verified.
+
+    Args:
+      directory: a train_dir, or a directory with a plain Saver's checkpoints.
+      which: "latest", "best" (the highest score) or a step.
+      warn: called with a message if the choice of the best is uncertain.
+
+    Raises:
+      CheckpointError: there is no such checkpoint; the message lists the steps that there are.
+    """
+    if not is_choice(str(which)):
+        raise CheckpointError(f"{directory}: expected latest, best or a step, got {which!r}")
+    prefixes = checkpoints_in(directory)
+    if not prefixes:
+        hint = "use a directory in which a run has saved a checkpoint"
+        raise CheckpointError(f"{directory}: no checkpoint found", hint=hint)
+    if which == "latest":
+        return prefixes[-1]
+    if which == "best":
+        best = best_checkpoint(directory, warn=warn)
+        if best is None:
+            message = f"{directory}: no checkpoint with a validation score found; there are steps {_steps(prefixes)}"
+            raise CheckpointError(message, hint="choose the latest, or a step")
+        return best
+    for prefix in prefixes:
+        if layout.step_at_the_end(prefix) == int(which):
+            return prefix
+    raise CheckpointError(f"{directory}: no checkpoint of step {which} found; there are steps {_steps(prefixes)}")
+
+
+def _steps(prefixes: Collection[Path]) -> str:
+    steps = [layout.step_at_the_end(prefix) for prefix in prefixes]
+    return ", ".join(str(step) for step in steps if step is not None) or "none"
 
 
 def is_saved_model(directory: Path) -> bool:

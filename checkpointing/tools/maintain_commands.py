@@ -1,44 +1,45 @@
-"""The commands that put a directory of checkpoints in order: repair, prune, pin, unpin."""
+"""The commands that change which checkpoints a directory holds: repair, prune, pin, unpin."""
 
 import argparse
 from pathlib import Path
-
-from tabulate import tabulate
 
 from checkpointing.errors import CheckpointError, reason
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import durable, layout
 from checkpointing.tools import maintenance
 from checkpointing.tools.maintenance import Action
-from checkpointing.tools.output import CommandResult
+from checkpointing.tools.output import CommandResult, table
+from checkpointing.tools.prune import plan_prune
+from checkpointing.tools.repair import plan_repair
 
 _DONE = {"delete": "deleted", "move to quarantine": "moved to quarantine", "write": "written"}
 
 
-def repair(given: argparse.Namespace) -> CommandResult:
-    """Sweeps what crashes left, sets damaged checkpoints aside, and rebuilds the state file."""
-    with maintenance.held(given.directory):
-        return _carried_out(maintenance.plan_repair(given.directory), dry_run=given.dry_run)
+def repair(args: argparse.Namespace) -> CommandResult:
+    """Delete leftovers of crashes, move damaged checkpoints to quarantine, and rebuild the state file."""
+    with maintenance.held(args.directory):
+        return _carry_out(plan_repair(args.directory), dry_run=args.dry_run)
 
 
-def prune(given: argparse.Namespace) -> CommandResult:
-    """Deletes the checkpoints that are not worth keeping."""
-    with maintenance.held(given.directory):
-        actions = maintenance.plan_prune(given.directory, _said(given))
-        return _carried_out(actions, dry_run=given.dry_run, otherwise="nothing to do: each is worth keeping")
+def prune(args: argparse.Namespace) -> CommandResult:
+    """Delete the checkpoints that the retention policy does not keep."""
+    with maintenance.held(args.directory):
+        actions = plan_prune(args.directory, _retention_options(args))
+        return _carry_out(actions, dry_run=args.dry_run, otherwise="nothing to do: the policy keeps every checkpoint")
 
 
-def _said(given: argparse.Namespace) -> dict[str, float]:
-    """What the command line says of what to keep."""
-    said = {name: getattr(given, name) for name in RetentionPolicy._fields if getattr(given, name) is not None}
-    for name, value in said.items():
-        wanted = "more than 0" if name == "keep_checkpoint_every_n_hours" else "0 or more"
-        if not (value > 0 or (value == 0 and wanted == "0 or more")):
-            raise CheckpointError(f"--{name}: {value} found, {wanted} wanted.")
-    return said
+def _retention_options(args: argparse.Namespace) -> dict[str, float]:
+    """The fields of RetentionPolicy that the command line sets."""
+    options = {name: getattr(args, name) for name in RetentionPolicy._fields if getattr(args, name) is not None}
+    for name, value in options.items():
+        positive = name == "keep_checkpoint_every_n_hours"
+        if not (value > 0 or (value == 0 and not positive)):
+            expected = "more than 0" if positive else "0 or more"
+            raise CheckpointError(f"--{name}: expected {expected}, got {value}")
+    return options
 
 
-def _carried_out(actions: list[Action], *, dry_run: bool, otherwise: str = "nothing to do") -> CommandResult:
+def _carry_out(actions: list[Action], *, dry_run: bool, otherwise: str = "nothing to do") -> CommandResult:
     record = [{"verb": each.verb, "files": each.names, "why": each.why} for each in actions]
     if not actions:
         return CommandResult({"done": False, "actions": record}, otherwise)
@@ -54,8 +55,7 @@ def _carried_out(actions: list[Action], *, dry_run: bool, otherwise: str = "noth
         for number, name in enumerate(each.names)
     ]
     end = ["nothing was changed: --dry_run"] if dry_run else []
-    table = tabulate(rows, headers="keys", disable_numparse=True)
-    return CommandResult({"done": not dry_run, "actions": record}, "\n".join([table, *end]))
+    return CommandResult({"done": not dry_run, "actions": record}, "\n".join([table(rows), *end]))
 
 
 def _do(actions: list[Action]) -> None:
@@ -64,68 +64,52 @@ def _do(actions: list[Action]) -> None:
             each.do()
         except OSError as error:
             done = ", ".join(name for before in actions[:number] for name in before.names) or "nothing"
-            message = (
-                f"{each.names[0]}: cannot be {_DONE[each.verb]} ({_about(error)}); done before: {done}. "
-                f"See to it, and give the same command again."
-            )
-            raise CheckpointError(message) from error
+            message = f"{each.names[0]}: cannot be {_DONE[each.verb]} ({_about(error)}); done before: {done}"
+            raise CheckpointError(message, hint="fix the cause and run the same command again") from error
 
 
 def _about(error: OSError) -> str:
     return f"{error.filename}: {reason(error)}" if isinstance(error.filename, str) else reason(error)
 
 
-def pin(given: argparse.Namespace) -> CommandResult:
-    """Keeps these checkpoints, whatever rotation says."""
-    for prefix in given.prefixes:
-        pin_one(prefix)
-    return _told("pinned", given.prefixes)
+def pin(args: argparse.Namespace) -> CommandResult:
+    """Pin checkpoints: retention keeps them."""
+    for prefix in args.prefixes:
+        _pin(prefix)
+    return _result("pinned", args.prefixes)
 
 
-def unpin(given: argparse.Namespace) -> CommandResult:
-    """Leaves them to rotation again."""
-    for prefix in given.prefixes:
-        unpin_one(prefix)
-    return _told("unpinned", given.prefixes)
+def unpin(args: argparse.Namespace) -> CommandResult:
+    """Unpin checkpoints: the run that owns the train_dir applies its retention to them at its next save."""
+    for prefix in args.prefixes:
+        _check_is_ours(prefix)
+        durable.delete([layout.pinned_path(prefix)])
+    return _result("unpinned", args.prefixes)
 
 
-def _told(what: str, prefixes: list[Path]) -> CommandResult:
-    return CommandResult(
-        {what: [str(prefix) for prefix in prefixes]}, "\n".join(f"{what} {prefix}" for prefix in prefixes)
-    )
+def _result(verb: str, prefixes: list[Path]) -> CommandResult:
+    record = {verb: [str(prefix) for prefix in prefixes]}
+    return CommandResult(record, "\n".join(f"{verb} {prefix}" for prefix in prefixes))
 
 
-def pin_one(prefix: Path) -> None:
-    """Marks a checkpoint as one to keep.
-
-    Raises:
-      CheckpointError: there is no such checkpoint, or rotation was faster.
-    """
+def _pin(prefix: Path) -> None:
     _check_is_ours(prefix)
     durable.write(layout.pinned_path(prefix), b"")
     durable.fsync(prefix.parent)
     try:
-        _check_is_ours(prefix)
+        _check_is_ours(prefix)  # a run may have deleted it meanwhile
     except CheckpointError:
         durable.delete([layout.pinned_path(prefix)])
         raise
 
 
-def unpin_one(prefix: Path) -> None:
-    """Takes the mark away; the run that owns the train_dir rotates the checkpoint when it saves the next one.
-
-    Raises:
-      CheckpointError: there is no such checkpoint.
-    """
-    _check_is_ours(prefix)
-    durable.delete([layout.pinned_path(prefix)])
-
-
 def _check_is_ours(prefix: Path) -> None:
-    going = layout.incomplete_path(prefix).exists()  # being deleted by the run
-    if layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists() and not going:
+    """Raise CheckpointError unless this is a committed checkpoint with a manifest that no run is deleting."""
+    being_deleted = layout.incomplete_path(prefix).exists()
+    committed = layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists()
+    if committed and not being_deleted:
         return
-    there = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
-    listed = ", ".join(layout.prefix(prefix.parent, step).name for step in there) or "none"
-    message = f"{prefix}: no checkpoint of this program's found; in {prefix.parent} there are {listed}."
+    steps = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
+    listed = ", ".join(layout.prefix(prefix.parent, step).name for step in steps) or "none"
+    message = f"{prefix}: no checkpoint with a manifest found; in {prefix.parent} there are {listed}"
     raise CheckpointError(message)

@@ -9,7 +9,7 @@ from tests.programs import ROOT
 
 
 def ended(code, number=signal.SIGINT):
-    """Runs code in which `come()` has the signal come; gives status, standard output and standard error."""
+    """Run code in which `come()` sends the signal; return status, standard output and standard error."""
     head = (
         "import os, signal, sys\n"
         f"signal.signal(signal.SIGINT, signal.default_int_handler)\ndef come(): os.kill(os.getpid(), {number:d})\n"
@@ -18,8 +18,8 @@ def ended(code, number=signal.SIGINT):
     return process.returncode, process.stdout, process.stderr
 
 
-def test_ctrl_c_ends_a_tool_by_the_signal_once_it_has_cleaned_up():
-    """No traceback; a shell's loop around it ends, too."""
+def test_ctrl_c_unwinds_a_tool_and_ends_it_by_the_signal():
+    """No traceback; a loop in a shell ends, too."""
     code = (
         "from checkpointing import cli\n"
         "def act():\n"
@@ -46,13 +46,13 @@ def test_ctrl_c_while_a_tool_is_imported_ends_it_without_a_traceback(name):
 
 
 def test_importing_the_package_changes_no_signal():
-    """Only where it is imported for a program of its own."""
+    """Only `python -m mnist.NAME` does."""
     code = "import mnist\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     assert ended(code) == (0, "", "")
 
 
 def test_ignored_interrupts_stay_ignored():
-    """A shell starts its background jobs so."""
+    """Shells start background jobs with SIGINT ignored."""
     code = (
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from checkpointing import cli\n"
@@ -61,8 +61,8 @@ def test_ignored_interrupts_stay_ignored():
     assert ended(code) == (0, "", "")
 
 
-def test_too_little_memory_is_one_sentence(capsys):
-    """A program that runs out of memory ends with status 1 and without a traceback."""
+def test_a_lack_of_memory_is_an_error_without_a_traceback(capsys):
+    """With status 1 and a hint."""
 
     def act():
         raise MemoryError

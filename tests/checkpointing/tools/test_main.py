@@ -15,21 +15,21 @@ COMMANDS += ["export", "freeze", "convert", "average", "rename"]
 
 
 def run(*arguments):
-    """Runs the command as a user does."""
+    """Run a command in a new process."""
     command = [sys.executable, "-m", "checkpointing", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=programs.ROOT)
 
 
 def usage(capsys, *arguments):
-    """What is said to wrong usage, which has status 2."""
+    """The standard error of wrong usage, which has status 2."""
     with pytest.raises(SystemExit) as ended:
         __main__.main(arguments)
     assert ended.value.code == 2
     return capsys.readouterr().err
 
 
-def test_help_lists_the_commands_and_waits_for_nobody():
-    """Neither TensorFlow nor NumPy is imported for it."""
+def test_help_lists_the_commands():
+    """It imports neither TensorFlow nor NumPy."""
     command = [sys.executable, "-X", "importtime", "-m", "checkpointing", "--help"]
     ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
@@ -39,16 +39,21 @@ def test_help_lists_the_commands_and_waits_for_nobody():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help(capsys, command):
-    """With what it takes, `--json` among it."""
+def test_each_command_has_help(capsys, monkeypatch, command):
+    """It lists --json, and every argument has a help line."""
+    monkeypatch.setenv("COLUMNS", "300")  # a line for each argument
     with pytest.raises(SystemExit) as ended:
         __main__.main([command, "--help"])
     assert ended.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--json" in printed
+    arguments = printed.partition("arguments:")[2].replace("options:", "")
+    lines = re.sub(r"\n {20,}", "   ", arguments).splitlines()  # help on the line after a long flag
+    assert all(re.match(r"  .*\S  +\w", line) for line in lines if line)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "COMMAND"),
         (["no_such_command"], "no_such_command"),
@@ -56,16 +61,16 @@ def test_each_command_has_help(capsys, command):
         (["list", "a", "b"], "b"),
         (["prune", "a", "--max_to_keep=many"], "--max_to_keep"),
         (["prune", "a", "--dry"], "--dry"),
-        (["rename", "a", "b", "--output=c"], "two names with = between them wanted"),
+        (["rename", "a", "b", "--output=c"], "expected two names with = between them, got 'b'"),
     ],
 )
-def test_wrong_usage_has_a_status_of_its_own(capsys, arguments, said):
-    """What is wrong is named; a flag that is cut short is none, lest it be another one some day."""
-    assert said in usage(capsys, *arguments)
+def test_wrong_usage_has_status_two(capsys, arguments, message):
+    """The error names the argument. Flags cannot be abbreviated."""
+    assert message in usage(capsys, *arguments)
 
 
-def test_a_directory_goes_through_its_life(tmp_path):
-    """As a user meets it: whole, damaged, put in order; the exit status is the answer."""
+def test_a_directory_is_verified_repaired_and_listed(tmp_path):
+    """In processes as a user runs them; exit statuses say what was found."""
     for step in (10, 20):
         make_checkpoint(tmp_path, step)
     assert run("verify", tmp_path, "--all").returncode == 0
@@ -81,15 +86,15 @@ def test_a_directory_goes_through_its_life(tmp_path):
     assert refused.stderr.startswith(f"error: {tmp_path}/model.ckpt-10: no checkpoint found; in {tmp_path} there are ")
 
 
-def test_an_error_of_the_disk_is_a_sentence(tmp_path, capsys):
-    """That begins with the file."""
+def test_a_disk_error_is_printed_without_a_traceback(tmp_path, capsys):
+    """The error begins with the file."""
     name = "long" * 100
     assert __main__.main(["list", str(tmp_path / name)]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / name}")
 
 
-def test_a_pipe_that_is_closed_is_no_error(tmp_path):
-    """`| head` has seen enough."""
+def test_a_closed_pipe_is_not_an_error(tmp_path):
+    """As of `| head`."""
     for step in range(300):
         make_checkpoint(tmp_path, step)
     command = [sys.executable, "-m", "checkpointing", "list", str(tmp_path)]

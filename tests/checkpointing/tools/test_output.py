@@ -15,7 +15,7 @@ RECORDS = st.recursive(
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "text"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -26,14 +26,14 @@ RECORDS = st.recursive(
         (4e15, "4e+03 TB"),
     ],
 )
-def test_sizes_have_three_figures(number, told):
-    """In units of a thousand."""
-    assert size(number) == told
+def test_sizes_have_three_figures(number, text):
+    """In powers of a thousand."""
+    assert size(number) == text
 
 
 @given(st.integers(0, 10**15))
-def test_a_size_is_right_to_half_a_percent(number):
-    """Whatever its unit."""
+def test_a_size_is_correct_to_half_a_percent(number):
+    """In every unit."""
     value, unit = size(number).split()
     factor = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     assert math.isclose(float(value.replace(",", "")) * factor, number, rel_tol=0.005)
@@ -41,27 +41,27 @@ def test_a_size_is_right_to_half_a_percent(number):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(0, "0 s ago"), (-5, "0 s ago"), (59, "59 s ago"), (61, "1 min ago"), (7200, "2 h ago"), (200_000, "2 d ago")],
 )
-def test_age_is_told_in_one_unit(seconds, told):
-    """A clock that was put back makes nothing come from the future."""
-    assert ago(1000.0, 1000.0 + seconds) == told
+def test_an_age_has_one_unit(seconds, text):
+    """Times in the future, as after a clock was set back, count as now."""
+    assert ago(1000.0, 1000.0 + seconds) == text
 
 
-def test_a_moment_is_one_of_here():
-    """As a clock on the wall shows it."""
+def test_a_moment_is_a_local_time():
+    """With a date."""
     assert moment(1_700_000_000.9)[:8] == "2023-11-"
 
 
-def test_one_is_not_many():
-    """In words."""
+def test_nouns_are_singular_or_plural():
+    """By the number."""
     assert [counted(number, "step") for number in (0, 1, 1234)] == ["0 steps", "1 step", "1,234 steps"]
 
 
 @given(RECORDS)
-def test_any_answer_is_json(record):
-    """By the standard, which has no NaN; and what it has comes back."""
+def test_any_record_becomes_json(record):
+    """Standard JSON, without NaN."""
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -69,7 +69,7 @@ def test_any_answer_is_json(record):
     json.loads(as_json(record), parse_constant=refuse)
 
 
-def test_what_is_not_finite_is_null():
-    """Wherever it stands; a path is its name."""
+def test_numbers_that_are_not_finite_become_null():
+    """At any depth; a path becomes a string."""
     record = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf}, "d": Path("run"), "e": None}
     assert json.loads(as_json(record)) == {"a": [None, [None, 1.5]], "b": {"c": None}, "d": "run", "e": None}

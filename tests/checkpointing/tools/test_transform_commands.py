@@ -23,6 +23,7 @@ from checkpointing.storage import layout
 from mnist.input.dataset import Split
 from mnist.model import graph, networks, signatures
 from tests import checkpoints, hostile, programs
+from tests.checkpoints import is_one_error
 
 v1 = tf.compat.v1
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
@@ -32,7 +33,7 @@ DEFAULT = "serving_default"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of ours: its directory, with checkpoints after 2 and 4 steps; the classes that it gives in the end."""
+    """A train_dir with checkpoints after 2 and 4 steps, and the classes that the last one predicts."""
     train_dir = tmp_path_factory.mktemp("run[1]")
     built = graph.build(
         networks.Softmax,
@@ -54,7 +55,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A plain Saver's, whose graph says nothing of what to ask: y = 2 x."""
+    """A plain Saver's checkpoint of y = 2 x, whose graph has no signature."""
     directory = tmp_path_factory.mktemp("plain")
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None], name="x")
@@ -67,13 +68,13 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """One of tf.train.Checkpoint, which holds a string that tells of its objects."""
+    """A checkpoint of tf.train.Checkpoint, which holds its object graph as a string."""
     return tf.train.Checkpoint(v=tf.Variable([1.0, 2.0])).write(str(tmp_path_factory.mktemp("objects") / "object"))
 
 
 @pytest.fixture
 def run(capsys):
-    """Runs a command in this process; gives its answer, or the one sentence that it fails with."""
+    """A function that runs a command, checks its status and returns its output, or its error."""
 
     def run_one(*arguments, status=0):
         assert __main__.main(list(map(str, arguments))) == status
@@ -82,33 +83,32 @@ def run(capsys):
             assert err == ""
             return out.strip()
         assert out == ""
-        assert err.startswith("error: ")
-        assert err.count("\n") == 1
+        assert is_one_error(err)
         return err.strip()
 
     return run_one
 
 
 def classes_of(directory, tag="serve"):
-    """What a SavedModel says of the images."""
+    """The classes that a SavedModel predicts for IMAGES."""
     with tf.Graph().as_default(), v1.Session() as session:
         signature = saved_model.load(session, directory, [tag]).signature_def[DEFAULT]
         return session.run(signature.outputs["classes"].name, {signature.inputs["images"].name: IMAGES})
 
 
-def assert_same(found, wanted):
-    """The same names, dtypes, shapes and bits."""
-    assert list(found) == list(wanted)
-    for name, array in wanted.items():
+def assert_same(found, expected):
+    """Check that names, dtypes, shapes and bits are equal."""
+    assert list(found) == list(expected)
+    for name, array in expected.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         assert found[name].tobytes() == array.tobytes()
 
 
 def test_a_run_is_exported(run, tmp_path, trained):
-    """Its newest checkpoint, by its directory; what is exported answers as training did, and is whole."""
+    """A directory means its newest checkpoint; the export predicts what training did, and is verified."""
     train_dir, classes = trained
-    told = run("export", train_dir, tmp_path / "out")
-    assert told.endswith(f"model.ckpt-4 to {tmp_path / 'out'}: tags serve with signatures serving_default")
+    text = run("export", train_dir, tmp_path / "out")
+    assert text.endswith(f"model.ckpt-4 to {tmp_path / 'out'}: tags serve with signatures serving_default")
     assert np.array_equal(classes_of(tmp_path / "out"), classes)
     assert verification.verify_saved_model(tmp_path / "out").startswith("sha256")
     record = json.loads(run("export", layout.prefix(train_dir, 2), tmp_path / "two", "--json", "--as_text"))
@@ -116,8 +116,8 @@ def test_a_run_is_exported(run, tmp_path, trained):
     assert (tmp_path / "two" / "saved_model.pbtxt").is_file()
 
 
-def test_what_is_exported_for_training_trains_on(run, tmp_path, trained):
-    """With the tag `train`: data are loaded and steps made by what the signatures say; serving beside it is pruned."""
+def test_an_export_for_training_can_be_trained(run, tmp_path, trained):
+    """With the tag `train`, data are loaded and steps made by signatures; the graph of `serve` is pruned."""
     train_dir, classes = trained
     run("export", train_dir, tmp_path / "out", "--tags", "serve", "--tags", "train")
     assert np.array_equal(classes_of(tmp_path / "out"), classes)
@@ -128,27 +128,27 @@ def test_what_is_exported_for_training_trains_on(run, tmp_path, trained):
         feed = {data["train_images"].name: TRAIN.images, data["train_labels"].name: TRAIN.labels}
         session.run(v1.local_variables_initializer(), feed)
         train = signatures["train"]
-        for wanted in (7, 10):
+        for expected in (7, 10):
             step = session.run(train.outputs["step"].name, {train.inputs["steps_to_run"].name: 3})
-            assert step == wanted
+            assert step == expected
 
 
 def test_a_tag_given_twice_is_one(run, tmp_path, trained):
-    """Two graphs with the same tags could not be told apart."""
+    """Two graphs with the same tags could not be distinguished."""
     run("export", trained[0], tmp_path / "out", "--tags", "serve", "--tags", "serve")
     assert len(saved_model.read(tmp_path / "out")) == 1
 
 
-def test_a_plain_savers_graph_is_told_what_to_ask(run, tmp_path, plain):
-    """On the command line; without, or with names that are not in the graph, the sentence says what to give."""
+def test_a_graph_without_a_signature_needs_the_flags(run, tmp_path, plain):
+    """Without --input and --output, or with unknown names, the error says what to use."""
     assert "--input=NAME=TENSOR" in run("export", plain, tmp_path / "out", status=1)
     assert "its placeholders are x:0" in run(
         "export", plain, tmp_path / "out", "--input=a=z:0", "--output=b=y:0", status=1
     )
     assert list(tmp_path.iterdir()) == []
     run("export", plain, tmp_path / "out", "--input=a=x:0", "--output=b=y:0")
-    answers = tf.saved_model.load(str(tmp_path / "out")).signatures[DEFAULT](a=tf.constant([1.5]))
-    assert answers["b"].numpy().tolist() == [3.0]
+    outputs = tf.saved_model.load(str(tmp_path / "out")).signatures[DEFAULT](a=tf.constant([1.5]))
+    assert outputs["b"].numpy().tolist() == [3.0]
     run("freeze", plain, tmp_path / "out.pb", "--input=a=x:0", "--output=b=y:0")
     graph_def = v1.GraphDef.FromString((tmp_path / "out.pb").read_bytes())
     with tf.Graph().as_default(), v1.Session() as session:
@@ -157,7 +157,7 @@ def test_a_plain_savers_graph_is_told_what_to_ask(run, tmp_path, plain):
 
 
 def test_tables_are_exported(run, tmp_path):
-    """With the files that they are filled from: a model without them would load, and answer nothing."""
+    """With the asset files that initialize them."""
     (tmp_path / "names.txt").write_text("zero\none\n")
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.int64, [None], name="x")
@@ -169,13 +169,13 @@ def test_tables_are_exported(run, tmp_path):
     run("export", tmp_path / "model", tmp_path / "out", "--input=x=x:0", "--output=y=y:0")
     (tmp_path / "names.txt").unlink()
     moved = (tmp_path / "out").rename(tmp_path / "moved")
-    answers = tf.saved_model.load(str(moved)).signatures[DEFAULT](x=tf.constant([0, 5], tf.int64))
-    assert answers["y"].numpy().tolist() == [b"one", b"?"]
+    outputs = tf.saved_model.load(str(moved)).signatures[DEFAULT](x=tf.constant([0, 5], tf.int64))
+    assert outputs["y"].numpy().tolist() == [b"one", b"?"]
 
 
 @pytest.mark.parametrize("name", ["model.pb", "model.pbtxt"])
 def test_a_run_is_frozen(run, tmp_path, trained, name):
-    """Into one file, as bytes or as text, in directories that are made, whose classes are those of training."""
+    """One file, binary or text, in a new directory; its classes are those of training."""
     train_dir, classes = trained
     path = tmp_path / "new" / name
     assert run("freeze", train_dir, path).startswith(f"froze {layout.prefix(train_dir, 4)} into {path}, ")
@@ -192,7 +192,7 @@ def test_a_run_is_frozen(run, tmp_path, trained, name):
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
 def test_a_run_is_converted_and_back(run, tmp_path, trained, ending):
-    """To the last bit; and a Saver reads what came back."""
+    """Bit-identical, and a Saver restores the result."""
     prefix = layout.prefix(trained[0], 4)
     archive = tmp_path / f"größe{ending}"
     run("convert", prefix, archive)
@@ -207,15 +207,15 @@ def test_a_run_is_converted_and_back(run, tmp_path, trained, ending):
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
 def test_strings_are_left_out_and_named(run, tmp_path, objects, ending):
-    """tf.train.Checkpoint keeps one; the tensors are there."""
+    """tf.train.Checkpoint writes one; the tensors are converted."""
     archive = tmp_path / f"x{ending}"
-    told = run("convert", objects, archive)
-    assert told.endswith(f"left out, for {ending} has no strings: _CHECKPOINTABLE_OBJECT_GRAPH")
+    text = run("convert", objects, archive)
+    assert text.endswith(f"left out, because {ending} has no strings: _CHECKPOINTABLE_OBJECT_GRAPH")
     assert tensor_io.read_archive(archive)["v/.ATTRIBUTES/VARIABLE_VALUE"].tolist() == [1, 2]
 
 
-def test_what_a_format_lacks_is_told(run, tmp_path):
-    """In one sentence, with the format that has it."""
+def test_a_dtype_that_a_format_lacks_is_an_error(run, tmp_path):
+    """The error names the format that has it."""
     tensor_io.write(tmp_path / "x", {"a": np.ones(2, ml_dtypes.bfloat16)})
     assert "tensor a is bfloat16, which .npz lacks: use .safetensors." in run(
         "convert", tmp_path / "x", tmp_path / "x.npz", status=1
@@ -227,27 +227,27 @@ def test_what_a_format_lacks_is_told(run, tmp_path):
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a.npz", "b.safetensors"), ("a.npz", "a.npz"), ("a.NPZ", "b")])
 def test_a_conversion_is_between_a_checkpoint_and_an_archive(run, tmp_path, names):
-    """Anything else is told what is wanted."""
-    told = run("convert", *(tmp_path / name for name in names), status=1)
-    assert "one of the two must be a file that ends with .npz or .safetensors" in told
+    """Other combinations are an error."""
+    error = run("convert", *(tmp_path / name for name in names), status=1)
+    assert "expected one .npz or .safetensors file and one checkpoint's prefix" in error
 
 
 def test_checkpoints_are_averaged(run, tmp_path, trained):
-    """The mean of the weights, the last one's step and graph: a checkpoint that answers."""
+    """The mean of the weights, with the step and the graph of the last one; it can be exported."""
     train_dir, _ = trained
     run("average", layout.prefix(train_dir, 2), train_dir, "--output", tmp_path / "mean")
     states = [tensor_io.read(layout.prefix(train_dir, step)) for step in (2, 4)]
     mean = tensor_io.read(tmp_path / "mean")
     assert mean["global_step"] == 4
     for name in ("layer1/weights", "layer1/biases"):
-        wanted = np.mean([state[name].astype(float) for state in states], axis=0).astype(np.float32)
-        assert mean[name].tobytes() == wanted.tobytes()
+        expected = np.mean([state[name].astype(float) for state in states], axis=0).astype(np.float32)
+        assert mean[name].tobytes() == expected.tobytes()
     run("export", tmp_path / "mean", tmp_path / "out")
     assert classes_of(tmp_path / "out").shape == (40,)
 
 
 def test_others_checkpoints_are_averaged_and_renamed(run, tmp_path, plain, objects):
-    """A plain Saver's, and those of tf.train.Checkpoint, whose string comes along."""
+    """A plain Saver's, and tf.train.Checkpoint's, whose object graph is kept."""
     for number, prefix in enumerate([plain, objects]):
         run("average", prefix, prefix, "--output", tmp_path / f"mean{number}")
         before, after = tensor_io.read(Path(prefix)), tensor_io.read(tmp_path / f"mean{number}")
@@ -261,8 +261,8 @@ def test_others_checkpoints_are_averaged_and_renamed(run, tmp_path, plain, objec
     assert value.numpy().tolist() == [1, 2]
 
 
-def test_what_is_no_array_is_told(run, tmp_path):
-    """As the state of a data set's iterator, which tf.train.Checkpoint can save."""
+def test_a_variant_is_an_error(run, tmp_path):
+    """For example the state of a dataset's iterator, which tf.train.Checkpoint can save."""
     iterator = iter(tf.data.Dataset.range(10).shuffle(5, seed=1))
     next(iterator)
     source = tf.train.Checkpoint(it=iterator).write(str(tmp_path / "data"))
@@ -272,20 +272,20 @@ def test_what_is_no_array_is_told(run, tmp_path):
 
 def test_other_models_are_not_averaged(run, tmp_path, trained, plain):
     """The first tensor that differs is named."""
-    told = run("average", plain, trained[0], "--output", tmp_path / "mean", status=1)
-    assert "tensor factor: float32 [] found, no such tensor wanted" in told
+    error = run("average", plain, trained[0], "--output", tmp_path / "mean", status=1)
+    assert "tensor factor: float32 [] found, no such tensor wanted" in error
 
 
 def test_tensors_are_renamed(run, tmp_path, trained):
-    """Into a checkpoint without a graph; a name that is not there is told with those that are."""
+    """The new checkpoint has no graph. The error about an unknown name lists the known ones."""
     prefix = layout.prefix(trained[0], 4)
     run("rename", prefix, "layer1=größe/hidden", "global_step=step", "--output", tmp_path / "new")
     state = tensor_io.read(tmp_path / "new")
     assert state["größe/hidden/weights"].tobytes() == tensor_io.read(prefix)["layer1/weights"].tobytes()
     assert state["step"] == 4
     assert not layout.meta_path(tmp_path / "new").exists()
-    told = run("rename", prefix, "layer2=x", "--output", tmp_path / "newer", status=1)
-    assert "tensor or scope layer2 wanted; there are global_step, layer1/biases" in told
+    error = run("rename", prefix, "layer2=x", "--output", tmp_path / "newer", status=1)
+    assert "tensor or scope layer2 wanted; there are global_step, layer1/biases" in error
 
 
 COMMANDS = {
@@ -298,14 +298,14 @@ COMMANDS = {
 
 
 def arguments(command, source, directory):
-    """A command's arguments, and its target."""
+    """Return a command's arguments, and its target."""
     words, name = COMMANDS[command]
     return [word.format(source=source, target=directory / name) for word in words], directory / name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_exists_is_not_written_over(run, tmp_path, trained, command):
-    """Whatever it is; not a byte of it changes."""
+def test_existing_targets_are_not_overwritten(run, tmp_path, trained, command):
+    """The command fails and changes no byte."""
     words, target = arguments(command, trained[0], tmp_path)
     run(*words)
     before = checkpoints.tree(tmp_path)
@@ -316,7 +316,7 @@ def test_what_exists_is_not_written_over(run, tmp_path, trained, command):
 @pytest.mark.parametrize("harm", [checkpoints.flip_a_bit, checkpoints.cut_in_half, checkpoints.empty, os.unlink])
 @pytest.mark.parametrize("harmed", [(each, kind) for each in COMMANDS for kind in checkpoints.KINDS[:2]])
 def test_damaged_checkpoints_are_refused(run, tmp_path, trained, harmed, harm):
-    """The sentence names the file or the checkpoint, and there is nothing at the target."""
+    """The error names the file or the checkpoint, and nothing is written."""
     command, kind = harmed
     shutil.copytree(trained[0], tmp_path / "run")
     prefix = layout.prefix(tmp_path / "run", 4)
@@ -329,8 +329,8 @@ def test_damaged_checkpoints_are_refused(run, tmp_path, trained, harmed, harm):
 
 @pytest.mark.parametrize("harm", [checkpoints.cut_in_half, checkpoints.empty, os.unlink])
 @pytest.mark.parametrize("command", ["export", "freeze"])
-def test_a_graph_that_is_damaged_is_told(run, tmp_path, trained, command, harm):
-    """By its file's name."""
+def test_a_damaged_graph_is_an_error(run, tmp_path, trained, command, harm):
+    """The error names its file."""
     shutil.copytree(trained[0], tmp_path / "run")
     harm(layout.meta_path(layout.prefix(tmp_path / "run", 4)))
     words, target = arguments(command, tmp_path / "run", tmp_path)
@@ -339,8 +339,8 @@ def test_a_graph_that_is_damaged_is_told(run, tmp_path, trained, command, harm):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_not_there_is_told(run, tmp_path, trained, command):
-    """With what there is; and a target below a file cannot be made."""
+def test_a_missing_checkpoint_is_an_error(run, tmp_path, trained, command):
+    """The error lists the existing ones. A target below a file is an error, too."""
     words, _ = arguments(command, layout.prefix(trained[0], 3), tmp_path)
     assert "there are model.ckpt-2, model.ckpt-4" in run(*words, status=1)
     (tmp_path / "file").touch()
@@ -349,8 +349,8 @@ def test_what_is_not_there_is_told(run, tmp_path, trained, command):
 
 
 @pytest.mark.parametrize("command", ["average", "rename", "convert"])
-def test_the_names_of_a_runs_own_are_refused(run, tmp_path, trained, command):
-    """A run that found it there would go on from it."""
+def test_the_names_of_a_runs_checkpoints_are_refused(run, tmp_path, trained, command):
+    """A run that found one there would resume from it."""
     tensor_io.write_archive(tmp_path / "x.npz", {"layer1": np.zeros(1)})
     source = tmp_path / "x.npz" if command == "convert" else trained[0]
     words, _ = arguments(command, source, tmp_path)
@@ -360,8 +360,8 @@ def test_the_names_of_a_runs_own_are_refused(run, tmp_path, trained, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_killed_anywhere_nothing_half_made_is_taken_for_whole(tmp_path, trained, command):
-    """At the target there is all or nothing."""
+def test_a_kill_leaves_no_partial_target(tmp_path, trained, command):
+    """At every point, the target is complete or missing."""
 
     def act(directory):
         words, _ = arguments(command, trained[0], directory / "out")
@@ -379,7 +379,7 @@ def test_killed_anywhere_nothing_half_made_is_taken_for_whole(tmp_path, trained,
 
 
 def exporting(prefix, target):
-    """A process that exports a checkpoint, when it has begun to write."""
+    """Start a process that exports a checkpoint; return it when it has started to write."""
     words = [sys.executable, "-m", "checkpointing", "export", str(prefix), str(target)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(words, cwd=programs.ROOT, stdout=pipe, stderr=pipe, text=True)
@@ -388,8 +388,8 @@ def exporting(prefix, target):
     return process
 
 
-def test_a_killed_process_leaves_the_name_free(tmp_path, trained):
-    """A true SIGKILL: the same command, given again, succeeds, and deletes what was left."""
+def test_an_export_can_be_repeated_after_a_kill(tmp_path, trained):
+    """After a real SIGKILL the same command succeeds, and deletes the leftovers."""
     process = exporting(trained[0], tmp_path / "out")
     process.kill()
     process.communicate()
@@ -398,8 +398,8 @@ def test_a_killed_process_leaves_the_name_free(tmp_path, trained):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_of_two_that_export_to_one_target_the_slower_one_fails(tmp_path, trained, run):
-    """Stopped while it writes, it goes on when the target is there: the target stays, and one sentence says so."""
+def test_of_two_exports_to_one_target_the_slower_fails(tmp_path, trained, run):
+    """Stopped while it writes, it continues when the target exists: an error, and the target is unchanged."""
     process = exporting(layout.prefix(trained[0], 2), tmp_path / "out")
     process.send_signal(signal.SIGSTOP)
     run("export", trained[0], tmp_path / "out")
@@ -415,48 +415,50 @@ def test_of_two_that_export_to_one_target_the_slower_one_fails(tmp_path, trained
 
 
 def test_wrong_usage_has_status_two(capsys):
-    """A name without = is no pair."""
+    """A name without = is not a pair."""
     with pytest.raises(SystemExit) as ended:
         __main__.main(["rename", "x", "layer1", "--output", "y"])
     assert ended.value.code == 2
-    assert "'layer1' found, two names with = between them wanted" in capsys.readouterr().err
+    assert "expected two names with = between them, got 'layer1'" in capsys.readouterr().err
 
 
-def test_a_renamed_state_has_no_map_of_the_old_names(run, tmp_path, objects):
-    """tf.train.Checkpoint's own list of objects would lead to what is not there; what was left out is told."""
-    told = run("rename", objects, "v=w", "--output", tmp_path / "renamed")
-    assert "left out: _CHECKPOINTABLE_OBJECT_GRAPH" in told
+def test_a_renamed_checkpoint_has_no_object_graph(run, tmp_path, objects):
+    """tf.train.Checkpoint's object graph holds the old names; the output says that it was left out."""
+    text = run("rename", objects, "v=w", "--output", tmp_path / "renamed")
+    assert "left out: _CHECKPOINTABLE_OBJECT_GRAPH" in text
     assert "w/.ATTRIBUTES/VARIABLE_VALUE" in Bundle(tmp_path / "renamed").entries
     assert "_CHECKPOINTABLE_OBJECT_GRAPH" not in Bundle(tmp_path / "renamed").entries
 
 
 def test_two_new_names_for_one_are_refused(run, tmp_path, trained):
-    """Neither is chosen in silence."""
-    assert "found twice" in run("rename", trained[0], "layer1=a", "layer1=b", "--output", tmp_path / "out", status=1)
+    """Neither is silently chosen."""
+    assert "got two for one of them" in run(
+        "rename", trained[0], "layer1=a", "layer1=b", "--output", tmp_path / "out", status=1
+    )
 
 
 @pytest.mark.parametrize("command", ["export", "freeze"])
 def test_half_a_signature_is_refused(run, tmp_path, trained, command):
-    """A model that takes something and gives nothing is none."""
+    """A signature needs inputs and outputs."""
     words = [command, trained[0], tmp_path / "out", "--input", "x=images:0"]
-    assert "--input and --output go together" in run(*words, status=1)
+    assert "--input and --output: expected both, got one of them" in run(*words, status=1)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["export", "freeze"])
 def test_a_graph_that_writes_files_is_refused(run, tmp_path, command):
-    """Before anything is made; --trust takes it as it is."""
+    """Before anything is written; with --trust it is accepted."""
     victim = tmp_path / "victim"
     edit = hostile.write_before("save/restore_all", victim)
     own = hostile.save_checkpoint(tmp_path / "own", hostile.writing(victim))
     other = hostile.save_checkpoint(tmp_path / "other", hostile.writing(victim), edit=edit, signature=False)
     for prefix, flags in ((own, []), (other, ["--input=images=images:0", "--output=probabilities=probabilities:0"])):
         target = tmp_path / f"{prefix.name}-{command}.pb"
-        told = run(command, prefix, target, *flags, status=1)
+        error = run(command, prefix, target, *flags, status=1)
         assert re.fullmatch(
             rf"error: {prefix}.meta: expected a graph that only computes, got operation WriteFile at node \w+, "
             r"which writes files; pass --trust if you trust the author of the graph\.",
-            told,
+            error,
         )
         assert not victim.exists()
         assert not target.exists()
@@ -465,7 +467,7 @@ def test_a_graph_that_writes_files_is_refused(run, tmp_path, command):
 
 
 def test_an_asset_from_elsewhere_is_not_exported(run, tmp_path):
-    """A graph may name any file of this machine, and an export is there to be given away."""
+    """A graph may name any file of this machine, and exports are published."""
     (tmp_path / "secret.txt").write_text("zero\none\n")
     (tmp_path / "sent").mkdir()
     with tf.Graph().as_default(), v1.Session() as session:
