@@ -1,4 +1,4 @@
-"""Files that are no regular ones, and limits of time, memory and open files for the tests that read them."""
+"""Make FIFOs, sockets, devices and links in place of files; limit time, memory and open files of a block."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ KINDS = ("FIFO", "socket", "device", "link to a FIFO", "directory", "dangling li
 
 
 def make(kind: str, path: Path) -> Path:
-    """Puts something of that kind there, in the place of what was there."""
+    """Make something of that kind at a path, in place of the file there."""
     path.unlink(missing_ok=True)
     if kind == "FIFO":
         os.mkfifo(path)
@@ -34,7 +34,7 @@ def make(kind: str, path: Path) -> Path:
 
 @contextmanager
 def no_hang(seconds: float = 20) -> Iterator[None]:
-    """Fails a block that takes longer."""
+    """Fail if the block takes longer."""
 
     def fail(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -51,25 +51,25 @@ def no_hang(seconds: float = 20) -> Iterator[None]:
 
 
 @contextmanager
-def little_memory(room: int) -> Iterator[None]:
-    """Lets this process take so many bytes more."""
+def little_memory(spare_bytes: int) -> Iterator[None]:
+    """Limit this process to so many bytes of address space more than now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    with _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + room):
+    with _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + spare_bytes):
         yield
 
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Lets this process open no file."""
+    """Make each opening of a file fail."""
     with _limit(resource.RLIMIT_NOFILE, 0):
         yield
 
 
 @contextmanager
-def _limit(what: int, most: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most, hard))
+def _limit(kind: int, limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit, hard))
     try:
         yield
     finally:
-        resource.setrlimit(what, (soft, hard))
+        resource.setrlimit(kind, (soft, hard))

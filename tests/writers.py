@@ -1,6 +1,6 @@
-"""Checkpoints as this project and as others write them, each with a `weights` of [0 .. 5] somewhere in it.
+"""Write checkpoints as this project, TensorFlow 1, TensorFlow 2 and Keras do, each with a variable [0 .. 5] in it.
 
-Each writer is given a directory that is not there, and leaves one checkpoint, or a SavedModel, in it.
+Each writer makes the directory of its argument, and writes one checkpoint or a SavedModel into it.
 """
 
 from functools import cache
@@ -24,7 +24,7 @@ def _initialized(graph, config=None):
 
 
 def ours(directory, steps=(20,)):
-    """This project's manager; after each step 1 is added to the weights."""
+    """Save with this project's CheckpointManager; add 1 to the weights after each save."""
     start = open_train_dir(directory, {"model": "line"})
     with tf.Graph().as_default() as graph:
         step = v1.train.get_or_create_global_step()
@@ -33,14 +33,14 @@ def ours(directory, steps=(20,)):
     manager = CheckpointManager(graph, start, variables=[step, weights], step=step)
     with _initialized(graph) as session, manager:
         manager.restore(session)
-        for wanted in steps:
-            step.load(wanted, session)
+        for number in steps:
+            step.load(number, session)
             manager.save(session)
             session.run(add)
 
 
 def plain_saver(directory, steps=(20,)):
-    """TensorFlow 1 on its own."""
+    """Save with TensorFlow 1's Saver."""
     with tf.Graph().as_default() as graph:
         v1.get_variable("weights", initializer=VALUES)
         saver = v1.train.Saver(max_to_keep=100)
@@ -51,7 +51,7 @@ def plain_saver(directory, steps=(20,)):
 
 
 def sharded_saver(directory):
-    """The same from two devices: two data files."""
+    """Save with TensorFlow 1's Saver from two devices: two data files."""
     with tf.Graph().as_default() as graph:
         for device, name in enumerate(["weights", "others"]):
             with tf.device(f"/cpu:{device}"):
@@ -63,7 +63,7 @@ def sharded_saver(directory):
 
 
 def partitioned(directory):
-    """A variable in three parts."""
+    """Save a partitioned variable, in three slices."""
     with tf.Graph().as_default() as graph:
         with v1.variable_scope("", partitioner=v1.fixed_size_partitioner(3)):
             v1.get_variable("weights", initializer=tf.constant(VALUES))
@@ -74,20 +74,20 @@ def partitioned(directory):
 
 
 def object_based(directory):
-    """TensorFlow 2's manager."""
+    """Save with TensorFlow 2's CheckpointManager."""
     checkpoint = tf.train.Checkpoint(weights=tf.Variable(VALUES), step=tf.Variable(20, dtype=tf.int64))
     tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=3).save(checkpoint_number=20)
 
 
 def keras(directory):
-    """A Keras model's weights in TensorFlow's format."""
+    """Save a Keras model's weights in TensorFlow's format."""
     model = tf.keras.Sequential([tf.keras.Input([6]), tf.keras.layers.Dense(1, name="line")])
     model.layers[0].kernel.assign([[value] for value in VALUES])
     tf.train.Checkpoint(model=model).write(str(directory / "keras-20"))
 
 
 def saved_model(directory):
-    """TensorFlow 2's."""
+    """Write a SavedModel with TensorFlow 2."""
     module = tf.Module()
     module.weights = tf.Variable(VALUES)
     module.scaled = tf.function(lambda x: x * module.weights, input_signature=[tf.TensorSpec([], name="x")])
@@ -95,7 +95,7 @@ def saved_model(directory):
 
 
 def built_model(directory):
-    """TensorFlow 1's Builder."""
+    """Write a SavedModel with TensorFlow 1's Builder."""
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.float32, [None, 6], name="x")
         scaled = x * v1.get_variable("weights", initializer=VALUES)
@@ -118,7 +118,7 @@ def _saver_files():
 
 
 def make_foreign(directory, name):
-    """Puts a plain Saver's checkpoint there, whole and quickly; gives its prefix."""
+    """Copy a plain Saver's checkpoint into a directory; return its prefix."""
     for suffix, content in _saver_files().items():
         (directory / f"{name}{suffix}").write_bytes(content)
     return directory / name

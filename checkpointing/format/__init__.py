@@ -1,1 +1,1 @@
-"""TensorFlow's checkpoint files, read without TensorFlow."""
+"""Read TensorFlow's checkpoint files without TensorFlow; other formats for tensors."""

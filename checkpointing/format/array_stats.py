@@ -1,4 +1,4 @@
-"""Figures about arrays of any size, a piece at a time, so that memory does not grow with them."""
+"""Streaming statistics of arrays: computed chunk by chunk, so that memory use does not grow with the array."""
 
 import math
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-_PIECE = 2**20  # elements
+_CHUNK = 2**20  # elements
 
 
 class Summary(NamedTuple):
-    """Figures of the elements of one array; those of numbers are None where it holds no finite ones.
+    """Statistics of one array.
 
-    zeros: the share of the elements that are 0. nans, infinities: how many there are.
+    min, mean, max: of the finite elements; None if there are none. zeros: fraction of the elements that are 0; None for
+    an empty array. nans, infinities: counts.
     """
 
     elements: int
@@ -27,10 +28,10 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How far two arrays of one shape are apart, in double precision; NaN where either holds what is not finite.
+    """Difference of two arrays of the same shape, in double precision; NaN if either has non-finite elements.
 
-    equal: to the last bit. largest, mean: of the absolute differences, None of arrays without elements.
-    cosine: of the angle between the two as vectors; None where one is zero.
+    equal: same dtype and bits. largest, mean: of the absolute differences; None for empty arrays.
+    cosine: cosine similarity of the flattened arrays; None if one is zero.
     """
 
     equal: bool
@@ -40,19 +41,19 @@ class Difference(NamedTuple):
 
 
 def is_numeric(array: Array) -> bool:
-    """Whether there are figures to give: not of strings and other objects."""
+    """Whether an array has statistics; strings and objects have none."""
     return array.dtype != object and array.dtype.kind not in "SUO"
 
 
 def summary(array: Array) -> Summary:
-    """Looks at each element once; of complex ones at the absolute values."""
+    """Compute the statistics of an array in one pass; of complex numbers those of the absolute values."""
     count = zeros = nans = infinities = 0
     total, smallest, largest = 0.0, math.inf, -math.inf
-    for piece in map(_magnitudes, _pieces(array)):
-        nans += int(np.count_nonzero(np.isnan(piece)))
-        infinities += int(np.count_nonzero(np.isinf(piece)))
-        zeros += int(np.count_nonzero(piece == 0))
-        finite = piece[np.isfinite(piece)]
+    for chunk in map(_magnitudes, _chunks(array)):
+        nans += int(np.count_nonzero(np.isnan(chunk)))
+        infinities += int(np.count_nonzero(np.isinf(chunk)))
+        zeros += int(np.count_nonzero(chunk == 0))
+        finite = chunk[np.isfinite(chunk)]
         if finite.size:
             count += finite.size
             with np.errstate(over="ignore"):
@@ -70,9 +71,11 @@ def summary(array: Array) -> Summary:
 
 
 def histogram(array: Array, bins: int) -> list[tuple[float, float, int]]:
-    """How the finite elements are spread: (from, to, how many) for each of so many bins of equal width.
+    """Compute a histogram of the finite elements.
 
-    One bin where they are too close for so many, or too far apart for their distance to be a number.
+    Returns:
+      (from, to, count) of each bin, all of equal width. One bin alone if the range is too small to be divided, or too
+      large for a float; none without finite elements.
     """
     found = summary(array)
     if found.min is None or found.max is None:
@@ -82,25 +85,25 @@ def histogram(array: Array, bins: int) -> list[tuple[float, float, int]]:
         if not (np.diff(edges) > 0).all():
             edges = np.array([found.min, found.max])
     counts = np.zeros(len(edges) - 1, np.int64)
-    for piece in map(_magnitudes, _pieces(array)):
-        counts += np.histogram(piece[np.isfinite(piece)], edges)[0]
+    for chunk in map(_magnitudes, _chunks(array)):
+        counts += np.histogram(chunk[np.isfinite(chunk)], edges)[0]
     return [(float(low), float(high), int(count)) for low, high, count in zip(edges, edges[1:], counts, strict=False)]
 
 
 def difference(one: Array, other: Array) -> Difference:
-    """Compares two arrays of the same shape; of complex ones the real and imaginary parts, each for itself."""
+    """Compare two arrays of the same shape; real and imaginary parts of complex numbers are separate elements."""
     equal, largest, total = one.dtype == other.dtype, 0.0, 0.0
-    dot = squares_of_one = squares_of_other = 0.0
-    for piece_of_one, piece_of_other in zip(_pieces(one), _pieces(other), strict=True):
-        equal = equal and piece_of_one.tobytes() == piece_of_other.tobytes()
-        a, b = _parts(piece_of_one), _parts(piece_of_other)
-        # Infinity less infinity is no number, which is what is told.
+    dot = one_squares = other_squares = 0.0
+    for one_chunk, other_chunk in zip(_chunks(one), _chunks(other), strict=True):
+        equal = equal and one_chunk.tobytes() == other_chunk.tobytes()
+        a, b = _parts(one_chunk), _parts(other_chunk)
+        # Infinity minus infinity is NaN, as documented.
         with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.abs(a - b)
+            distance = np.abs(a - b)
             dot += float(a @ b)
-            squares_of_one, squares_of_other = squares_of_one + float(a @ a), squares_of_other + float(b @ b)
-            largest, total = float(np.maximum(largest, apart.max())), total + float(apart.sum())
-    lengths = math.sqrt(squares_of_one) * math.sqrt(squares_of_other)
+            one_squares, other_squares = one_squares + float(a @ a), other_squares + float(b @ b)
+            largest, total = float(np.maximum(largest, distance.max())), total + float(distance.sum())
+    lengths = math.sqrt(one_squares) * math.sqrt(other_squares)
     parts = one.size * (2 if "c" in (one.dtype.kind, other.dtype.kind) else 1)
     return Difference(
         equal=equal,
@@ -110,18 +113,18 @@ def difference(one: Array, other: Array) -> Difference:
     )
 
 
-def _pieces(array: Array) -> Iterator[Array]:
+def _chunks(array: Array) -> Iterator[Array]:
     flat = array.reshape(-1)
-    for begin in range(0, flat.size, _PIECE):
-        yield flat[begin : begin + _PIECE]
+    for begin in range(0, flat.size, _CHUNK):
+        yield flat[begin : begin + _CHUNK]
 
 
-def _magnitudes(piece: Array) -> Array:
-    """In double precision; of complex numbers the absolute values."""
+def _magnitudes(chunk: Array) -> Array:
+    """Convert to double precision; complex numbers to their absolute values."""
     with np.errstate(over="ignore"):
-        return np.abs(piece.astype(np.complex128)) if piece.dtype.kind == "c" else piece.astype(np.float64)
+        return np.abs(chunk.astype(np.complex128)) if chunk.dtype.kind == "c" else chunk.astype(np.float64)
 
 
-def _parts(piece: Array) -> Array:
-    """In double precision; of complex numbers both parts."""
-    return piece.astype(np.complex128).view(np.float64) if piece.dtype.kind == "c" else piece.astype(np.float64)
+def _parts(chunk: Array) -> Array:
+    """Convert to double precision; complex numbers to pairs of real and imaginary parts."""
+    return chunk.astype(np.complex128).view(np.float64) if chunk.dtype.kind == "c" else chunk.astype(np.float64)

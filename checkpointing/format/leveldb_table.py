@@ -1,12 +1,12 @@
-"""LevelDB's tables, in which TensorFlow keeps a checkpoint's index: sorted records of key and value, under checksums.
+"""Read LevelDB tables, the format of a checkpoint's index: sorted records of key and value, with checksums.
 
     data blocks       the records
-    metaindex block   no records
-    index block       where each data block lies
-    footer            where the last two lie, zeros up to 40 bytes, the 8 bytes that all tables end with
+    metaindex block   empty
+    index block       offset and size of each data block
+    footer            offset and size of metaindex and index block, zeros up to 40 bytes, 8 bytes of magic number
 
-After each block come a byte that tells its compression, and the crc32c of both. The format's source: LevelDB's
-doc/table_format.md; TensorFlow writes its blocks uncompressed.
+Each block is followed by a byte for its compression, and the masked crc32c of both. Source: doc/table_format.md of
+LevelDB. TensorFlow does not compress the blocks.
 """
 
 import io
@@ -15,83 +15,90 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from checkpointing.format import protobuf_wire
+from checkpointing.format.protobuf_wire import read_exactly, read_varint, unmask_crc
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 40 + len(_MAGIC)
 _TRAILER = 1 + 4
-# A key states what differs from the key before it, but TensorFlow writes every sixteenth in full: a block can spell
-# sixteen times as many bytes as it has, and no more are given room.
-_KEYS_IN_A_RUN = 16
+# A key shares a prefix with the one before, except for every 16th in TensorFlow's files. So the keys of a block have
+# at most 16 times the block's bytes; a file that claims more is refused before it fills the memory.
+_RESTART_INTERVAL = 16
 
 
 def records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a LevelDB table."""
-    last = None
-    for block in _blocks(content):
+    """Yield the keys and values of a table, sorted by key.
+
+    Raises:
+      ValueError: the table is damaged.
+      NotImplementedError: it is compressed.
+    """
+    previous = None
+    for block in _data_blocks(content):
         for key, value in _records(block):
-            if last is not None and key <= last:
-                raise ValueError(f"tensor {text(key)}: found after tensor {text(last)}, before it wanted")
+            if previous is not None and key <= previous:
+                raise ValueError(f"expected sorted names, got tensor {key_text(key)} after tensor {key_text(previous)}")
             yield key, value
-            last = key
+            previous = key
 
 
-def _blocks(content: bytes) -> list[bytes]:
-    """The data blocks of a LevelDB table, every byte of which is under a checksum, or is known."""
+def _data_blocks(content: bytes) -> list[bytes]:
+    """Return the data blocks. Every byte of the table is compared with a checksum or a known value."""
     footer = io.BytesIO(content[-_FOOTER:])
     if len(content) < _FOOTER or not content.endswith(_MAGIC):
-        raise ValueError(
-            f"ends with the bytes [{content[-8:].hex(' ')}], [{_MAGIC.hex(' ')}] wanted: it is cut off, or no index"
-        )
+        found = content[-len(_MAGIC) :].hex(" ")
+        raise ValueError(f"expected [{_MAGIC.hex(' ')}] at the end, got [{found}]: truncated, or not an index")
     metaindex, index = _handle(footer), _handle(footer)
     if any(footer.read()[: -len(_MAGIC)]):
-        raise ValueError("some of its footer's bytes have changed, zeros wanted")
+        raise ValueError("expected zeros at the end of its footer, got other bytes")
     handles = [_handle(io.BytesIO(value)) for _, value in _records(_block(content, *index))]
-    # The blocks lie end to end, so that none is read twice.
+    # The blocks are contiguous, so that none is read twice.
     end = 0
     for offset, size in [*handles, metaindex, index]:
         if offset != end:
-            raise ValueError(f"a block at byte {offset:,} found, at byte {end:,} wanted")
+            raise ValueError(f"expected a block at byte {end:,}, got one at byte {offset:,}")
         end += size + _TRAILER
     if end + _FOOTER != len(content):
-        raise ValueError(f"{len(content):,} bytes found, {end + _FOOTER:,} wanted")
+        raise ValueError(f"expected {end + _FOOTER:,} bytes, got {len(content):,}")
     return [_block(content, *handle) for handle in [*handles, metaindex]][:-1]
 
 
 def _handle(stream: BinaryIO) -> tuple[int, int]:
-    return protobuf_wire.varint(stream), protobuf_wire.varint(stream)
+    """Read the offset and size of a block."""
+    return read_varint(stream), read_varint(stream)
 
 
 def _block(content: bytes, offset: int, size: int) -> bytes:
-    """The bytes of a block, with their checksum compared."""
+    """Return the bytes of a block, after a comparison with their checksum."""
     stored = content[offset : offset + size + _TRAILER]
     if len(stored) < size + _TRAILER:
-        raise ValueError(f"a block of {size:,} bytes at byte {offset:,} found, in a file of {len(content):,}")
-    crc, wanted = google_crc32c.value(stored[:-4]), protobuf_wire.unmask(int.from_bytes(stored[-4:], "little"))
-    if crc != wanted:
-        raise ValueError(
-            f"bytes {offset:,} to {offset + size:,} have changed, crc32c {crc:08x} found, {wanted:08x} wanted"
-        )
+        raise ValueError(f"expected a block of {size:,} bytes at byte {offset:,}, got a file of {len(content):,} bytes")
+    found, expected = google_crc32c.value(stored[:-4]), unmask_crc(int.from_bytes(stored[-4:], "little"))
+    if found != expected:
+        span = f"bytes {offset:,} to {offset + size:,}"
+        raise ValueError(f"{span} have changed: expected crc32c {expected:08x}, got {found:08x}")
     if stored[size]:
-        raise NotImplementedError("compressed blocks found, plain ones")
+        raise NotImplementedError("expected uncompressed blocks, got compressed ones")
     return stored[:size]
 
 
 def _records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; a key states what differs from the one before it. Shortcuts to some keys end it."""
-    end = len(block) - 4 * (int.from_bytes(block[-4:], "little") + 1)
-    stream, key, spelled = io.BytesIO(block), b"", 0
+    """Yield the keys and values of a block. The offsets of the keys stored in full (restarts) follow the records."""
+    num_restarts = int.from_bytes(block[-4:], "little")
+    end = len(block) - 4 * (num_restarts + 1)
+    stream, key, key_bytes = io.BytesIO(block), b"", 0
     while stream.tell() < end:
-        shared, rest, size = protobuf_wire.varint(stream), protobuf_wire.varint(stream), protobuf_wire.varint(stream)
-        spelled += shared + rest
-        if shared > len(key) or spelled > _KEYS_IN_A_RUN * len(block):
-            raise ValueError(f"a name found that shares {shared:,} bytes with one of {len(key):,}, which none does")
-        key = key[:shared] + protobuf_wire.take(stream, rest)
-        yield key, protobuf_wire.take(stream, size)
+        shared, unshared, value_size = read_varint(stream), read_varint(stream), read_varint(stream)
+        if shared > len(key):
+            raise ValueError(f"expected a key that shares at most {len(key):,} bytes with the last, got {shared:,}")
+        key_bytes += shared + unshared
+        if key_bytes > _RESTART_INTERVAL * len(block):
+            raise ValueError(f"expected keys of at most {_RESTART_INTERVAL * len(block):,} bytes in a block, got more")
+        key = key[:shared] + read_exactly(stream, unshared)
+        yield key, read_exactly(stream, value_size)
     if stream.tell() != end:
-        raise ValueError(f"a block of {stream.tell():,} bytes found, {end:,} wanted")
+        raise ValueError(f"expected records of {end:,} bytes in a block, got {stream.tell():,}")
 
 
-def text(name: bytes) -> str:
-    """A key for people."""
-    return name.decode(errors="backslashreplace")
+def key_text(key: bytes) -> str:
+    """Return a key for a message."""
+    return key.decode(errors="backslashreplace")

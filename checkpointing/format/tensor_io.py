@@ -1,10 +1,10 @@
-"""Tensors by name: read from a checkpoint, written as one, kept in other formats, renamed, averaged.
+"""Read and write tensors by name: checkpoints, `.npz` and `.safetensors` files; rename and average them.
 
-    state = tensors.read(prefix)
-    tensors.write(other_prefix, tensors.renamed(state, {"layer1": "hidden"}))
+    state = tensor_io.read(prefix)
+    tensor_io.write(other_prefix, tensor_io.renamed(state, {"layer1": "hidden"}))
 
-A checkpoint written here is one as a plain Saver writes it, without a graph unless one is given; it appears whole or
-not at all: killed between the two last renames, its data may be left, which nobody takes for a checkpoint.
+Checkpoints are written as by a plain Saver. A kill leaves a complete checkpoint or none; at most a data file without an
+index is left, which is not a checkpoint.
 """
 
 import zipfile
@@ -20,113 +20,112 @@ import safetensors.numpy
 
 from checkpointing.errors import CheckpointError, reason
 from checkpointing.format.tensor_bundle import Bundle
-from checkpointing.storage import durable, layout, staging
+from checkpointing.storage import durable, layout, regular_file, staging
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Array]
 _T = TypeVar("_T")
 
-_MOST_META_BYTES = 2**31  # protocol buffers are smaller
+_MAX_META_BYTES = 2**31  # the limit of protocol buffers
 
-# A member of an archive that would unpack into more than both is refused: no weights are packed so well.
+# A member of an archive that exceeds both when decompressed is refused: weights do not compress so well.
 _ANY_RATIO_BYTES = 256 << 20
-_MOST_RATIO = 100
+_MAX_RATIO = 100
 
 ARCHIVES = (".npz", ".safetensors")
 
+_OTHER_NAME = "use another name"
+
 
 def read(prefix: Path) -> State:
-    """All tensors of a checkpoint, by name in sorted order; their bytes stay on the disk until they are used.
+    """Read all tensors of a checkpoint by name, sorted; most are memory maps, whose bytes are read when they are used.
 
     Raises:
-      DamagedError: the first file that is not as TensorFlow wrote it.
-      CheckpointError: a tensor is of a kind that is no array: the state of a data set's iterator.
+      DamagedError: names the first damaged file; every byte is checked first.
+      CheckpointError: a tensor is not an array, but for example the state of a dataset's iterator.
     """
     bundle = Bundle(prefix)
     bundle.check()
     for entry in bundle.entries.values():
         if entry.dtype in {"variant", "resource"}:
-            message = f"{prefix}: tensor {entry.name} is a {entry.dtype}, an array wanted: restore it with TensorFlow."
-            raise CheckpointError(message)
+            problem = f"tensor {entry.name}: expected an array, got a {entry.dtype}"
+            raise CheckpointError(f"{prefix}: {problem}", hint="restore it with TensorFlow")
     return {name: bundle.tensor(name) for name in bundle.entries}
 
 
 def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) -> None:
-    """Writes a checkpoint, so that no crash leaves half of it.
+    """Write a checkpoint; a crash leaves all of it or none.
 
     Args:
-      prefix: must not be there.
+      prefix: of a checkpoint that does not exist.
       state: arrays by name; strings as arrays of bytes objects.
-      meta: the graph to put beside it, if it has one.
+      meta: MetaGraphDef file to copy to the checkpoint's `.meta`, if any.
 
     Raises:
-      CheckpointError: something is there, a run would take it for its own, or the disk refuses.
+      CheckpointError: the checkpoint exists, has the name of a run's own, or cannot be written.
     """
-    import tensorflow as tf  # noqa: PLC0415 - who only reads does not wait for it
+    import tensorflow as tf  # noqa: PLC0415 - readers do not wait for it
 
     _check_is_free(prefix)
     directory = layout.shards_directory(prefix)
     try:
-        durable.delete_tree(directory)  # a killed attempt left it
+        durable.delete_tree(directory)  # left by a killed attempt
         durable.make_directory(directory)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            fed = {tf.compat.v1.placeholder(array.dtype, array.shape): array for array in state.values()}
+            feeds = {tf.compat.v1.placeholder(array.dtype, array.shape): array for array in state.values()}
             names = {"tensor_names": list(state), "shape_and_slices": [""] * len(state)}
-            session.run(tf.raw_ops.SaveV2(prefix=str(directory / prefix.name), tensors=list(fed), **names), fed)
+            session.run(tf.raw_ops.SaveV2(prefix=str(directory / prefix.name), tensors=list(feeds), **names), feeds)
         if meta is not None:
-            durable.write(layout.meta_path(directory / prefix.name), durable.read(meta, _MOST_META_BYTES))
-        # The index last: with it the checkpoint exists.
+            durable.write(layout.meta_path(directory / prefix.name), regular_file.read(meta, _MAX_META_BYTES))
+        # The index last: the checkpoint exists once it does.
         paths = sorted(layout.files_of(directory / prefix.name), key=lambda path: path.suffix == ".index")
         for path in paths:
             durable.fsync(path)
         durable.move(paths, prefix.parent)
-    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:  # ValueError, TypeError: a dtype that it lacks
-        raise CheckpointError(f"{prefix}: could not be written ({reason(error)}).") from error
+    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:  # ValueError, TypeError: unknown dtype
+        raise CheckpointError(f"{prefix}: could not be written ({reason(error)})") from error
     finally:
-        with suppress(OSError):  # what raised it has been said
+        with suppress(OSError):  # the first error has been reported
             durable.delete_tree(directory)
 
 
 def _check_is_free(prefix: Path) -> None:
     if layout.step_of(f"{prefix.name}.index") is not None:
-        message = (
-            f"{prefix}: the name of a run's own checkpoint found, another one wanted, for a run would take it for its "
-            f"own: as in {prefix.with_name('averaged')}."
-        )
-        raise CheckpointError(message)
+        hint = f"use another name, as in {prefix.with_name('averaged')}: a run would resume from this one, or delete it"
+        raise CheckpointError(f"{prefix}: the name of a run's own checkpoint cannot be used", hint=hint)
     directory = layout.shards_directory(prefix)
-    left = set(directory.iterdir()) if directory.is_dir() else set()
-    somebody_elses = left.difference(layout.files_of(directory / prefix.name) if left else [])
-    if somebody_elses or (prefix.parent.is_dir() and layout.contents_of(prefix)):
-        raise CheckpointError(f"{prefix}: exists already, and no checkpoint is overwritten: give another name.")
+    found = set(directory.iterdir()) if directory.is_dir() else set()
+    user_files = found.difference(layout.files_of(directory / prefix.name) if found else [])
+    if user_files or (prefix.parent.is_dir() and layout.contents_of(prefix)):
+        raise CheckpointError(f"{prefix}: exists already; checkpoints are not overwritten", hint=_OTHER_NAME)
 
 
 def renamed(state: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    """The same tensors under other names.
+    """Return the same tensors under other names, sorted.
 
     Args:
-      state: arrays, or what is known of them, by name.
-      names: old name to new one, each of a tensor or of a scope: `layer1` to `hidden` also turns `layer1/weights` into
-        `hidden/weights`. The longest that fits counts.
+      state: arrays, or index entries, by name.
+      names: new name by old name, of tensors or scopes: {"layer1": "hidden"} also renames `layer1/weights` to
+        `hidden/weights`. The longest match counts.
 
     Raises:
-      CheckpointError: there is nothing of an old name, or two tensors would get the same new one.
+      CheckpointError: nothing has an old name, or two tensors would get the same new one.
     """
     for old in names:
         if not any(_is_within(name, old) for name in state):
-            raise CheckpointError(f"tensor or scope {old} wanted; there are {', '.join(state)}.")
+            raise CheckpointError(f"no tensor or scope is called {old}; there are {', '.join(state)}")
     found: dict[str, _T] = {}
     for name, array in state.items():
         new = _new_name(name, names)
         if new in found:
-            raise CheckpointError(f"two tensors would be called {new}: give each another name.")
+            raise CheckpointError(f"two tensors would be called {new}", hint=_OTHER_NAME)
         found[new] = array
     return dict(sorted(found.items()))
 
 
 def _new_name(name: str, names: Mapping[str, str]) -> str:
-    fitting = max((old for old in names if _is_within(name, old)), key=len, default=None)
-    return name if fitting is None else names[fitting] + name[len(fitting) :]
+    match = max((old for old in names if _is_within(name, old)), key=len, default=None)
+    return name if match is None else names[match] + name[len(match) :]
 
 
 def _is_within(name: str, scope: str) -> bool:
@@ -134,25 +133,25 @@ def _is_within(name: str, scope: str) -> bool:
 
 
 def averaged(states: Sequence[Mapping[str, Array]]) -> State:
-    """The mean of each floating-point tensor, taken in double precision; of the last state whatever is not such.
+    """Average the floating-point and complex tensors in double precision; the others are the last state's.
 
     Raises:
-      CheckpointError: they do not hold the same tensors; the first that differs is named.
+      CheckpointError: names the first tensor that not all states have, with one dtype and shape.
     """
-    *before, last = states
-    for state in before:
-        _check_alike(state, last)
+    *others, last = states
+    for state in others:
+        _check_same_tensors(state, last)
     return {name: _mean([state[name] for state in states]) for name in last}
 
 
-def _check_alike(state: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    for name in sorted({*state, *wanted}):
-        found, of_last = (
+def _check_same_tensors(state: Mapping[str, Array], last: Mapping[str, Array]) -> None:
+    for name in sorted({*state, *last}):
+        found, expected = (
             f"{each[name].dtype.name} {list(each[name].shape)}" if name in each else "no such tensor"
-            for each in (state, wanted)
+            for each in (state, last)
         )
-        if found != of_last:
-            raise CheckpointError(f"tensor {name}: {found} found, {of_last} wanted as in the last checkpoint.")
+        if found != expected:
+            raise CheckpointError(f"tensor {name}: expected {expected} as in the last checkpoint, got {found}")
 
 
 def _mean(arrays: Sequence[Array]) -> Array:
@@ -160,64 +159,63 @@ def _mean(arrays: Sequence[Array]) -> Array:
     if "float" not in last.dtype.name and last.dtype.kind != "c":
         return last
     wide = np.complex128 if last.dtype.kind == "c" else np.float64
-    total = arrays[0].astype(wide)  # not from zero on, which would turn -0 into 0
+    total = arrays[0].astype(wide)  # a sum that starts at 0 would turn -0 into 0
     for array in arrays[1:]:
         total += array.astype(wide)
     return (total / len(arrays)).astype(last.dtype)
 
 
 def read_archive(path: Path) -> State:
-    """The arrays of a `.npz` or `.safetensors` file, by name in sorted order.
+    """Read the arrays of a `.npz` or `.safetensors` file by name, sorted.
 
     Raises:
       CheckpointError: it cannot be read.
     """
     try:
-        durable.open_to_read(path).close()  # neither library looks whether it is a FIFO
+        regular_file.open_to_read(path).close()  # both libraries would wait for a FIFO
         if path.suffix == ".safetensors":
             return dict(sorted(safetensors.numpy.load_file(path).items()))
         return _read_npz(path)
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path}: cannot be read as {path.suffix} ({reason(error)}).") from error
+        raise CheckpointError(f"{path}: cannot be read as {path.suffix} ({reason(error)})") from error
 
 
 def write_archive(path: Path, state: Mapping[str, Array]) -> None:
-    """Writes arrays as a `.npz` or `.safetensors` file, by its ending; it appears whole or not at all.
+    """Write arrays to a `.npz` or `.safetensors` file, by its suffix; a crash leaves all of it or none.
 
     Raises:
-      CheckpointError: the format has no such dtype, the file is there, or the disk refuses.
+      CheckpointError: the format cannot store a dtype, the file exists, or it cannot be written.
     """
     if path.exists():
-        raise CheckpointError(f"{path}: exists already, and is not overwritten: give another name.")
+        raise CheckpointError(f"{path}: exists already; files are not overwritten", hint=_OTHER_NAME)
     for name, array in state.items():
-        _check_can_be_in(path, name, array.dtype)
+        _check_can_store(path, name, array.dtype)
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()}
     try:
         durable.make_directory(path.parent)
         staging.replace_by(path, partial(_write_npz if path.suffix == ".npz" else safetensors.numpy.save_file, arrays))
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: could not be written ({reason(error)}).") from error
+        raise CheckpointError(f"{path}: could not be written ({reason(error)})") from error
 
 
-def _check_can_be_in(path: Path, name: str, dtype: np.dtype[Any]) -> None:
-    """Refuses what would come back as something else, or not at all."""
+def _check_can_store(path: Path, name: str, dtype: np.dtype[Any]) -> None:
+    """Check that a tensor will be read as it was written."""
     if path.suffix == ".safetensors" and name == "__metadata__":
-        raise CheckpointError(f"{path}: tensor {name} has the one name that {path.suffix} keeps for itself: rename it.")
-    if not _takes(path.suffix, dtype):
-        others = "".join(f": use {ending}" for ending in ARCHIVES if _takes(ending, dtype))
-        raise CheckpointError(f"{path}: tensor {name} is {dtype.name}, which {path.suffix} lacks{others}.")
+        raise CheckpointError(f"{path}: tensor {name} has a name that {path.suffix} reserves", hint="rename it")
+    if not _can_store(path.suffix, dtype):
+        hint = next((f"use {suffix}" for suffix in ARCHIVES if _can_store(suffix, dtype)), None)
+        raise CheckpointError(f"{path}: tensor {name} is {dtype.name}, which {path.suffix} cannot store", hint=hint)
 
 
-def _takes(ending: str, dtype: np.dtype[Any]) -> bool:
-    plain = dtype.isbuiltin == 1 and dtype.kind != "O"  # bfloat16, float8 and their like come from elsewhere
-    if ending == ".npz":
-        return plain
-    return (
-        plain and dtype.name != "complex128"
-    ) or dtype.name == "bfloat16"  # float8 could be written, but not read again
+def _can_store(suffix: str, dtype: np.dtype[Any]) -> bool:
+    is_numpys = dtype.isbuiltin == 1 and dtype.kind != "O"  # bfloat16 and float8 are other packages' dtypes
+    if suffix == ".npz":
+        return is_numpys
+    # safetensors writes float8, but does not read it.
+    return (is_numpys and dtype.name != "complex128") or dtype.name == "bfloat16"
 
 
-# What zipfile, numpy and safetensors raise at files that are not theirs, or damaged, or made in a way that they lack.
+# Raised by zipfile, NumPy and safetensors for files that are damaged, of another format, or have unsupported features.
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, safetensors.SafetensorError),
@@ -225,12 +223,12 @@ _UNREADABLE = (
 
 
 def _read_npz(path: Path) -> State:
-    """As numpy.load, which leaves the file open where it is none, and takes `x.npy` for the name of `x`."""
+    """Read as numpy.load, which leaves the file open after an error, and confuses tensors called `x.npy` and `x`."""
     state = {}
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            if entry.file_size > max(_ANY_RATIO_BYTES, _MOST_RATIO * entry.compress_size):
-                problem = f"expected at most {_MOST_RATIO} times its {entry.compress_size:,} bytes in the archive"
+            if entry.file_size > max(_ANY_RATIO_BYTES, _MAX_RATIO * entry.compress_size):
+                problem = f"expected at most {_MAX_RATIO} times its {entry.compress_size:,} bytes in the archive"
                 raise ValueError(f"{entry.filename}: {problem}, got {entry.file_size:,}")
         for name in sorted(archive.namelist()):
             with archive.open(name) as file:
@@ -239,7 +237,7 @@ def _read_npz(path: Path) -> State:
 
 
 def _write_npz(arrays: Mapping[str, Array], path: Path) -> None:
-    """As numpy.savez, which takes no tensor that is called `file`."""
+    """Write as numpy.savez, which cannot write a tensor called `file`."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:

@@ -24,7 +24,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from checkpointing.errors import CheckpointError, reason
 from checkpointing.graphs import graph_safety
 from checkpointing.graphs.graph_safety import Run
-from checkpointing.storage import durable, layout, tf_path
+from checkpointing.storage import durable, layout, regular_file, tf_path
 
 # What a graph is asked, and what it answers: (inputs, outputs), each tensors by their public names.
 Signature = tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor]]
@@ -75,7 +75,7 @@ def read_meta_graph(path: Path) -> tf.compat.v1.MetaGraphDef:
       CheckpointError: it is missing, or no MetaGraphDef.
     """
     try:
-        content = durable.read(path, _MOST_BYTES)
+        content = regular_file.read(path, _MOST_BYTES)
     except OSError as error:
         message = f"{path}: no graph can be read there ({reason(error)}); give a checkpoint that has its .meta file."
         raise CheckpointError(message) from error

@@ -26,7 +26,7 @@ from checkpointing.graphs import graph_safety, meta_graphs
 from checkpointing.graphs.graph_safety import Run
 from checkpointing.graphs.meta_graphs import Signature
 from checkpointing.protocol import manifest, quarantine
-from checkpointing.storage import durable, layout, staging, tf_path
+from checkpointing.storage import durable, layout, regular_file, staging, tf_path, write_guard
 from checkpointing.storage.staging import TargetExistsError
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -299,7 +299,7 @@ def seal(unfinished: Path, prefix: Path) -> dict[str, Any]:
     return record
 
 
-def publish(unfinished: Path, target: Path, flag: str = "--export_dir") -> None:
+def publish(unfinished: Path, target: Path) -> None:
     """Renames a sealed SavedModel to its target, once each of its bytes is still as recorded.
 
     Raises:
@@ -310,12 +310,12 @@ def publish(unfinished: Path, target: Path, flag: str = "--export_dir") -> None:
     if damage is not None:
         message = f"{target}: a file changed while it was being exported ({damage}); run the same command again."
         raise CheckpointError(message)
-    staging.check_is_free(target, flag)
+    staging.check_is_free(target)
     try:
         durable.rename_tree(unfinished, target)
     except OSError as error:
         if staging.is_there(unfinished):  # a directory is never renamed over a file, or a directory with files
-            staging.check_is_free(target, flag)
+            staging.check_is_free(target)
         raise CheckpointError(f"{target}: could not be written ({reason(error)}).") from error
 
 
@@ -332,7 +332,7 @@ def write(directory: Path, prefix: Path, tagged_graphs: Sequence[TaggedGraph], *
     Raises:
       CheckpointError: the checkpoint cannot be restored, or the disk refuses.
     """
-    durable.check_guards(directory)
+    write_guard.check(directory)
     try:
         builder = tf.compat.v1.saved_model.Builder(str(directory))
         for number, tagged in enumerate(tagged_graphs):
@@ -378,9 +378,9 @@ def read(directory: Path) -> list[tf.compat.v1.MetaGraphDef]:
     model = SavedModel()
     try:
         if binary.is_file() or not text.is_file():
-            model.ParseFromString(durable.read(binary, _MOST_BYTES))
+            model.ParseFromString(regular_file.read(binary, _MOST_BYTES))
         else:
-            text_format.Parse(durable.read(text, _MOST_BYTES).decode(), model)
+            text_format.Parse(regular_file.read(text, _MOST_BYTES).decode(), model)
     except OSError as error:
         message = f"{directory}: no SavedModel found ({binary.name}: {reason(error)}){_models_nearby(directory)}."
         raise CheckpointError(message) from error

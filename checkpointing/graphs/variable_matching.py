@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from checkpointing.errors import CheckpointError, reason
 from checkpointing.format import tensor_io
-from checkpointing.format.tensor_bundle import Bundle, Entry
+from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.format.tensor_index import Entry
 from checkpointing.storage import tf_path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from checkpointing.errors import is_damage
 from checkpointing.protocol import quarantine
-from checkpointing.storage import durable, layout
+from checkpointing.storage import durable, layout, regular_file
 
 _MOST_BYTES = 2**28  # a hundred a checkpoint
 
@@ -47,7 +47,7 @@ def write(
 def _read(path: Path) -> bytes:
     """What is in a state file; nothing where it is missing, or no file that could be one."""
     try:
-        return durable.read(path, _MOST_BYTES)
+        return regular_file.read(path, _MOST_BYTES)
     except OSError as error:
         if is_damage(error):
             return b""

@@ -15,7 +15,7 @@ from pathlib import Path
 from checkpointing.errors import CheckpointError
 from checkpointing.protocol import manifest
 from checkpointing.protocol.manifest import Manifest
-from checkpointing.storage import durable, layout
+from checkpointing.storage import layout, regular_file
 
 DATA_FILE = re.compile(r"\.data-\d{5}-of-(\d{5})$", re.ASCII)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -176,7 +176,7 @@ def missing_file(name: str, names: Collection[str]) -> str | None:
 
 
 def _about_another_format(path: Path) -> str:
-    with durable.open_to_read(path) as file:
+    with regular_file.open_to_read(path) as file:
         begin = file.read(8)
     if begin == _HDF5 or path.suffix in _KERAS:
         return (

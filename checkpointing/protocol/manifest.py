@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from checkpointing.errors import LATER, CheckpointError, DamagedError, OtherVersionError, is_damage, is_shortage, reason
 from checkpointing.protocol.retention import RetentionPolicy
-from checkpointing.storage import durable, layout
+from checkpointing.storage import layout, regular_file
 from checkpointing.storage.fingerprint import file_sha256
 from checkpointing.storage.json_kinds import (
     COUNT,
@@ -74,7 +74,7 @@ class Manifest:
           CheckpointError: another version of this package wrote it, or it cannot be read just now.
         """
         try:
-            record, sha256 = _unsealed(durable.read(path, _MOST_BYTES))
+            record, sha256 = _unsealed(regular_file.read(path, _MOST_BYTES))
             if not (sha256 is None and record.get("format") == 1):
                 _check_seal(path, record, sha256)
             _check_format(path, record)
@@ -194,7 +194,7 @@ def read_sealed(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
       CheckpointError: it cannot be read just now.
     """
     try:
-        record, sha256 = _unsealed(durable.read(path, _MOST_BYTES))
+        record, sha256 = _unsealed(regular_file.read(path, _MOST_BYTES))
         _check_seal(path, record, sha256)
         check_kinds(record, kinds)
     except OSError as error:

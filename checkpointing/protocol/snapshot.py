@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from checkpointing.errors import OddFileError
-from checkpointing.storage import durable, layout
+from checkpointing.storage import durable, layout, write_guard
 
 # In the calling thread: a writer does not wait in line behind the training's operations, nor they behind its.
 _CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
@@ -122,7 +122,7 @@ class Snapshot:
         with ThreadPoolExecutor(len(parts)) as pool:
             save_all = pool.map if side_by_side else map
             list(save_all(lambda saver, part: _save(session, saver, part), self._savers, parts))
-        durable.check_guards(prefix)
+        write_guard.check(prefix)
         session.run(
             self._merge,
             {self._parts: [str(part) for part in parts], self._prefix: str(prefix)},
@@ -147,7 +147,7 @@ class Snapshot:
 def _save(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, prefix: Path) -> None:
     """What Saver.save does, without its state file, and in this thread."""
     names = saver.saver_def
-    durable.check_guards(prefix)
+    write_guard.check(prefix)
     session.run(names.save_tensor_name, {names.filename_tensor_name: str(prefix)}, options=_CALLING_THREAD)
 
 

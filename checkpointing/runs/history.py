@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpointing.errors import reason
-from checkpointing.storage import durable, layout
+from checkpointing.storage import durable, layout, regular_file
 from checkpointing.storage.json_kinds import COUNT, TEXT_OR_NULL, Kind, check_kinds, is_count, is_finite
 from checkpointing.storage.jsonl import Journal, Record
 
@@ -209,7 +209,7 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 def _read(path: Path) -> Record | None:
     """An attempt's object; None where there is none, or a power cut or a flipped bit left something else."""
     try:
-        record = json.loads(durable.read(path, _MOST_BYTES))
+        record = json.loads(regular_file.read(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and _is_attempt(record) else None

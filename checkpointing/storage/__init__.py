@@ -1,1 +1,1 @@
-"""Durable files, locks, names and hashes; no TensorFlow."""
+"""Durable writes, locks, file names and hashes; no TensorFlow."""

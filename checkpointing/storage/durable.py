@@ -1,111 +1,103 @@
-"""What is written here is still there after a power cut, or was never seen.
+"""Change files and directories so that a power cut leaves the old state or the new one, never a mixture.
 
-The one room that changes the disk, besides TensorFlow's Saver and Builder. The recipe (write, fsync, rename, fsync the
-directory) is that of the POSIX manual pages and of "All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
+The only module that writes, renames or deletes; TensorFlow's Saver and Builder write for themselves. The recipe, in
+`atomic_write_chunks`: write a temporary file, fsync it, rename it, fsync the directory. It follows POSIX and
+"All File Systems Are Not Created Equal" (Pillai et al., OSDI 2014).
+
+Nothing is written through a symbolic link, and no call waits for a FIFO.
 """
 
 import errno
 import json
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from io import BufferedReader
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from checkpointing.errors import OddFileError
+from checkpointing.storage import regular_file, write_guard
 
 _TEMPORARY = ".tmp"
-
-# Never through a symbolic link, and never waiting for the other end of a FIFO.
-_OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_TO_WRITE = _OPENED | os.O_WRONLY | os.O_CREAT
-_READABLE = 0o666  # less the umask
-_WORTH_A_CALL = 2**20
+_NEW_FILE_MODE = 0o666  # less the umask
+_WRITE_BYTES = 2**20  # small chunks are joined to so many bytes a system call
 
 
-def open_to_read(path: Path) -> BufferedReader:
-    """Opens a regular file, or a symbolic link to one, without waiting for anything.
+# Replace a file.
+
+
+def atomic_write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Replace a file's content: a reader finds the old bytes or the new ones, also after a crash.
+
+    A crash can leave `temporary_path(path)` behind; the next call replaces it.
+
+    Args:
+      path: the file; it need not exist.
+      chunks: the content; need not fit in memory, and may be read from the old file.
 
     Raises:
-      OddFileError: it is anything else; nothing has been opened, so no FIFO waits and no device acts.
-      OSError: it cannot be opened.
+      OSError: the disk refuses; if that was before the rename, the old file is unchanged.
     """
-    _check_is_regular(path, path.stat().st_mode)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - returned open; Path.open has no opener
+    temporary = temporary_path(path)
+    with _new_file(temporary) as descriptor:
+        # 1. Write beside the old file, which stays valid until step 3.
+        _write_chunks(descriptor, chunks)
+        # 2. fsync the file: a file system may write the rename before the bytes, and a power cut would leave zeros.
+        os.fsync(descriptor)
+    # 3. Rename, which is atomic: from here on the file is the new one.
+    write_guard.check(path)
+    temporary.rename(path)
+    # 4. fsync the directory: a power cut could still undo the rename, after the caller has relied on it.
+    fsync(path.parent)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Replace a file's content, as `atomic_write_chunks`."""
+    atomic_write_chunks(path, [content])
+
+
+def atomic_write_json(path: Path, record: dict[str, Any]) -> None:
+    """Replace a file's content by indented JSON."""
+    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def atomic_write_nosync(path: Path, content: bytes) -> None:
+    """Replace a file's content without waiting for the disk.
+
+    Steps 1 and 3 alone: safe if the process is killed, but after a power cut the file may hold anything.
+    """
+    temporary = temporary_path(path)
+    with _new_file(temporary) as descriptor:
+        _write_all(descriptor, content)
+    write_guard.check(path)
+    temporary.rename(path)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return where the atomic writes put the new content before they rename it to `path`."""
+    return path.with_name(path.name + _TEMPORARY)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    """Create a file and yield its descriptor. What a killed process left there is deleted, also if it is a link."""
+    write_guard.check(path)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_FILE_MODE)
     try:
-        _check_is_regular(path, os.fstat(file.fileno()).st_mode)  # what lies there may have been replaced
-    except OddFileError:
-        file.close()
-        raise
-    return file
-
-
-def read(path: Path, most_bytes: int) -> bytes:
-    """Reads a regular file of at most so many bytes.
-
-    Raises:
-      OddFileError: it is no regular file, or larger.
-      OSError: it cannot be read.
-    """
-    with open_to_read(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(min(size, most_bytes) + 1)  # a file may grow while it is read
-    if max(size, len(content)) > most_bytes:
-        raise OddFileError(path, f"expected at most {most_bytes:,} bytes, got {max(size, len(content)):,}")
-    return content
-
-
-def _check_is_regular(path: Path, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OddFileError(path, f"expected a regular file, got a {_kind(mode)}")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFLNK: "symbolic link",
-        stat.S_IFIFO: "FIFO",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFCHR: "device",
-        stat.S_IFBLK: "device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "special file")
-
-
-def open_to_lock(path: Path, *, writable: bool) -> int:
-    """The descriptor of a regular file, made empty where it is missing; opened for reading where that will do.
-
-    Raises:
-      OddFileError: a symbolic link, FIFO, device or socket is there; it is not opened.
-      OSError: it cannot be opened.
-    """
-    return _open(path, _OPENED | os.O_CREAT | (os.O_RDWR if writable else os.O_RDONLY))
-
-
-def _open(path: Path, flags: int) -> int:
-    """The descriptor of a regular file.
-
-    Raises:
-      OddFileError: a symbolic link, FIFO, device or socket is there; it is not followed, changed or waited for.
-    """
-    with suppress(FileNotFoundError):
-        _check_is_regular(path, path.lstat().st_mode)  # before it is opened, for to open a device can act on it
-    try:
-        descriptor = os.open(path, flags, _READABLE)
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # put there a moment ago
-            raise OddFileError(path, "expected a regular file, got a symbolic link") from error
-        raise
-    try:
-        _check_is_regular(path, os.fstat(descriptor).st_mode)
-    except OSError:
+        yield descriptor
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
+
+
+def _write_chunks(descriptor: int, chunks: Iterable[bytes]) -> None:
+    joined = bytearray()
+    for chunk in chunks:
+        joined += chunk
+        if len(joined) >= _WRITE_BYTES:
+            _write_all(descriptor, bytes(joined))
+            joined.clear()
+    _write_all(descriptor, bytes(joined))
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -113,106 +105,18 @@ def _write_all(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth a system call each."""
-    gathered = bytearray()
-    for piece in pieces:
-        gathered += piece
-        if len(gathered) >= _WORTH_A_CALL:
-            yield bytes(gathered)
-            gathered.clear()
-    yield bytes(gathered)
-
-
-def _make_temporary(temporary: Path, pieces: Iterable[bytes], *, wait: bool) -> None:
-    """Writes a file that is not there before; what a killed attempt left under its name goes, a link included."""
-    check_guards(temporary)
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, _TO_WRITE | os.O_EXCL, _READABLE)
-    try:
-        for content in _gathered(pieces):
-            _write_all(descriptor, content)
-        if wait:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_guards: list[tuple[Path, Callable[[], None]]] = []
-
-
-def guard(directory: Path, check: Callable[[], None]) -> Callable[[], None]:
-    """Has `check` called before anything below a directory is written, moved or deleted; what it raises ends that.
-
-    Returns:
-      What ends the guard.
-    """
-    entry = (directory, check)
-    _guards.append(entry)
-
-    def end() -> None:
-        if entry in _guards:
-            _guards.remove(entry)
-
-    return end
-
-
-def end_guards(directory: Path) -> None:
-    """Ends all guards of a directory."""
-    _guards[:] = [entry for entry in _guards if entry[0] != directory]
-
-
-def check_guards(path: Path) -> None:
-    """Calls the checks of the directories that a path lies below, for what TensorFlow writes there itself."""
-    for directory, check in tuple(_guards):
-        if path.is_relative_to(directory):
-            check()
-
-
-def temporary_path(path: Path) -> Path:
-    """Where `replace` writes what `path` will hold."""
-    return path.with_name(path.name + _TEMPORARY)
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Makes `path` hold `content`: whoever looks, also after a crash, finds the old bytes or the new, never a mixture.
-
-    Writes `path` with `.tmp` appended, and renames it. A crash can leave that file behind; the next call uses it up.
-    """
-    atomic_write_pieces(path, [content])
-
-
-def atomic_write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """As `replace`, for content that need not fit in memory; the pieces may be read from the old file."""
-    temporary = temporary_path(path)
-    _make_temporary(temporary, pieces, wait=True)
-    check_guards(path)
-    temporary.rename(path)
-    fsync(path.parent)
-
-
-def atomic_write_nosync(path: Path, content: bytes) -> None:
-    """The same but for a power cut, after which the file may hold anything; it never waits for the disk."""
-    temporary = temporary_path(path)
-    _make_temporary(temporary, [content], wait=False)
-    check_guards(path)
-    temporary.rename(path)
-
-
-def atomic_write_json(path: Path, record: dict[str, Any]) -> None:
-    """Makes `path` hold the record as JSON, indented for people."""
-    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+# Write in place.
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file in place and waits until its bytes are on the disk. Its name is not safe before `sync(parent)`.
+    """Write a file in place and fsync it. Its name is safe only after `fsync(path.parent)`.
 
     Raises:
-      OddFileError: a symbolic link or a special file is there; nothing is written.
+      OddFileError: a symbolic link or special file is there; nothing is written.
       OSError: the disk refuses.
     """
-    check_guards(path)
-    descriptor = _open(path, _TO_WRITE)
+    write_guard.check(path)
+    descriptor = regular_file.open_descriptor(path, os.O_WRONLY | os.O_CREAT)
     try:
         os.ftruncate(descriptor, 0)
         _write_all(descriptor, content)
@@ -222,14 +126,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to a file; killing the process cannot undo it once this returns (a power cut can, until `sync`).
+    """Append to a file. The bytes survive a kill of the process at once, a power cut only after `fsync(path)`.
 
     Raises:
-      OddFileError: a symbolic link or a special file is there; nothing is written.
+      OddFileError: a symbolic link or special file is there; nothing is written.
       OSError: the disk refuses; the file is as it was before.
     """
-    check_guards(path)
-    descriptor = _open(path, _TO_WRITE | os.O_APPEND)
+    write_guard.check(path)
+    descriptor = regular_file.open_descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
         try:
@@ -241,8 +145,19 @@ def append(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def open_to_lock(path: Path, *, create: bool, writable: bool) -> int:
+    """Return the descriptor of a file to lock; with `create`, an empty file is made if there is none.
+
+    Raises:
+      OddFileError: a symbolic link or special file is there; it is not opened.
+      OSError: it cannot be opened.
+    """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
+    return regular_file.open_descriptor(path, flags)
+
+
 def fsync(path: Path) -> None:
-    """Waits until a file's bytes, or a directory's names, are on the disk."""
+    """Wait until a file's bytes, or a directory's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -250,58 +165,64 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_directory(path: Path) -> None:
-    """Makes a directory and its parents where they are missing."""
-    check_guards(path)
-    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    # Its own name also where it was there: whoever made it may have been killed before this.
-    for made in [*reversed(missing), path]:
-        with suppress(PermissionError):  # a parent that may be passed through, but not be read
-            fsync(made.parent)
-
-
-def make_new_directory(path: Path) -> None:
-    """Makes a directory below one that exists.
-
-    Raises:
-      FileExistsError: something is there.
-    """
-    check_guards(path)
-    path.mkdir()
-    with suppress(PermissionError):  # a parent that may be passed through, but not be read
-        fsync(path.parent)
-
-
 def free_bytes(directory: Path) -> int:
-    """How much may still be written there."""
+    """Return how many bytes this process may still write to the directory's file system."""
     disk = os.statvfs(directory)
     return disk.f_bavail * disk.f_frsize
 
 
+# Make directories, rename, delete.
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, and fsync each name."""
+    write_guard.check(path)
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    # The directory's own name also if it existed: the process that made it may have been killed before its fsync.
+    for made in [*reversed(missing), path]:
+        _fsync_parent(made)
+
+
+def make_new_directory(path: Path) -> None:
+    """Make a directory in an existing one.
+
+    Raises:
+      FileExistsError: the name is in use.
+    """
+    write_guard.check(path)
+    path.mkdir()
+    _fsync_parent(path)
+
+
+def _fsync_parent(path: Path) -> None:
+    with suppress(PermissionError):  # a parent may be searchable, but not readable
+        fsync(path.parent)
+
+
 def move(paths: Iterable[Path], directory: Path) -> None:
-    """Renames files into a directory, which is made where it is missing."""
+    """Rename files into a directory, one after the other; the directory is made if it is missing."""
     make_directory(directory)
     for path in paths:
-        check_guards(path)
+        write_guard.check(path)
         path.rename(directory / path.name)
         fsync(path.parent)
     fsync(directory)
 
 
 def rename_file(source: Path, target: Path) -> None:
-    """Renames a file once its bytes are on the disk; a file at `target` is replaced."""
+    """Rename a file after its bytes are on the disk; a file at `target` is replaced."""
     fsync(source)
-    check_guards(target)
+    write_guard.check(target)
     source.rename(target)
     fsync(target.parent)
 
 
 def rename_tree(source: Path, target: Path) -> None:
-    """Renames a directory once everything below it is on the disk; `target` must not exist.
+    """Rename a directory after everything below it is on the disk.
 
     Raises:
-      FileExistsError: something is at `target`; `source` stays where it is.
+      FileExistsError: `target` exists; `source` is not renamed.
     """
     if target.exists():
         raise FileExistsError(target)
@@ -309,40 +230,42 @@ def rename_tree(source: Path, target: Path) -> None:
         for name in names:
             fsync(Path(directory) / name)
         fsync(Path(directory))
-    check_guards(target)
+    write_guard.check(target)
     source.rename(target)
     fsync(target.parent)
 
 
 def delete(paths: Iterable[Path]) -> None:
-    """Deletes files, and links but not what they lead to; those that are gone already are fine.
+    """Delete files and symbolic links (not their targets); missing ones are skipped.
 
     Raises:
-      IsADirectoryError: a directory is there; whatever is in it stays.
+      IsADirectoryError: one is a directory; it is not deleted.
     """
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        check_guards(path)
+        write_guard.check(path)
         path.unlink(missing_ok=True)
 
 
 def delete_empty_directory(path: Path) -> None:
-    """Deletes a directory that nothing is in.
+    """Delete an empty directory.
 
     Raises:
-      OSError: something is in it, or it is no directory; nothing is deleted.
+      OSError: it is not empty, or not a directory; nothing is deleted.
     """
-    check_guards(path)
+    write_guard.check(path)
     path.rmdir()
 
 
 def delete_tree(directory: Path) -> None:
-    """Deletes a directory with all below it, which the caller knows to be this program's; one that is gone is fine.
+    """Delete a directory and everything below it; a missing one is skipped.
+
+    The caller must know that this program made the directory.
 
     Raises:
-      OSError: it is a symbolic link or no directory; nothing is deleted.
+      OSError: it is a symbolic link or not a directory; nothing is deleted.
     """
-    check_guards(directory)
+    write_guard.check(directory)
     if directory.is_symlink() or directory.exists():
         shutil.rmtree(directory)

@@ -1,47 +1,46 @@
-"""Hashes by which bytes and weights are recognised."""
+"""SHA-256 of files, source code and weights."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from checkpointing.storage import durable
+from checkpointing.storage import regular_file
 
-if TYPE_CHECKING:  # hashing files needs no NumPy, and must not wait for it
+if TYPE_CHECKING:  # hashing files must not wait for the import of NumPy
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
 
-
-_PIECE = 2**18
+_CHUNK = 2**18
 
 
 def file_sha256(path: Path) -> str:
-    """The hex sha256 of a regular file's bytes.
+    """Return the hex SHA-256 of a regular file's bytes.
 
     Raises:
-      OSError: it cannot be read; of a FIFO or a device nothing is.
+      OSError: it cannot be read, or is not a regular file.
     """
-    with durable.open_to_read(path) as file:
-        begin = file.read(_PIECE)
-        if len(begin) < _PIECE:  # file_digest clears a buffer as large for each file
+    with regular_file.open_to_read(path) as file:
+        begin = file.read(_CHUNK)
+        if len(begin) < _CHUNK:  # faster for small files: file_digest allocates a buffer of this size
             return hashlib.sha256(begin).hexdigest()
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_sha256(files: Iterable[Path]) -> str:
-    """The hex sha256 of these source files together: of a line of name and sha256 for each, in sorted order."""
+    """Return the hex SHA-256 of source files: computed over one line per file, `NAME SHA256`, in sorted order."""
     lines = sorted(f"{path.name} {file_sha256(path)}\n" for path in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """The hex sha256 of named arrays: equal if and only if all of them are, to the last bit.
+    """Return the hex SHA-256 of arrays by name; any other name, dtype, shape or bit gives another hash.
 
-    Taken name by name in sorted order over a line of name, dtype and shape, as in `layer1/biases float32 [10]`,
-    then the little-endian bytes in C order.
+    Computed over the arrays in sorted order of their names: for each a line with name, dtype and shape, as in
+    `layer1/biases float32 [10]`, then its little-endian bytes in C order.
     """
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):

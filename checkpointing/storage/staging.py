@@ -1,17 +1,16 @@
-"""Private directories in which an output is written before it is renamed to its target.
+"""Write an output in a private directory, then rename it to its target.
 
     with staging.beside(target) as unfinished:
         ...write a file or a directory at `unfinished`...
         durable.rename_tree(unfinished, target)
 
 A staging directory lies beside its target and is called `<target's name>.incomplete-<8 hexadecimal digits>`. It holds
-`export.lock`, on which its process holds a lock (flock) until it has deleted the directory, and the output. No two
-processes share one, so two exports to one target cannot mix. Where the lock is free, the process is gone, and `sweep`
-deletes the directory; whatever lacks the name or the lock file is never deleted.
+the output and `export.lock`, which its process keeps locked (flock) until it has deleted the directory. Processes do
+not share one, so two exports to one target cannot mix. If the lock is free, the process has ended, and `sweep` deletes
+the directory. A directory without that name or without the lock file is never deleted.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -20,66 +19,69 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from checkpointing.errors import CheckpointError, reason
-from checkpointing.storage import durable, layout
+from checkpointing.storage import durable, file_lock, layout
 
 _OUTPUT = "output"
-_OF_SAVED_MODEL = {"saved_model.pb", "saved_model.pbtxt", "variables", "assets", "assets.extra"}
-_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SAVED_MODEL_NAMES = {"saved_model.pb", "saved_model.pbtxt", "variables", "assets", "assets.extra"}
+_OTHER_TARGET = "use another directory"
 
 _log = logging.getLogger(__name__)
 
 
-class TargetExistsError(CheckpointError):
-    """Something is at the target of an export, and it is not overwritten."""
+class TargetError(CheckpointError):
+    """Nothing can be exported to a target."""
 
 
-def check_target(target: Path, flag: str = "--export_dir") -> None:
-    """Raises an error where nothing could be exported to a target; cheap, so that it can be done before training.
+class TargetExistsError(TargetError):
+    """The target of an export exists. Exports overwrite nothing."""
 
-    Makes the target's parents where they are missing, and deletes what killed exports to this target have left.
+
+def check_target(target: Path) -> None:
+    """Check that a target can be exported to; cheap enough to be done before training.
+
+    Makes the target's missing parents, and deletes what killed exports to this target left.
 
     Raises:
-      TargetExistsError: something is at `target`.
-      CheckpointError: it cannot be made.
+      TargetExistsError: `target` exists.
+      TargetError: it cannot be made.
     """
     if layout.step_of(layout.index_path(target).name) is not None:
-        raise CheckpointError(f"{target}: expected a directory's name, got a checkpoint's; give another {flag}.")
+        raise TargetError(f"{target}: expected a directory's name, got a checkpoint's", hint=_OTHER_TARGET)
     if target.name in layout.RESERVED and (target.parent / layout.LOCK).exists():
-        raise CheckpointError(f"{target}: the train_dir has a file or directory of its own there; give another {flag}.")
+        raise TargetError(f"{target}: the train_dir keeps its own file or directory there", hint=_OTHER_TARGET)
     try:
-        check_is_free(target, flag)
+        check_is_free(target)
         with beside(target):
             pass
     except OSError as error:
-        raise CheckpointError(f"{target}: cannot be made ({reason(error)}); give another {flag}.") from error
+        raise TargetError(f"{target}: cannot be made ({reason(error)})", hint=_OTHER_TARGET) from error
 
 
-def check_is_free(target: Path, flag: str = "--export_dir") -> None:
-    """Raises an error where something is at a target, be it a symbolic link that leads nowhere.
+def check_is_free(target: Path) -> None:
+    """Check that nothing is at a target, not even a dangling symbolic link.
 
     Raises:
       TargetExistsError: something is there.
-      OSError: it cannot be found out.
+      OSError: it cannot be checked.
     """
     if is_there(target):
-        message = f"{target}: exists already, and no exported model is overwritten: give another {flag}."
-        raise TargetExistsError(message)
+        raise TargetExistsError(f"{target}: exists already; exported models are not overwritten", hint=_OTHER_TARGET)
 
 
 def is_there(target: Path) -> bool:
-    """Whether a name is taken, be it by a symbolic link that leads nowhere."""
+    """Whether a path exists; a dangling symbolic link does."""
     return target.is_symlink() or target.exists()
 
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """Makes a staging directory, and gives the path in it to write to; deletes it at the end of the block.
+    """Make a staging directory, and delete it at the end of the block.
 
     Args:
-      target: where the output is to go; its parents are made where they are missing.
+      target: where the output will be; its missing parents are made.
 
     Yields:
-      A path at which nothing is, on the target's file system and with the target's suffix.
+      The path to write the output to: nothing is there yet; it has the target's suffix, on the target's file system.
 
     Raises:
       OSError: the directory cannot be made.
@@ -98,14 +100,14 @@ def beside(target: Path) -> Iterator[Path]:
 
 
 def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
-    """As `durable.replace`, for content that a library writes: `write_to` is given a path with the same suffix."""
+    """Replace a file by one that a library writes: `write_to` gets a temporary path with the same suffix."""
     with beside(path) as unfinished:
         write_to(unfinished)
         durable.rename_file(unfinished, path)
 
 
 def sweep(target: Path) -> None:
-    """Deletes the staging directories of a target whose processes are gone."""
+    """Delete the staging directories of a target whose processes have ended."""
     if not target.parent.is_dir():
         return
     for staging in layout.staging_paths(target):
@@ -114,45 +116,38 @@ def sweep(target: Path) -> None:
 
 
 def sweep_old(target: Path) -> None:
-    """Deletes what an export by release 0.6.4 or older left beside a target: a directory without a lock.
+    """Delete the staging directory of an export by release 0.6.4 or older, which had no lock.
 
-    Only for a target inside a train_dir of which the caller holds the lock: there no other process can be writing it.
+    Only for a target in a train_dir whose lock the caller holds, so that no other process can be writing there.
     """
     staging = layout.old_staging_path(target)
-    if staging.is_dir() and not staging.is_symlink() and {path.name for path in staging.iterdir()} <= _OF_SAVED_MODEL:
+    is_directory = staging.is_dir() and not staging.is_symlink()
+    if is_directory and {path.name for path in staging.iterdir()} <= _SAVED_MODEL_NAMES:
         durable.delete_tree(staging)
 
 
 def _make(target: Path) -> tuple[Path, int]:
-    """A new staging directory, and the descriptor that holds its lock."""
+    """Make a staging directory; return it and the descriptor that holds its lock."""
     while True:
         staging = layout.staging_path(target, secrets.token_hex(4))
         with suppress(FileExistsError):
             durable.make_new_directory(staging)
-            # Before the lock is held, `sweep` in another process may take the directory for a killed process' one.
+            # Until the lock is held, another process's `sweep` may delete the directory; then another one is made.
             with suppress(FileNotFoundError):
-                lock = _lock(staging, os.O_CREAT)
+                lock = _lock(staging, create=True)
                 if lock is not None:
                     return staging, lock
 
 
-def _lock(staging: Path, flags: int = 0) -> int | None:
-    """Takes the lock of a staging directory; None where another process holds it, or has deleted it meanwhile."""
+def _lock(staging: Path, *, create: bool) -> int | None:
+    """Lock a staging directory; None if another process holds the lock, or has just deleted it."""
     path = layout.staging_lock_path(staging)
-    descriptor = os.open(path, _OPEN | flags, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(path.stat(), os.fstat(descriptor)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError as error:
-        # The owner goes on: where there are no locks, no process can take its directory for a killed process' one.
-        if flags & os.O_CREAT and not isinstance(error, FileNotFoundError):
-            _log.warning("%s: cannot be locked (%s)", staging, reason(error))
-            return descriptor
-        os.close(descriptor)
-        raise
+        descriptor = file_lock.acquire(path, create=create)
+    except BlockingIOError:
+        return None
+    if file_lock.is_at(path, descriptor):
+        return descriptor
     os.close(descriptor)
     return None
 
@@ -163,9 +158,9 @@ def _sweep(staging: Path) -> None:
         if not names:  # killed before it made the lock file, or after it deleted it
             durable.delete_empty_directory(staging)
         elif layout.staging_lock_path(staging).name in names:
-            lock = _lock(staging)
+            lock = _lock(staging, create=False)
             if lock is not None:
-                _log.info("%s: deleting what a killed export left", staging)
+                _log.info("%s: left by a killed export; deleted", staging)
                 try:
                     _delete(staging)
                 finally:
@@ -173,12 +168,12 @@ def _sweep(staging: Path) -> None:
     except OSError as error:
         # Another process has just deleted it, or made its lock file.
         if error.errno not in {errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST}:
-            advice = "delete it if no export is running"
-            _log.warning("%s: could not be checked for a running export (%s); %s", staging, reason(error), advice)
+            hint = "delete it if no export is running"
+            _log.warning("%s: could not be checked for a running export (%s); %s", staging, reason(error), hint)
 
 
 def _delete(staging: Path) -> None:
-    """Deletes the output first, then the lock file, which marks the directory as this program's."""
+    """Delete the output, then the lock file, which marks the directory as this program's, then the directory."""
     lock = layout.staging_lock_path(staging)
     try:
         for path in staging.iterdir():
@@ -189,7 +184,7 @@ def _delete(staging: Path) -> None:
         durable.delete([lock])
         durable.delete_empty_directory(staging)
         durable.fsync(staging.parent)
-    except FileNotFoundError:  # without the lock file and empty, it may be deleted by any process
+    except FileNotFoundError:  # an empty directory without the lock file may be deleted by any process
         pass
     except OSError as error:
         _log.warning("%s: could not be deleted (%s); the next export deletes it", staging, reason(error))

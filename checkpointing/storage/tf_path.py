@@ -1,9 +1,10 @@
-"""TensorFlow's readers take brackets, stars and backslashes in a path for a pattern; users have such paths.
+"""Give TensorFlow a path without glob characters.
 
-    with alias.without_pattern(prefix) as prefix:
+    with tf_path.without_pattern(prefix) as prefix:
         tf.train.load_checkpoint(str(prefix))
 
-Where TensorFlow finds nothing under "run[1]", it finds all under a link to it with a plainer name.
+TensorFlow's readers match paths as patterns, so they find no checkpoint in a directory called "run[1]". They find it
+through a symbolic link with a plain name.
 """
 
 import tempfile
@@ -18,7 +19,7 @@ _PATTERN = frozenset("*?[\\")
 
 @contextmanager
 def without_pattern(path: Path) -> Iterator[Path]:
-    """Another name for the same checkpoint or file, as long as the block lasts, if its own could be a pattern."""
+    """Yield a path without glob characters to the same checkpoint or file; it is valid until the end of the block."""
     if not _PATTERN & set(str(path)):
         yield path
         return

@@ -10,7 +10,8 @@ import numpy as np
 from checkpointing import tf_import
 from checkpointing.errors import CheckpointError
 from checkpointing.format import array_stats
-from checkpointing.format.tensor_bundle import Bundle, Entry
+from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.format.tensor_index import Entry
 from checkpointing.protocol import lookup
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import layout
@@ -77,8 +78,8 @@ def _show_checkpoint(args: argparse.Namespace, prefix: Path) -> CommandResult:
         {name: figure(value) for name, value in row.items()} | {"bytes": _size_of(entry)}
         for row, entry in zip(rows, entries, strict=True)
     ]
-    total = sum(bundle.data_path(shard).stat().st_size for shard in range(bundle.shards))
-    end = f"{counted(len(rows), 'tensor')}, {size(total)}, in {counted(bundle.shards, 'data file')}"
+    total = sum(bundle.data_path(shard).stat().st_size for shard in range(bundle.num_shards))
+    end = f"{counted(len(rows), 'tensor')}, {size(total)}, in {counted(bundle.num_shards, 'data file')}"
     record = {"prefix": str(prefix), **recorded, "tensors": rows}
     return CommandResult(record, "\n".join([*_head(recorded), table(cells), end]))
 
@@ -111,7 +112,7 @@ def _head(recorded: Mapping[str, Any]) -> list[str]:
 
 def _row(entry: Entry, bundle: Bundle, *, stats: bool) -> dict[str, Any]:
     """A tensor's name, dtype, shape and bytes, with `stats` its statistics. A partitioned variable's bytes are None."""
-    size_ = None if entry.slices else entry.bytes
+    size_ = None if entry.slices else entry.size
     row = {"name": entry.name, "dtype": entry.dtype, "shape": list(entry.shape), "bytes": size_}
     if stats:
         array = _value(bundle, entry)
@@ -127,7 +128,7 @@ def _value(bundle: Bundle, entry: Entry) -> array_stats.Array:
 
 
 def _size_of(entry: Entry) -> str:
-    return f"in {entry.slices} parts" if entry.slices else size(entry.bytes)
+    return f"in {entry.slices} parts" if entry.slices else size(entry.size)
 
 
 def _show_tensor(bundle: Bundle, name: str) -> CommandResult:

@@ -35,13 +35,13 @@ def export(args: argparse.Namespace) -> CommandResult:
             graph_safety.check(each, layout.meta_path(prefix), graph_safety.signature_runs(each))
             graph_safety.check_assets(each, prefix.parent, layout.meta_path(prefix))
     tagged = [TaggedGraph([tag], partial(_import, each)) for tag, each in zip(tags, pruned, strict=True)]
-    staging.check_target(args.directory, "DIR")
+    staging.check_target(args.directory)
     with saved_model.unfinished_export(args.directory, "DIR") as unfinished:
         saved_model.write(unfinished, prefix, tagged, as_text=args.as_text)
         saved_model.seal(unfinished, prefix)
         for tag in tags:
             saved_model.check_loads(unfinished, [tag], trusted=args.trust)
-        saved_model.publish(unfinished, args.directory, "DIR")
+        saved_model.publish(unfinished, args.directory)
     described = saved_model.described(saved_model.read(args.directory))
     record = {"checkpoint": str(prefix), "directory": str(args.directory), "tags": tags}
     return CommandResult(record, f"exported {prefix} to {args.directory}: {described}")

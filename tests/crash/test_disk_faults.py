@@ -155,7 +155,7 @@ def test_a_train_dir_deleted_under_the_run_is_made_again(tmp_path, flags, undist
     run.wait_for("saved ")
     train_dir.rename(tmp_path / "gone")
     assert run.end() == 0, run.said
-    assert "was deleted while the run went on" in run.said
+    assert "was deleted during the run" in run.said
     assert programs.result(train_dir)["weights_sha256"] == undisturbed
     assert check_all_complete(train_dir)
 

@@ -70,7 +70,8 @@ def test_a_swapped_train_dir_ends_the_run_and_harms_neither(tmp_path, flags, und
     undo = swap(place, other)
     os.kill(run.process.pid, signal.SIGCONT)
     assert run.end() == 1
-    assert "is another directory than when the run began" in run.said.splitlines()[-1]
+    assert "is not the directory in which the run started" in run.said.splitlines()[-2]
+    assert run.said.splitlines()[-1].startswith("hint: put the run's own directory back")
     assert "Traceback" not in run.said
     undo()
     assert tree(other) == before

@@ -102,7 +102,7 @@ def test_nothing_to_take_is_an_error(tmp_path, small_data, source):
     ("flags", "told"),
     [
         (["--warm_start_from={missing}"], "no checkpoint found; in .* there are model.ckpt-10"),
-        (["--warm_start_from={source}", "--warm_start_renames=layr1=layer1"], "tensor or scope layr1 wanted"),
+        (["--warm_start_from={source}", "--warm_start_renames=layr1=layer1"], "no tensor or scope is called layr1"),
         (["--warm_start_from={source}", "--warm_start_vars=nothing"], "none of the variables wanted"),
     ],
 )

@@ -23,36 +23,36 @@ INF, NAN = math.inf, math.nan
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_pieces():
-    """Lets every array take several pieces."""
+def small_chunks():
+    """Make every array take several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(array_stats, "_PIECE", 3)
+        patch.setattr(array_stats, "_CHUNK", 3)
         yield
 
 
 def doubles(array):
-    """The elements in double precision; of complex ones the absolute values."""
+    """Convert to double precision; complex numbers to their absolute values."""
     with np.errstate(over="ignore"):
         return abs(array.astype(complex)).ravel() if array.dtype.kind == "c" else array.astype(float).ravel()
 
 
-def test_the_figures_of_a_small_array():
-    """What is no number counts, and is left out of the others."""
+def test_the_statistics_of_a_small_array():
+    """Non-finite elements are counted, and left out of min, mean and max."""
     found = summary(np.array([[0, -2, 4], [NAN, INF, -INF]], np.float32))
     assert found == (6, -2, 2 / 3, 4, 1 / 6, 1, 2)
 
 
 @pytest.mark.parametrize("content", [[], [NAN], [INF, -INF]])
-def test_without_finite_elements_there_are_no_figures(content):
-    """None rather than an infinity that nobody put there."""
+def test_without_finite_elements_there_is_no_min_mean_or_max(content):
+    """They are None, not infinite."""
     found = summary(np.array(content, float))
     assert (found.min, found.mean, found.max) == (None, None, None)
     assert histogram(np.array(content, float), 4) == []
 
 
 @given(ARRAYS)
-def test_figures_are_those_of_numpy(array):
-    """Of any type and shape, the largest numbers included, without a warning."""
+def test_statistics_are_those_of_numpy(array):
+    """For any dtype and shape, also with the largest numbers, without a warning."""
     found, values = summary(array), doubles(array)
     finite = values[np.isfinite(values)]
     assert found.elements == array.size
@@ -62,12 +62,12 @@ def test_figures_are_those_of_numpy(array):
     if finite.size:
         assert (found.min, found.max) == (finite.min(), finite.max())
         assert found.min <= found.mean <= found.max or np.isclose(found.min, found.mean) or np.isinf(found.mean)
-    assert not any(isinstance(figure, np.generic) for figure in found)
+    assert not any(isinstance(value, np.generic) for value in found)
 
 
 @given(ARRAYS, st.integers(1, 12))
 def test_a_histogram_holds_every_finite_element(array, bins):
-    """Once, between the smallest and the largest; its bins lie end to end."""
+    """Its bins are contiguous, from the smallest to the largest element."""
     found, values = histogram(array, bins), doubles(array)
     finite = values[np.isfinite(values)]
     assert sum(count for _, _, count in found) == finite.size
@@ -78,19 +78,19 @@ def test_a_histogram_holds_every_finite_element(array, bins):
 
 
 def test_a_histogram_counts():
-    """The largest belongs to the last bin."""
+    """The largest element belongs to the last bin."""
     assert histogram(np.array([0, 1, 1, 2, 3, 4]), 2) == [(0, 2, 3), (2, 4, 3)]
 
 
 @pytest.mark.parametrize("values", [[7.0, 7.0], [1.0, np.nextafter(1.0, 2)], [-1.7e308, 1.7e308]])
-def test_what_cannot_be_cut_into_bins_is_one(values):
-    """One number, two neighbours, or all that there are."""
+def test_a_range_that_cannot_be_divided_is_one_bin(values):
+    """Equal numbers, neighbouring ones, or the largest range."""
     assert histogram(np.array(values), 12) == [(values[0], values[1], 2)]
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
-def test_types_that_numpy_lacks_have_figures(name):
-    """They are TensorFlow's all the same."""
+def test_dtypes_that_numpy_lacks_have_statistics(name):
+    """TensorFlow has them."""
     array = np.array([0, 1, 2, 5], getattr(ml_dtypes, name))
     assert is_numeric(array)
     assert summary(array)[1:5] == (0, 2, 5, 0.25)
@@ -98,14 +98,14 @@ def test_types_that_numpy_lacks_have_figures(name):
 
 
 @pytest.mark.parametrize("array", [np.array([b"a"], object), np.array(["a"]), np.array([b"a"])])
-def test_strings_have_none(array):
-    """Nobody asks for their mean."""
+def test_strings_have_no_statistics(array):
+    """They are not numeric."""
     assert not is_numeric(array)
 
 
 @given(ARRAYS)
-def test_an_array_is_the_same_as_itself(array):
-    """To the last bit, whatever is in it."""
+def test_an_array_equals_itself(array):
+    """To the last bit, with any content."""
     found = difference(array, array.copy())
     assert found.equal
     if np.isfinite(doubles(array)).all() and array.size:
@@ -114,51 +114,51 @@ def test_an_array_is_the_same_as_itself(array):
 
 @given(st.data())
 def test_differences_are_those_of_numpy(data):
-    """Largest, mean, and the angle."""
+    """Largest, mean and cosine."""
     shape = data.draw(arrays.array_shapes(max_side=5))
     numbers = st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
     one, other = (data.draw(arrays.arrays(float, shape, elements=numbers)) for _ in range(2))
-    found, apart = difference(one, other), abs(one - other)
+    found, distance = difference(one, other), abs(one - other)
     assert found.equal == (one.tobytes() == other.tobytes())
-    assert np.isclose(found.largest, apart.max())
-    assert np.isclose(found.mean, apart.mean())
+    assert np.isclose(found.largest, distance.max())
+    assert np.isclose(found.mean, distance.mean())
     lengths = np.linalg.norm(one) * np.linalg.norm(other)
     assert found.cosine is None if lengths == 0 else np.isclose(found.cosine, (one * other).sum() / lengths)
 
 
 @pytest.mark.parametrize(("one", "other"), [([0.0], [-0.0]), ([NAN], [-NAN])])
-def test_the_sign_of_nothing_is_a_difference(one, other):
-    """Bits decide, not what compares as equal."""
+def test_the_sign_of_a_zero_or_nan_is_a_difference(one, other):
+    """The bits are compared, not the values."""
     assert not difference(np.array(one), np.array(other)).equal
 
 
-def test_what_is_not_finite_has_no_distance():
-    """NaN, for a number would say that all is well; where both are zero there is no angle."""
+def test_non_finite_elements_make_the_difference_nan():
+    """A number would hide them. Two zero arrays have no cosine."""
     found = difference(np.array([1.0, INF, 2.0]), np.array([1.0, INF, 3.0]))
     assert math.isnan(found.largest)
     assert difference(np.zeros(3), np.zeros(3)).cosine is None
 
 
 @given(arrays.arrays(float, 5), arrays.arrays(float, 5))
-def test_no_difference_is_too_large_to_be_told(one, other):
-    """Nor a warning."""
+def test_any_difference_can_be_computed(one, other):
+    """Without a warning, also for the largest numbers."""
     assert difference(one, other).equal == (one.tobytes() == other.tobytes())
 
 
-def test_both_parts_of_complex_numbers_count():
-    """A turn is a difference, though each is as far from zero as before."""
+def test_both_parts_of_complex_numbers_are_compared():
+    """A rotation is a difference, though the absolute value is the same."""
     found = difference(np.array([1 + 0j], np.complex64), np.array([1j], np.complex64))
     assert (found.equal, found.largest, found.mean, found.cosine) == (False, 1, 1, 0)
 
 
 def test_memory_does_not_grow_with_the_array(tmp_path, monkeypatch):
-    """128 MB on the disk take a quarter of that."""
+    """An array of 128 MB takes less than half of that."""
     monkeypatch.undo()
     (tmp_path / "zeros").write_bytes(b"")
     with (tmp_path / "zeros").open("r+b") as file:
         file.truncate(2**27)
     array = np.memmap(tmp_path / "zeros", np.float32, "r")
-    monkeypatch.setattr(array_stats, "_PIECE", 2**20)
+    monkeypatch.setattr(array_stats, "_CHUNK", 2**20)
     tracemalloc.start()
     try:
         assert summary(array).zeros == 1

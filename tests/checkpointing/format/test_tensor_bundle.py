@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from checkpointing.errors import CheckpointError, DamagedError
-from checkpointing.format.leveldb_table import _blocks
+from checkpointing.format.leveldb_table import _data_blocks
 from checkpointing.format.tensor_bundle import Bundle
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ QUANTIZED = {"qint8": "int8", "quint8": "uint8", "qint16": "int16", "quint16": "
 
 
 def save(prefix, tensors, slices=None):
-    """Writes tensors, in eager mode, in whichever order they come."""
+    """Write tensors with SaveV2, in eager mode, in any order."""
     names = [name.partition("#")[0] for name in tensors]
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
@@ -38,7 +38,7 @@ def save(prefix, tensors, slices=None):
 
 
 def save_variables(prefix):
-    """What a graph's Saver writes: the step, weights of which one is partitioned, words."""
+    """Save the step, weights (one partitioned) and strings of a graph with Saver."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.create_global_step()
         weights = tf.reshape(tf.range(15, dtype=tf.float32), [5, 3])
@@ -51,7 +51,7 @@ def save_variables(prefix):
 
 
 def save_sharded(prefix):
-    """What it writes where the variables live on two devices."""
+    """Save variables of two devices with a sharded Saver."""
     config = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         for device in (0, 1):
@@ -62,7 +62,7 @@ def save_sharded(prefix):
 
 
 def save_merged(prefix):
-    """Three checkpoints made one, with a variable whose parts lie in two of them."""
+    """Merge three checkpoints into one, with a variable whose slices are in all of them."""
     prefixes = [f"{prefix}_part_{number}" for number in range(3)]
     for number, part in enumerate(prefixes):
         save(part, {f"tensor_{number}": tf.range(10 * number), "z": tf.ones([2, 3])}, ["", f"6 3 {2 * number},2:-"])
@@ -70,7 +70,7 @@ def save_merged(prefix):
 
 
 def save_numbers(prefix):
-    """A tensor, a scalar and an empty tensor of each type of numbers, at offsets that are no multiples of its size."""
+    """Save a tensor, a scalar and an empty tensor of each numeric dtype, at unaligned offsets."""
     tensors = {"a": tf.constant(1, tf.int8)}
     for name in NUMBERS:
         value = np.array([[1, 0, 1]]).astype(tf.as_dtype(name).as_numpy_dtype)
@@ -82,25 +82,25 @@ def save_numbers(prefix):
 
 
 def save_strings(prefix):
-    """Strings of all lengths and shapes."""
+    """Save strings of many lengths and shapes."""
     words = [b"", b"a", b"\xff\x00" * 64, bytes(128), b"long" * 50_000, "größe".encode()]
     tensors = {"words": tf.constant([words, words]), "word": tf.constant("word"), "nothing": tf.constant([b"", b""])}
     save(prefix, tensors | {"none": tf.constant([], tf.string), "none_at_all": tf.zeros([0, 3], tf.string)})
 
 
 def save_many(prefix):
-    """Tensors with names so long that the index has several blocks, of 256 KB each."""
+    """Save tensors with long names, so that the index has several blocks, of 256 KB each."""
     save(prefix, {f"{number}{'/größe/数字' * 50}": tf.fill([number % 7], number) for number in range(500)})
 
 
 def save_objects(prefix):
-    """What tf.train.Checkpoint writes."""
+    """Save with tf.train.Checkpoint."""
     parts = {"a": tf.Variable([1.0, 2.0]), "b": tf.Variable("text"), "c": [tf.Variable(3), tf.Variable([[True]])]}
     tf.train.Checkpoint(**parts).write(str(prefix))
 
 
 def save_model(prefix):
-    """The variables of a SavedModel."""
+    """Save the variables of a SavedModel."""
     module = tf.Module()
     module.weights = tf.Variable([1.0, 2.0])
     tf.saved_model.save(module, str(prefix.parent / "saved_model"))
@@ -109,7 +109,7 @@ def save_model(prefix):
 
 
 def save_variants(prefix):
-    """Lists of tensors, which are variants."""
+    """Save TensorLists, which are variants."""
     lists = [
         tf.raw_ops.TensorListFromTensor(tensor=tf.reshape(tf.range(6.0), [3, 2]) + number, element_shape=[2])
         for number in range(2)
@@ -135,7 +135,7 @@ READ_BY_TENSORFLOW = sorted(SAVES.keys() - {"variants"})
 
 @pytest.fixture(scope="module")
 def prefixes(tmp_path_factory):
-    """Checkpoints as TensorFlow writes them, by kind."""
+    """Write one checkpoint of each kind with TensorFlow."""
     result = {}
     for kind, make in SAVES.items():
         result[kind] = tmp_path_factory.mktemp(kind) / "model.ckpt-10"
@@ -145,7 +145,7 @@ def prefixes(tmp_path_factory):
 
 @pytest.fixture
 def copy(tmp_path, prefixes):
-    """A way to copy a checkpoint to where it may be damaged."""
+    """Return a function that copies a checkpoint, so that a test can damage it."""
 
     def copy_of(kind):
         shutil.copytree(prefixes[kind].parent, tmp_path / kind)
@@ -155,20 +155,20 @@ def copy(tmp_path, prefixes):
 
 
 def files_of(prefix):
-    """The index, then the data files."""
+    """Return the index, then the data files."""
     return [prefix.with_name(f"{prefix.name}.index"), *sorted(prefix.parent.glob(f"{prefix.name}.data-*"))]
 
 
-def complaint(prefix):
-    """The one line with which a checkpoint is found damaged."""
-    with pytest.raises(DamagedError) as found:
+def damage(prefix):
+    """Return the message of the DamagedError, which is one line."""
+    with pytest.raises(DamagedError) as caught:
         Bundle(prefix).check()
-    assert "\n" not in str(found.value)
-    return str(found.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("kind", READ_BY_TENSORFLOW)
-def test_tensors_are_those_that_tensorflow_reads(prefixes, kind):
+def test_tensors_are_read_as_by_tensorflow(prefixes, kind):
     """Names, dtypes, shapes and values are TensorFlow's, in sorted order."""
     bundle, reader = Bundle(prefixes[kind]), tf.train.load_checkpoint(str(prefixes[kind]))
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -176,37 +176,37 @@ def test_tensors_are_those_that_tensorflow_reads(prefixes, kind):
     assert {name: entry.dtype for name, entry in bundle.entries.items()} == {n: d.name for n, d in dtypes.items()}
     assert list(bundle.entries) == sorted(shapes)
     for name in shapes:
-        # Told that they are objects, numpy keeps the zeros that strings end with.
-        wanted = np.asarray(reader.get_tensor(name), object if dtypes[name] == tf.string else None)
+        # With dtype object, NumPy keeps the trailing zeros of strings.
+        expected = np.asarray(reader.get_tensor(name), object if dtypes[name] == tf.string else None)
         found = bundle.tensor(name)
-        assert (found.dtype, found.shape, found.tolist()) == (wanted.dtype, wanted.shape, wanted.tolist()), name
+        assert (found.dtype, found.shape, found.tolist()) == (expected.dtype, expected.shape, expected.tolist()), name
         assert not found.flags.writeable
 
 
 @pytest.mark.parametrize("kind", SAVES)
-def test_what_tensorflow_wrote_is_whole(prefixes, kind):
-    """No checkpoint of TensorFlow's making is found damaged, and all of its files are known."""
+def test_what_tensorflow_wrote_is_not_damaged(prefixes, kind):
+    """A checkpoint by TensorFlow passes the check, and all of its files are known."""
     bundle = Bundle(prefixes[kind])
     bundle.check()
-    assert [bundle.data_path(shard) for shard in range(bundle.shards)] == files_of(prefixes[kind])[1:]
+    assert [bundle.data_path(shard) for shard in range(bundle.num_shards)] == files_of(prefixes[kind])[1:]
 
 
 def test_an_index_may_have_several_blocks(prefixes):
-    """So has the one of many tensors, by which the tests see to it that each of its blocks is read."""
-    assert len(_blocks(files_of(prefixes["many"])[0].read_bytes())) > 1
+    """The index of `many` has several, so other tests read each of them."""
+    assert len(_data_blocks(files_of(prefixes["many"])[0].read_bytes())) > 1
 
 
-def test_an_entry_says_where_the_bytes_lie(prefixes):
-    """Bytes, shard and offset lead to a tensor's bytes, and the checksum is theirs."""
+def test_an_entry_locates_the_bytes(prefixes):
+    """By data file, offset and size; the checksum is that of the bytes."""
     bundle = Bundle(prefixes["sharded"])
     entry = bundle.entries["on_1"]
-    content = bundle.data_path(entry.shard).read_bytes()[entry.offset : entry.offset + entry.bytes]
+    content = bundle.data_path(entry.shard_id).read_bytes()[entry.offset : entry.offset + entry.size]
     assert content == np.arange(101, dtype=np.int32).tobytes()
     assert entry == ("on_1", "int32", (101,), 404, 1, 0, google_crc32c.value(content), 0)
 
 
-def test_parts_are_not_listed(prefixes):
-    """A variable stored in slices is one tensor, which says in how many."""
+def test_slices_are_not_listed(prefixes):
+    """A partitioned variable is one entry, with the number of its slices."""
     entries = Bundle(prefixes["merged"]).entries
     assert {name: entry.slices for name, entry in entries.items()} == {
         "tensor_0": 0,
@@ -218,7 +218,7 @@ def test_parts_are_not_listed(prefixes):
 
 @pytest.mark.parametrize("directory", ["run[1]", "star*?", "größe 数字"])
 def test_directories_may_look_like_patterns(tmp_path, directory):
-    """Whatever the directory is called, its tensors are read, those in slices too."""
+    """Tensors in them are read, also those in slices."""
     save_merged(tmp_path / "model.ckpt-10")
     (tmp_path / directory).mkdir()
     for path in files_of(tmp_path / "model.ckpt-10"):
@@ -228,38 +228,38 @@ def test_directories_may_look_like_patterns(tmp_path, directory):
     assert bundle.tensor("z").tolist() == np.ones([6, 3]).tolist()
 
 
-def test_what_is_not_there_is_a_key_error(prefixes):
-    """A name that no tensor has is one that no dictionary has."""
+def test_a_missing_tensor_is_a_key_error(prefixes):
+    """As in a dictionary."""
     with pytest.raises(KeyError, match="absent"):
         Bundle(prefixes["one"]).tensor("absent")
 
 
-def positions(size, most=120):
-    """Bytes of a file: all of a small one's, of a large one's its beginning, its end and some between."""
-    if size <= 2 * most:
+def positions(size, count=120):
+    """Return offsets in a file: all of a small one, of a large one the first, the last 60 and some between."""
+    if size <= 2 * count:
         return range(size)
-    between = np.random.default_rng(size).integers(0, size, most)
+    between = np.random.default_rng(size).integers(0, size, count)
     return sorted({0, *range(size - 60, size), *between.tolist()})
 
 
-def tensors_at(bundle, path, position):
-    """How the complaint about a byte begins."""
+def damage_at(bundle, path, position):
+    """Return how the message about a damaged byte begins."""
     if path.suffix == ".index":
         return f"{path.name}: "
-    parts = [part for parts in bundle._parts.values() for part in parts]  # noqa: SLF001
+    slices = [entry for slices in bundle._slices.values() for entry in slices]  # noqa: SLF001
     (name,) = {
         entry.name
-        for entry in [*bundle.entries.values(), *parts]
-        if bundle.data_path(entry.shard) == path and entry.offset <= position < entry.offset + entry.bytes
+        for entry in [*bundle.entries.values(), *slices]
+        if bundle.data_path(entry.shard_id) == path and entry.offset <= position < entry.offset + entry.size
     }
     return f"{path.name}: tensor {name}: "
 
 
 @pytest.mark.parametrize("kind", SAVES)
 def test_every_flipped_bit_is_found(copy, kind):
-    """Whichever bit of whichever file has changed, the file is named; in a data file the tensor, too."""
+    """In any file; the message names the file, for a data file also the tensor."""
     prefix = copy(kind)
-    whole = Bundle(prefix)
+    intact = Bundle(prefix)
     for path in files_of(prefix):
         with path.open("r+b") as file:
             content = path.read_bytes()
@@ -267,7 +267,7 @@ def test_every_flipped_bit_is_found(copy, kind):
                 file.seek(position)
                 file.write(bytes([content[position] ^ 1 << position % 8]))
                 file.flush()
-                assert complaint(prefix).startswith(tensors_at(whole, path, position)), position
+                assert damage(prefix).startswith(damage_at(intact, path, position)), position
                 file.seek(position)
                 file.write(content[position : position + 1])
     Bundle(prefix).check()
@@ -275,62 +275,62 @@ def test_every_flipped_bit_is_found(copy, kind):
 
 @pytest.mark.parametrize("kind", ["one", "merged", "strings", "variants"])
 def test_every_truncation_is_found(copy, kind):
-    """However much of a file is missing, the file is named, and how much of a data file there was."""
+    """At any length; the message names the file, for a data file also its size."""
     prefix = copy(kind)
     for path in files_of(prefix):
         content = path.read_bytes()
         for length in positions(len(content)):
             path.write_bytes(content[:length])
-            said = complaint(prefix)
-            assert said.startswith(f"{path.name}: ")
-            assert path.suffix == ".index" or f"{length:,} bytes found, {len(content):,} wanted" in said
+            message = damage(prefix)
+            assert message.startswith(f"{path.name}: ")
+            assert path.suffix == ".index" or f"expected {len(content):,} bytes, got {length:,}" in message
         path.write_bytes(content)
     Bundle(prefix).check()
 
 
 @pytest.mark.parametrize("kind", ["one", "sharded", "saver"])
 @pytest.mark.parametrize("garbage", [b"\0", b"garbage", bytes(4096)], ids=["zero", "word", "page"])
-def test_bytes_too_many_are_found(copy, kind, garbage):
-    """What comes after the end of a file is found, which TensorFlow does not notice in a data file."""
+def test_excess_bytes_are_found(copy, kind, garbage):
+    """At the end of any file; TensorFlow does not notice them in a data file."""
     prefix = copy(kind)
     for path in files_of(prefix):
         content = path.read_bytes()
         path.write_bytes(content + garbage)
-        said = complaint(prefix)
-        assert said.startswith(f"{path.name}: ")
+        message = damage(prefix)
+        assert message.startswith(f"{path.name}: ")
         if path.suffix != ".index":
-            assert f"{len(content) + len(garbage):,} bytes found, {len(content):,} wanted" in said
+            assert f"expected {len(content):,} bytes, got {len(content) + len(garbage):,}" in message
             tf.train.load_checkpoint(str(prefix)).get_tensor(next(iter(Bundle(prefix).entries)))
         path.write_bytes(content)
 
 
 @pytest.mark.parametrize("kind", ["one", "sharded", "merged"])
-def test_a_missing_file_is_told(copy, kind):
-    """A file that is not there is named, with what it should have held."""
+def test_a_missing_file_is_found(copy, kind):
+    """The message names it, and for a data file its expected size."""
     prefix = copy(kind)
     for path in files_of(prefix):
         content = path.read_bytes()
         path.unlink()
-        wanted = "an index" if path.suffix == ".index" else f"{len(content):,} bytes"
-        assert complaint(prefix) == f"{path.name}: nothing found, {wanted} wanted"
+        expected = "an index" if path.suffix == ".index" else f"{len(content):,} bytes"
+        assert damage(prefix) == f"{path.name}: expected {expected}, got no file"
         path.write_bytes(content)
 
 
-def test_a_changed_byte_is_told_in_these_words(copy):
-    """File, tensor, both checksums."""
+def test_the_message_about_a_changed_byte(copy):
+    """It names file, tensor and both checksums."""
     prefix = copy("one")
-    wanted = Bundle(prefix).entries["x"].crc32c
+    expected = Bundle(prefix).entries["x"].crc32c
     data = files_of(prefix)[1]
     data.write_bytes(bytes(8))
-    assert complaint(prefix) == (
-        f"model.ckpt-10.data-00000-of-00001: tensor x: its bytes have changed, "
-        f"crc32c {google_crc32c.value(bytes(8)):08x} found, {wanted:08x} wanted"
+    assert damage(prefix) == (
+        f"model.ckpt-10.data-00000-of-00001: tensor x: its bytes have changed: "
+        f"expected crc32c {expected:08x}, got {google_crc32c.value(bytes(8)):08x}"
     )
 
 
 @pytest.mark.parametrize(("kind", "name"), [("strings", "words"), ("merged", "z")])
-def test_what_is_copied_is_compared(copy, kind, name):
-    """Strings and tensors stored in slices are not given with a changed byte."""
+def test_copied_tensors_are_compared(copy, kind, name):
+    """Strings and partitioned variables are not returned with a changed byte."""
     prefix = copy(kind)
     path = files_of(prefix)[-1]
     content = bytearray(path.read_bytes())
@@ -342,22 +342,22 @@ def test_what_is_copied_is_compared(copy, kind, name):
 
 @pytest.mark.parametrize("kind", READ_BY_TENSORFLOW)
 def test_no_view_reaches_beyond_the_file(copy, kind):
-    """Where a tensor's bytes are not there, there is an error, and no signal that kills."""
+    """A tensor with missing bytes is an error, not a SIGBUS."""
     prefix = copy(kind)
     bundle = Bundle(prefix)
     for path in files_of(prefix)[1:]:
         os.truncate(path, max(0, path.stat().st_size - 1))
-    for shard in range(bundle.shards):
+    for shard in range(bundle.num_shards):
         last = max(
-            (entry for entry in bundle.entries.values() if entry.shard == shard), key=lambda e: e.offset + e.bytes
+            (entry for entry in bundle.entries.values() if entry.shard_id == shard), key=lambda e: e.offset + e.size
         )
-        if bundle.data_path(shard).stat().st_size < last.offset + last.bytes:
-            with pytest.raises(DamagedError, match=r"bytes found, .* wanted"):
+        if bundle.data_path(shard).stat().st_size < last.offset + last.size:
+            with pytest.raises(DamagedError, match=r"expected .* bytes, got "):
                 bundle.tensor(last.name)
 
 
 def test_other_errors_of_the_disk_pass_through(copy):
-    """What is no file is not called damaged."""
+    """A directory in place of the index is not a DamagedError."""
     prefix = copy("one")
     index = files_of(prefix)[0]
     index.unlink()
@@ -367,7 +367,7 @@ def test_other_errors_of_the_disk_pass_through(copy):
 
 
 def varint(number):
-    """A number as protocol buffers and tables spell it."""
+    """Encode an integer as a varint."""
     groups = []
     while number > 127:
         groups.append(number & 127 | 128)
@@ -376,35 +376,35 @@ def varint(number):
 
 
 def masked(content):
-    """The crc32c of bytes as it is stored."""
+    """Return the masked crc32c of bytes, as it is stored."""
     crc = google_crc32c.value(content)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
 
 
 def block(records, restarts=b"\0\0\0\0\1\0\0\0"):
-    """A table's block, with every key in full."""
-    spelled = [b"\0" + varint(len(key)) + varint(len(value)) + key + value for key, value in records]
-    return b"".join(spelled) + restarts
+    """Encode a table's block, with every key in full."""
+    encoded = [b"\0" + varint(len(key)) + varint(len(value)) + key + value for key, value in records]
+    return b"".join(encoded) + restarts
 
 
-def table(blocks, *, kind=b"\0", before=b"", after=b""):
-    """An index of these blocks, with the right checksums, whatever the blocks say."""
+def table(blocks, *, compression=b"\0", before=b"", after=b""):
+    """Encode a table of these blocks, with valid checksums."""
     content, handles = before, []
 
     def add(body):
         nonlocal content
         handles.append(varint(len(content)) + varint(len(body)))
-        content += body + kind + masked(body + kind)
+        content += body + compression + masked(body + compression)
 
     for body in [*blocks, block([])]:
         add(body)
-    # Names that no tensor's comes after: each would do for the last of its block.
+    # Keys of the index block must not be smaller than the keys of their blocks; no tensor's name is larger than these.
     add(block([(b"\xff" * (number + 1), handle) for number, handle in enumerate(handles[:-1])]))
     return content + after + (handles[-2] + handles[-1]).ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
 
 
 def field(number, value):
-    """A field of a protocol buffer message."""
+    """Encode a field of a protocol buffer message."""
     return (
         varint(number << 3) + varint(value)
         if isinstance(value, int)
@@ -416,15 +416,15 @@ HEADER = field(1, 1) + field(3, field(1, 1))
 
 
 def entry(content, offset, *, sizes=None, dtype=1, shard=0, size=None):
-    """What the index says of a tensor, which may be a lie."""
+    """Encode a BundleEntryProto, which may be wrong."""
     sizes = [len(content) // 4] if sizes is None else sizes
     shape = b"".join(field(2, field(1, size)) for size in sizes)
-    place = field(3, shard) + field(4, offset) + field(5, len(content) if size is None else size)
-    return field(1, dtype) + field(2, shape) + place + varint(6 << 3 | 5) + masked(content)
+    location = field(3, shard) + field(4, offset) + field(5, len(content) if size is None else size)
+    return field(1, dtype) + field(2, shape) + location + varint(6 << 3 | 5) + masked(content)
 
 
 def write(directory, index, data=b""):
-    """A checkpoint of these bytes."""
+    """Write a checkpoint of these bytes; return its prefix."""
     prefix = directory / "model.ckpt-1"
     prefix.with_name("model.ckpt-1.index").write_bytes(index)
     prefix.with_name("model.ckpt-1.data-00000-of-00001").write_bytes(data)
@@ -435,7 +435,7 @@ ONES, TWOS = np.ones(3, np.float32).tobytes(), np.full(2, 2, np.float32).tobytes
 
 
 def test_gaps_between_tensors_are_legal(tmp_path):
-    """Bytes between tensors, by which a writer aligns them, belong to none, and may be anything."""
+    """Padding between tensors may have any content."""
     records = [(b"", HEADER), (b"a", entry(ONES, 0)), (b"b", entry(TWOS, 64))]
     prefix = write(tmp_path, table([block(records)]), ONES.ljust(64, b"?") + TWOS)
     Bundle(prefix).check()
@@ -444,78 +444,126 @@ def test_gaps_between_tensors_are_legal(tmp_path):
         np.testing.assert_array_equal(Bundle(prefix).tensor(name), reader.get_tensor(name), strict=True)
 
 
-def test_a_checkpoint_without_tensors_is_whole(tmp_path):
-    """Nothing is no damage."""
+def test_a_checkpoint_without_tensors_is_valid(tmp_path):
+    """It is not damaged."""
     bundle = Bundle(write(tmp_path, table([block([(b"", HEADER)])])))
     bundle.check()
     assert bundle.entries == {}
 
 
 def with_header(*records):
-    """An index of one block, with a header."""
+    """Encode an index of one block, with a header."""
     return table([block([(b"", HEADER), *records])])
 
 
-def of(content, offset=0, **lies):
-    """An index of one tensor."""
-    return with_header((b"a", entry(content, offset, **lies)))
+def of(content, offset=0, **errors):
+    """Encode an index of one tensor."""
+    return with_header((b"a", entry(content, offset, **errors)))
 
 
 LENGTH = varint(3) + masked(struct.pack("<I", 3))  # of a string
-NOTHING = varint(0) + masked(bytes(8))  # a variant
+NOTHING = varint(0) + masked(bytes(8))  # an empty variant
 
-LIES = {
-    "no records": (table([block([])]), b"", "index: 0 data files found"),
-    "no header": (table([block([(b"a", entry(ONES, 0))])]), ONES, "index: tensor a found first, the header wanted"),
-    "no shards": (table([block([(b"", field(1, 0))])]), b"", "index: 0 data files found"),
-    "negative shards": (table([block([(b"", field(1, 2**64 - 1))])]), b"", "index: 18,446,744,073,709,551,615 data"),
-    "many shards": (table([block([(b"", field(1, 2**31 - 1))])]), b"", "data-00000-of-2147483647: nothing found"),
-    "no such shard": (of(ONES, shard=1), ONES, "index: tensor a: byte 0 of data file 1 found, none there"),
+WRONG = {
+    "no records": (table([block([])]), b"", "index: expected 1 or more data files in its header, got 0"),
+    "no header": (table([block([(b"a", entry(ONES, 0))])]), ONES, "index: expected the header first, got tensor a"),
+    "no shards": (
+        table([block([(b"", field(1, 0))])]),
+        b"",
+        "index: expected 1 or more data files in its header, got 0",
+    ),
+    "negative shards": (table([block([(b"", field(1, 2**64 - 1))])]), b"", "header, got 18,446,744,073,709,551,615"),
+    "many shards": (
+        table([block([(b"", field(1, 2**31 - 1))])]),
+        b"",
+        "data-00000-of-2147483647: expected 0 bytes, got no file",
+    ),
+    "no such shard": (of(ONES, shard=1), ONES, "index: tensor a: expected one of 1 data files, got number 1"),
     "disorder": (
         with_header((b"b", entry(TWOS, 12)), (b"a", entry(ONES, 0))),
         ONES + TWOS,
-        "index: tensor a: found after tensor b, before it wanted",
+        "index: expected sorted names, got tensor a after tensor b",
     ),
-    "a name twice": (with_header(*[(b"a", entry(ONES, 0))] * 2), ONES, "index: tensor a: found after tensor a"),
+    "a name twice": (
+        with_header(*[(b"a", entry(ONES, 0))] * 2),
+        ONES,
+        "index: expected sorted names, got tensor a after tensor a",
+    ),
     "a tensor on another": (
         with_header((b"a", entry(ONES, 0)), (b"b", entry(ONES, 0))),
         ONES,
-        "index: tensor b: lies at byte 0, where tensor a does",
+        "index: tensor b: overlaps tensor a at byte 0",
     ),
-    "beyond the end": (of(ONES, 16), bytes(16), "data-00000-of-00001: 16 bytes found, 28 wanted"),
-    "offset of exabytes": (of(ONES, 2**63 - 1), ONES, "index: tensor a: byte 9,223,372,036,854,775,807 of data file 0"),
-    "negative offset": (of(ONES, 2**64 - 4), ONES, "index: tensor a: byte 18,446,744,073,709,551,612 of data file 0"),
-    "size of exabytes": (of(ONES, sizes=[2**60], size=2**62), ONES, "index: tensor a: shape (1152921504606846976,)"),
-    "another shape": (of(ONES, sizes=[4]), ONES, "index: tensor a: 12 bytes found for 4 of float32"),
-    "shape of exabytes": (of(b"", sizes=[0, 2**60]), b"", "index: tensor a: shape (0, 1152921504606846976) found"),
-    "dimensions without end": (of(b"", sizes=[2**62] * 10**5), b"", "index: tensor a: 100,000 dimensions found"),
-    "too many strings": (of(ONES, sizes=[2**50], dtype=7), ONES, "index: tensor a: 12 bytes found for 1,125,899,906"),
+    "beyond the end": (of(ONES, 16), bytes(16), "data-00000-of-00001: expected 28 bytes, got 16"),
+    "offset of exabytes": (
+        of(ONES, 2**63 - 1),
+        ONES,
+        "index: tensor a: expected an offset of less than 2**63, got 9,223,372,036,854,775,807",
+    ),
+    "negative offset": (
+        of(ONES, 2**64 - 4),
+        ONES,
+        "index: tensor a: expected an offset of less than 2**63, got 18,446,744,073,709,551,612",
+    ),
+    "size of exabytes": (of(ONES, sizes=[2**60], size=2**62), ONES, "elements, got shape (1152921504606846976,)"),
+    "another shape": (of(ONES, sizes=[4]), ONES, "index: tensor a: expected 16 bytes for 4 of float32, got 12"),
+    "shape of exabytes": (of(b"", sizes=[0, 2**60]), b"", "elements, got shape (0, 1152921504606846976)"),
+    "dimensions without end": (
+        of(b"", sizes=[2**62] * 10**5),
+        b"",
+        "index: tensor a: expected at most 254 dimensions, got 100,000",
+    ),
+    "too many strings": (of(ONES, sizes=[2**50], dtype=7), ONES, "bytes for 1,125,899,906,842,624 of string, got 12"),
     "no strings": (of(ONES, sizes=[2], dtype=7), ONES, "data-00000-of-00001: tensor a: its bytes have changed"),
-    "strings too short": (of(LENGTH + b"four", sizes=[1], dtype=7), LENGTH + b"four", "a: strings of 3 bytes found, 4"),
-    "strings too long": (of(LENGTH + b"in", sizes=[1], dtype=7), LENGTH + b"in", "a: strings of 3 bytes found, 2"),
+    "strings too short": (
+        of(LENGTH + b"four", sizes=[1], dtype=7),
+        LENGTH + b"four",
+        "a: expected strings of 4 bytes, got 3",
+    ),
+    "strings too long": (
+        of(LENGTH + b"in", sizes=[1], dtype=7),
+        LENGTH + b"in",
+        "a: expected strings of 2 bytes, got 3",
+    ),
     "no variants": (of(ONES, sizes=[2], dtype=21), ONES, "data-00000-of-00001: tensor a: its bytes have changed"),
-    "variants too short": (of(NOTHING + b"?", sizes=[1], dtype=21), NOTHING + b"?", "variants of 5 bytes found, 6"),
-    "a part of nothing": (
+    "variants too short": (
+        of(NOTHING + b"?", sizes=[1], dtype=21),
+        NOTHING + b"?",
+        "expected variants of 6 bytes, got 5",
+    ),
+    "a slice of nothing": (
         with_header((b"\0a\0\1\1", entry(ONES, 0))),
         ONES,
-        "index: tensor a: 1 parts found, 0 wanted",
+        "index: tensor a: expected 0 slices, got 1",
     ),
-    "no parts": (with_header((b"a", entry(ONES, 0) + field(7, b""))), b"", "index: tensor a: 0 parts found, 1 wanted"),
-    "no message": (with_header((b"a", b"\x0f")), b"", "index: a field of kind 7 found"),
+    "no slices": (
+        with_header((b"a", entry(ONES, 0) + field(7, b""))),
+        b"",
+        "index: tensor a: expected 1 slices, got 0",
+    ),
+    "no message": (with_header((b"a", b"\x0f")), b"", "index: expected wire type 0, 1, 2 or 5, got 7"),
     "a field cut off": (
         with_header((b"a", b"\x12" + varint(2**64 - 1))),
         b"",
-        "index: 0 bytes found, 18,446,744,073,7",
+        "index: expected 18,446,744,073,709,551,615 bytes, got 0",
     ),
-    "an integer cut off": (with_header((b"a", b"\x08\x80")), b"", "index: an integer that is cut off found"),
-    "an endless integer": (with_header((b"a", b"\x80" * 50)), b"", "index: an integer of more than 64 bits found"),
-    "too many shortcuts": (
+    "an integer cut off": (with_header((b"a", b"\x08\x80")), b"", "index: expected an integer, got a truncated one"),
+    "an endless integer": (
+        with_header((b"a", b"\x80" * 50)),
+        b"",
+        "index: expected an integer of at most 64 bits, got a longer one",
+    ),
+    "too many restarts": (
         table([block([(b"", HEADER)], restarts=b"\xff" * 4)]),
         b"",
-        "index: a block of 0 bytes found",
+        "bytes in a block, got 0",
     ),
-    "an empty block": (table([b""]), b"", "index: a block of 0 bytes found, -4 wanted"),
-    "like nothing": (table([b"\5\0\0" + block([])]), b"", "index: a name found that shares 5 bytes with one of 0"),
+    "an empty block": (table([b""]), b"", "index: expected records of -4 bytes in a block, got 0"),
+    "a shared prefix of nothing": (
+        table([b"\5\0\0" + block([])]),
+        b"",
+        "index: expected a key that shares at most 0 bytes with the last, got 5",
+    ),
     "names of gigabytes": (
         table(
             [
@@ -525,50 +573,51 @@ LIES = {
             ]
         ),
         b"",
-        "index: a name found that shares",
+        "bytes in a block, got more",
     ),
     "bytes before": (
         table([block([(b"", HEADER)])], before=b"?"),
         b"",
-        "index: a block at byte 1 found, at byte 0 wanted",
+        "index: expected a block at byte 0, got one at byte 1",
     ),
-    "bytes after": (table([block([(b"", HEADER)])], after=b"?"), b"", "index: 103 bytes found, 102 wanted"),
+    "bytes after": (table([block([(b"", HEADER)])], after=b"?"), b"", "index: expected 102 bytes, got 103"),
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_an_index_that_lies_is_found_out_at_once(tmp_path, lie):
-    """Whatever an index with the right checksums promises, it is told apart from the truth in a moment."""
-    index, data, words = LIES[lie]
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_index_with_valid_checksums_is_refused(tmp_path, kind):
+    """Within two seconds, whatever sizes it claims."""
+    index, data, fragment = WRONG[kind]
     prefix = write(tmp_path, index, data)
     started = time.process_time()
-    said = complaint(prefix)
-    assert said.startswith("model.ckpt-1.")
-    assert words in said
+    message = damage(prefix)
+    assert message.startswith("model.ckpt-1.")
+    assert fragment in message
     assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
-    ("index", "words"),
+    ("index", "problem"),
     [
-        (table([block([(b"", HEADER)])], kind=b"\1"), "compressed blocks found, plain ones wanted"),
-        (table([block([(b"", field(1, 1) + field(2, 1))])]), "highest byte first found, with the lowest first wanted"),
+        (table([block([(b"", HEADER)])], compression=b"\1"), "expected uncompressed blocks, got compressed ones"),
+        (table([block([(b"", field(1, 1) + field(2, 1))])]), "expected little-endian numbers, got big-endian ones"),
         (
             table([block([(b"", field(1, 1) + field(3, field(1, 9) + field(2, 9)))])]),
-            "version 9 found, 1 at most wanted",
+            "expected version 1 at most, got 9",
         ),
     ],
     ids=["compressed", "big-endian", "later version"],
 )
-def test_what_only_tensorflow_reads_is_not_called_damaged(tmp_path, index, words):
-    """An index that is whole, but of another kind, is an error that says where to turn."""
-    with pytest.raises(CheckpointError, match=f"{words}; read it with tf.train.load_checkpoint") as refused:
+def test_an_index_that_only_tensorflow_reads_is_not_damaged(tmp_path, index, problem):
+    """The error's hint names TensorFlow's reader."""
+    with pytest.raises(CheckpointError, match=problem) as caught:
         Bundle(write(tmp_path, index))
-    assert not isinstance(refused.value, DamagedError)
+    assert not isinstance(caught.value, DamagedError)
+    assert caught.value.hint == "read it with tf.train.load_checkpoint"
 
 
 def listed(prefix):
-    """What the index says; where it is found damaged, how that is told."""
+    """Return the entries of the index or, if it is damaged, the first word of the message."""
     try:
         return Bundle(prefix).entries
     except DamagedError as error:
@@ -580,24 +629,24 @@ INDEX = table([block([(b"", HEADER), (b"a", entry(ONES, 0))]), block([(b"b", ent
 
 @given(data=st.data())
 @settings(max_examples=500, deadline=None)
-def test_a_mutated_index_is_refused_or_says_the_same(tmp_path_factory, data):
-    """Whatever happens to an index's bytes, nobody is told a thing that was not written."""
+def test_a_mutated_index_is_refused_or_reads_the_same(tmp_path_factory, data):
+    """No change of an index's bytes gives other entries."""
     content = bytearray(INDEX)
     for _ in range(data.draw(st.integers(1, 3))):
         begin = data.draw(st.integers(0, len(content)))
         end = data.draw(st.sampled_from([begin, begin + 1, begin + 4, len(content)]))
         content[begin:end] = data.draw(st.binary(max_size=6))
     directory = tmp_path_factory.getbasetemp()
-    wanted = listed(write(directory, INDEX))
-    assert list(wanted) == ["a", "b"]
-    assert listed(write(directory, content)) in ("model.ckpt-1.index:", wanted)
+    expected = listed(write(directory, INDEX))
+    assert list(expected) == ["a", "b"]
+    assert listed(write(directory, content)) in ("model.ckpt-1.index:", expected)
 
 
 @given(header=st.binary(max_size=20), key=st.binary(max_size=5), body=st.binary(max_size=80))
 @example(header=HEADER, key=b"a", body=entry(ONES, 0)[:-3])
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_under_right_checksums_are_read_or_refused(tmp_path_factory, header, key, body):
-    """Whatever an index's messages are made of, there is an answer or a CheckpointError."""
+def test_any_bytes_with_valid_checksums_are_read_or_refused(tmp_path_factory, header, key, body):
+    """Any messages in an index are read, or are a CheckpointError."""
     for content in (block([(b"", header), (key, body)]), block([(b"", HEADER), (key, body)]), body):
         prefix = write(tmp_path_factory.getbasetemp(), table([content]), ONES)
         try:
@@ -607,7 +656,7 @@ def test_any_bytes_under_right_checksums_are_read_or_refused(tmp_path_factory, h
 
 
 def run(code, *arguments):
-    """Runs Python in a process of its own, and gives what it prints."""
+    """Run Python in a new process, and return what it prints."""
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -615,7 +664,7 @@ def run(code, *arguments):
 
 
 def test_tensorflow_is_not_imported(prefixes):
-    """Listing, checking and viewing need none of it."""
+    """Not for listing, checking and viewing tensors."""
     code = (
         "import sys, pathlib; from checkpointing.format.tensor_bundle import Bundle; "
         "bundle = Bundle(pathlib.Path(sys.argv[1])); "
@@ -641,9 +690,9 @@ print(viewed - before, peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells the memory of a process on Linux")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory through /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Of 400 MB, a view takes what is looked at, and the check a few pieces."""
+    """Of 400 MB, a view takes what is read, and the check a few megabytes."""
     content = bytes(25 * 2**21)
     records = [(b"t%d" % n, entry(content, n * len(content), sizes=[25, 2**19])) for n in range(8)]
     prefix = write(tmp_path, table([block([(b"", HEADER), *records])]))

@@ -25,20 +25,20 @@ NAMES = ["file", "layer1/weights", "größe/数字", "a b", "x", "x.npy", "self"
 
 
 def of_every_dtype(dtypes=DTYPES):
-    """Bytes of every value, NaNs with their payload among them, as scalars, vectors, and nothing at all."""
+    """Make scalars, vectors, matrices and empty arrays of every byte value, NaNs with a payload included."""
     state = {}
     for dtype in map(np.dtype, dtypes):
         content = bytes(range(256)) if dtype.name != "bool" else bytes([0, 1] * 128)
         array = np.frombuffer(content, dtype)
-        state |= {f"{dtype.name}/vector": array, f"{dtype.name}/scalar": array[3], f"{dtype.name}/nothing": array[:0]}
+        state |= {f"{dtype.name}/vector": array, f"{dtype.name}/scalar": array[3], f"{dtype.name}/empty": array[:0]}
         state[f"{dtype.name}/matrix"] = array.reshape(2, -1)
     return {name: np.asarray(array) for name, array in state.items()}
 
 
-def assert_same(found, wanted):
-    """The same names, dtypes, shapes and bits."""
-    assert sorted(found) == sorted(wanted)
-    for name, array in wanted.items():
+def assert_same(found, expected):
+    """Compare names, dtypes, shapes and bits."""
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
         assert found[name].dtype == array.dtype, name
         assert found[name].shape == array.shape, name
         assert found[name].tolist() == array.tolist() if array.dtype == object else True, name
@@ -46,60 +46,61 @@ def assert_same(found, wanted):
 
 
 def strings(*values):
-    """A vector of strings."""
+    """Make a vector of strings."""
     array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
 @pytest.mark.parametrize("name", AWKWARD[:-1])
-def test_what_is_written_is_read(tmp_path, name):
-    """By us and by TensorFlow, to the last bit, whatever the directory and the tensors are called."""
+def test_tensors_are_read_as_they_were_written(tmp_path, name):
+    """Here and by TensorFlow, to the last bit, with any names of directory and tensors."""
     state = {**of_every_dtype(), **{each: np.arange(3) for each in NAMES}}
     state |= {"strings": strings(b"", b"\0\xff", b"x" * 300), "no strings": strings()}
     tensor_io.write(tmp_path / name / "all", state)
     assert_same(tensor_io.read(tmp_path / name / "all"), state)
-    theirs = (tmp_path / name).rename(tmp_path / "x")  # TensorFlow's own reader does not find what is in "run[1]"
-    reader = tf.train.load_checkpoint(str(theirs / "all"))
+    directory = (tmp_path / name).rename(tmp_path / "x")  # TensorFlow's reader finds nothing in "run[1]"
+    reader = tf.train.load_checkpoint(str(directory / "all"))
     assert sorted(reader.get_variable_to_shape_map()) == sorted(state)
     assert reader.get_tensor("float32/matrix").tobytes() == state["float32/matrix"].tobytes()
-    assert sorted(path.name for path in theirs.iterdir()) == ["all.data-00000-of-00001", "all.index"]
+    assert sorted(path.name for path in directory.iterdir()) == ["all.data-00000-of-00001", "all.index"]
 
 
-def test_a_checkpoint_can_be_written_while_a_graph_is_built(tmp_path):
-    """Who works in graph mode need not leave it."""
+def test_a_checkpoint_can_be_written_in_graph_mode(tmp_path):
+    """No operation is added to the current graph."""
     with tf.Graph().as_default() as graph:
         tensor_io.write(tmp_path / "new", {"a": np.arange(3)})
         assert not graph.get_operations()
     assert tensor_io.read(tmp_path / "new")["a"].tolist() == [0, 1, 2]
 
 
-def test_a_graph_comes_along(tmp_path):
-    """The .meta file beside it is the one that was given."""
+def test_a_graph_is_copied(tmp_path):
+    """The .meta file has the same bytes."""
     (tmp_path / "graph").write_bytes(b"a graph")
     tensor_io.write(tmp_path / "new", {"a": np.arange(3)}, tmp_path / "graph")
     assert (tmp_path / "new.meta").read_bytes() == b"a graph"
 
 
-def test_nothing_is_written_over(tmp_path):
-    """Any file of a checkpoint of that name is in the way, and stays."""
+def test_no_checkpoint_is_overwritten(tmp_path):
+    """An existing one is an error, and is unchanged."""
     tensor_io.write(tmp_path / "new", {"a": np.arange(3)})
     before = tree(tmp_path)
-    with pytest.raises(CheckpointError, match="new: exists already"):
+    with pytest.raises(CheckpointError, match="new: exists already; checkpoints are not overwritten") as caught:
         tensor_io.write(tmp_path / "new", {"a": np.arange(4)})
+    assert caught.value.hint == "use another name"
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-0"])
-def test_the_names_of_a_runs_own_are_refused(tmp_path, name):
-    """A run would go on from it, or delete it."""
+def test_names_of_a_runs_own_checkpoints_are_refused(tmp_path, name):
+    """A run would resume from it, or delete it."""
     with pytest.raises(CheckpointError, match="the name of a run's own checkpoint"):
         tensor_io.write(tmp_path / name, {"a": np.arange(3)})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_anywhere_it_is_whole_or_not_there(tmp_path):
-    """Without its index a checkpoint is none; what a kill leaves while it is written does not block the name."""
+def test_a_kill_leaves_a_complete_checkpoint_or_none(tmp_path):
+    """It exists once its index does; leftovers of a kill during the write do not block the name."""
     state = {"a": np.arange(3), "b": np.ones(1000)}
     (tmp_path / "graph").write_bytes(b"a graph")
     kills = 0
@@ -119,8 +120,8 @@ def test_killed_anywhere_it_is_whole_or_not_there(tmp_path):
     assert kills > 8
 
 
-def test_what_was_left_is_not_taken_for_ours(tmp_path, monkeypatch):
-    """Shards of a killed attempt do not get into the next one."""
+def test_leftovers_are_not_mixed_in(tmp_path, monkeypatch):
+    """Shards of a killed attempt are not in the next checkpoint."""
     with monkeypatch.context() as patched:
         patched.setattr(durable, "move", lambda *_: (_ for _ in ()).throw(Killed))
         patched.setattr(durable, "delete_tree", lambda _: None)
@@ -131,8 +132,8 @@ def test_what_was_left_is_not_taken_for_ours(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.data-00000-of-00001", "new.index"]
 
 
-def test_what_is_somebody_elses_stays(tmp_path):
-    """Also where it lies in the directory that would be written to first."""
+def test_user_files_stay(tmp_path):
+    """Also in the directory to which the shards would be written."""
     (tmp_path / "new_temp").mkdir()
     (tmp_path / "new_temp" / "notes.txt").touch()
     with pytest.raises(CheckpointError, match="new: exists already"):
@@ -140,8 +141,8 @@ def test_what_is_somebody_elses_stays(tmp_path):
     assert (tmp_path / "new_temp" / "notes.txt").exists()
 
 
-def test_what_tensorflow_has_no_dtype_for_is_told(tmp_path):
-    """An archive may hold dates, or records."""
+def test_unknown_dtypes_are_an_error(tmp_path):
+    """An archive may hold dates or structured arrays, which TensorFlow lacks."""
     for array in (np.zeros(2, "M8[s]"), np.zeros(2, [("x", int)])):
         with pytest.raises(CheckpointError, match="new: could not be written"):
             tensor_io.write(tmp_path / "new", {"a": array})
@@ -149,15 +150,15 @@ def test_what_tensorflow_has_no_dtype_for_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["file/new", "file/deeper/new"])
-def test_a_place_that_cannot_be_made_is_told(tmp_path, path):
-    """In a sentence that names the checkpoint."""
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path, path):
+    """The message names the checkpoint."""
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"new: could not be written \(.*\)"):
         tensor_io.write(tmp_path / path, {"a": np.arange(3)})
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    """Neither half a checkpoint nor the directory that it was made in."""
+    """No unfinished checkpoint, and no directory of shards."""
 
     def refuse(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -169,8 +170,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damage_is_found_before_anything_is_used(tmp_path):
-    """Reading checks every byte first, and names the file."""
+def test_damage_is_found_before_any_tensor_is_used(tmp_path):
+    """Reading checks every byte first; the message names the file."""
     tensor_io.write(tmp_path / "new", {"a": np.arange(300)})
     flip_a_bit(tmp_path / "new.data-00000-of-00001")
     with pytest.raises(DamagedError, match=r"new\.data-00000-of-00001: tensor a"):
@@ -178,7 +179,7 @@ def test_damage_is_found_before_anything_is_used(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted"),
+    ("names", "expected"),
     [
         ({"layer1": "hidden"}, ["hidden", "hidden/biases", "hidden/weights", "layer10/weights", "layer2/weights"]),
         ({"layer1/weights": "w"}, ["layer1", "layer1/biases", "layer10/weights", "layer2/weights", "w"]),
@@ -189,29 +190,29 @@ def test_damage_is_found_before_anything_is_used(tmp_path):
         ),
     ],
 )
-def test_tensors_and_scopes_get_other_names(names, wanted):
-    """A scope takes all below it along, its like (layer10) stays; the longest name that fits counts; two may swap."""
+def test_tensors_and_scopes_are_renamed(names, expected):
+    """A scope with all below it, but not layer10 with layer1; the longest match counts; two can be swapped."""
     state = {name: np.array(name) for name in ("layer1", "layer1/biases", "layer1/weights", "layer10/weights")}
     state["layer2/weights"] = np.array("other")
     found = tensor_io.renamed(state, names)
-    assert list(found) == wanted
+    assert list(found) == expected
     assert len({str(array) for array in found.values()}) == len(state)
 
 
-def test_a_name_that_nobody_has_is_told():
-    """With those that there are."""
-    with pytest.raises(CheckpointError, match="tensor or scope layer wanted; there are layer1/weights, step"):
+def test_an_unknown_name_is_an_error():
+    """The message lists the names that exist."""
+    with pytest.raises(CheckpointError, match="no tensor or scope is called layer; there are layer1/weights, step"):
         tensor_io.renamed({"layer1/weights": np.zeros(1), "step": np.zeros(1)}, {"layer": "x"})
 
 
-def test_no_two_tensors_get_one_name():
+def test_two_tensors_cannot_have_one_name():
     """One of them would be lost."""
-    with pytest.raises(CheckpointError, match="two tensors would be called b: give"):
+    with pytest.raises(CheckpointError, match=r"two tensors would be called b$"):
         tensor_io.renamed({"a": np.zeros(1), "b": np.ones(1)}, {"a": "b"})
 
 
-def test_the_mean_is_taken_in_double_precision():
-    """Of floats of any size, and of complex numbers; everything else is the last one's."""
+def test_the_mean_is_computed_in_double_precision():
+    """For floating-point and complex dtypes; of the others the last state's tensor is returned."""
     rows = [[1.0, 3.0], [2.0, 60000.0], [4.5, 60000.0]]
     for name in ("float16", "float32", "float64", "bfloat16", "complex64"):
         dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
@@ -220,35 +221,44 @@ def test_the_mean_is_taken_in_double_precision():
         assert mean.dtype == dtype
         assert mean.tolist() == (exact if name == "complex64" else exact.real).astype(dtype).tolist()
     for last in (np.array([7]), np.array([True]), strings(b"x"), np.array([3], ml_dtypes.int4)):
-        before = np.zeros_like(last)
-        assert tensor_io.averaged([{"w": before}, {"w": before}, {"w": last}])["w"].tolist() == last.tolist()
+        other = np.zeros_like(last)
+        assert tensor_io.averaged([{"w": other}, {"w": other}, {"w": last}])["w"].tolist() == last.tolist()
 
 
 def test_equal_weights_average_to_themselves():
-    """To the last bit, however many there are, whatever their values but NaN."""
+    """To the last bit, for any number of states and any values but NaN."""
     state = {"w": np.array([0.1, -0.0, 1e-45, 3.4e38, np.inf], np.float32)}
     for count in (1, 2, 3, 7):
         assert_same(tensor_io.averaged([state] * count), state)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "problem"),
     [
-        ({"a": np.zeros(2, np.float32)}, r"tensor b: no such tensor found, float32 \[2\] wanted"),
-        ({"a": np.zeros(2, np.float32), "b": np.zeros(3, np.float32)}, r"tensor b: float32 \[3\] found"),
-        ({"a": np.zeros(2, np.float64), "b": np.zeros(2, np.float32)}, r"tensor a: float64 \[2\] found"),
-        ({name: np.zeros(2, np.float32) for name in "abc"}, r"tensor c: float32 \[2\] found, no such tensor wanted"),
+        (
+            {"a": np.zeros(2, np.float32)},
+            r"tensor b: expected float32 \[2\] as in the last checkpoint, got no such tensor",
+        ),
+        (
+            {"a": np.zeros(2, np.float32), "b": np.zeros(3, np.float32)},
+            r"tensor b: expected float32 \[2\] .* got float32 \[3\]",
+        ),
+        (
+            {"a": np.zeros(2, np.float64), "b": np.zeros(2, np.float32)},
+            r"tensor a: expected float32 \[2\] .* got float64 \[2\]",
+        ),
+        ({name: np.zeros(2, np.float32) for name in "abc"}, r"tensor c: expected no such tensor .* got float32 \[2\]"),
     ],
 )
-def test_other_variables_are_not_averaged(other, told):
-    """The first that differs is named, with found and wanted."""
-    with pytest.raises(CheckpointError, match=told):
+def test_different_tensors_are_not_averaged(other, problem):
+    """The message names the first difference."""
+    with pytest.raises(CheckpointError, match=problem):
         tensor_io.averaged([other, {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}])
 
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
-def test_archives_give_back_what_they_got(tmp_path, ending):
-    """To the last bit, every dtype that the format has, whatever the tensors are called."""
+def test_archives_are_read_as_they_were_written(tmp_path, ending):
+    """To the last bit, for every dtype of the format and any names of tensors."""
     lacks = {".npz": "bfloat|float8", ".safetensors": "complex128|float8"}[ending].split("|")
     dtypes = [dtype for dtype in DTYPES if not np.dtype(dtype).name.startswith(tuple(lacks))]
     state = {**of_every_dtype(dtypes), **{name: np.full(3, number) for number, name in enumerate(NAMES)}}
@@ -259,15 +269,15 @@ def test_archives_give_back_what_they_got(tmp_path, ending):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_others_read_the_archives(tmp_path):
-    """numpy.load and safetensors.numpy.load_file give the same arrays."""
+def test_other_programs_read_the_archives(tmp_path):
+    """numpy.load and safetensors.numpy.load_file read the same arrays."""
     state = {"layer1/weights": np.arange(6.0).reshape(2, 3), "step": np.array(3)}
     for ending, load in ((".npz", np.load), (".safetensors", safetensors.numpy.load_file)):
         tensor_io.write_archive(tmp_path / f"x{ending}", state)
         assert_same(dict(load(tmp_path / f"x{ending}")), state)
 
 
-def test_the_archives_of_others_are_read(tmp_path):
+def test_archives_by_other_programs_are_read(tmp_path):
     """Those of numpy.savez, savez_compressed and safetensors.numpy.save_file."""
     state = {"layer1/weights": np.arange(6.0).reshape(2, 3), "step": np.array(3)}
     np.savez(tmp_path / "a.npz", **state)
@@ -278,43 +288,49 @@ def test_the_archives_of_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ending", "array", "told"),
+    ("ending", "array", "problem", "hint"),
     [
-        (".npz", np.zeros(1, ml_dtypes.bfloat16), "tensor b is bfloat16, which .npz lacks: use .safetensors"),
-        (".npz", np.zeros(1, ml_dtypes.float8_e5m2), r"tensor b is float8_e5m2, which .npz lacks\."),
-        (".npz", strings(b"x"), r"tensor b is object, which .npz lacks\."),
-        (".safetensors", np.zeros(1, complex), "tensor b is complex128, which .safetensors lacks: use .npz"),
-        (".safetensors", np.zeros(1, ml_dtypes.float8_e4m3fn), "tensor b is float8_e4m3fn, which .safetensors lacks"),
-        (".safetensors", strings(b"x"), "tensor b is object, which .safetensors lacks"),
+        (".npz", np.zeros(1, ml_dtypes.bfloat16), "tensor b is bfloat16, which .npz cannot store", "use .safetensors"),
+        (".npz", np.zeros(1, ml_dtypes.float8_e5m2), "tensor b is float8_e5m2, which .npz cannot store", None),
+        (".npz", strings(b"x"), "tensor b is object, which .npz cannot store", None),
+        (".safetensors", np.zeros(1, complex), "tensor b is complex128, which .safetensors cannot store", "use .npz"),
+        (
+            ".safetensors",
+            np.zeros(1, ml_dtypes.float8_e4m3fn),
+            "tensor b is float8_e4m3fn, which .safetensors cannot store",
+            None,
+        ),
+        (".safetensors", strings(b"x"), "tensor b is object, which .safetensors cannot store", None),
     ],
 )
-def test_what_a_format_lacks_is_refused(tmp_path, ending, array, told):
-    """In a sentence that names the tensor and its dtype; no file is left."""
-    with pytest.raises(CheckpointError, match=told):
+def test_dtypes_that_a_format_lacks_are_refused(tmp_path, ending, array, problem, hint):
+    """The message names the tensor and its dtype, the hint a format that has it; no file is left."""
+    with pytest.raises(CheckpointError, match=problem) as caught:
         tensor_io.write_archive(tmp_path / f"x{ending}", {"a": np.zeros(1), "b": array})
+    assert caught.value.hint == hint
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_one_name_that_safetensors_keeps_for_itself_is_refused(tmp_path):
-    """Rather than lost."""
-    with pytest.raises(CheckpointError, match="__metadata__"):
+def test_the_name_that_safetensors_reserves_is_refused(tmp_path):
+    """The tensor would be lost."""
+    with pytest.raises(CheckpointError, match=r"__metadata__ has a name that \.safetensors reserves"):
         tensor_io.write_archive(tmp_path / "x.safetensors", {"__metadata__": np.zeros(1)})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
-def test_an_archive_is_not_written_over(tmp_path, ending):
-    """What is there stays."""
+def test_an_archive_is_not_overwritten(tmp_path, ending):
+    """The existing file is unchanged."""
     path = tmp_path / f"x{ending}"
     path.write_bytes(b"something")
-    with pytest.raises(CheckpointError, match="exists already, and is not overwritten"):
+    with pytest.raises(CheckpointError, match="exists already; files are not overwritten"):
         tensor_io.write_archive(path, {"a": np.zeros(1)})
     assert path.read_bytes() == b"something"
 
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
-def test_an_archive_that_cannot_be_made_is_told(tmp_path, ending):
-    """In a sentence that names it."""
+def test_an_archive_that_cannot_be_written_is_an_error(tmp_path, ending):
+    """The message names it."""
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="could not be written"):
         tensor_io.write_archive(tmp_path / "file" / f"x{ending}", {"a": np.zeros(1)})
@@ -324,8 +340,8 @@ def test_an_archive_that_cannot_be_made_is_told(tmp_path, ending):
 @pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04", b"\x93NUMPY" + bytes(200), b"\xff" * 100, b"\x80\x04N.", b"\x08" + bytes(7) + b"[]"]
 )
-def test_what_is_no_archive_is_told(tmp_path, ending, content):
-    """Whatever is in a file, the sentence names it."""
+def test_other_files_are_not_archives(tmp_path, ending, content):
+    """Any other content is an error that names the file, and so is a missing file."""
     path = tmp_path / f"x{ending}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"x{ending}: cannot be read as {ending}"):
@@ -334,8 +350,8 @@ def test_what_is_no_archive_is_told(tmp_path, ending, content):
         tensor_io.read_archive(tmp_path / f"missing{ending}")
 
 
-def test_one_array_is_no_archive(tmp_path):
-    """numpy.load takes a .npy file under any name."""
+def test_a_single_array_is_not_an_archive(tmp_path):
+    """A .npy file with the suffix .npz is an error; numpy.load would read it."""
     np.save(tmp_path / "x.npy", np.zeros(3))
     path = (tmp_path / "x.npy").rename(tmp_path / "x.npz")
     with pytest.raises(CheckpointError, match=r"cannot be read as \.npz"):
@@ -343,8 +359,8 @@ def test_one_array_is_no_archive(tmp_path):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_damaged_npz_is_refused_or_says_the_same(tmp_path, compressed):
-    """Each byte changed in turn: never other arrays, never another error than ours."""
+def test_a_damaged_npz_is_refused_or_reads_the_same(tmp_path, compressed):
+    """With each byte changed in turn: never other arrays, and only CheckpointError."""
     path, state = tmp_path / "x.npz", {"a": np.arange(20, dtype=np.int16), "b": np.zeros(())}
     (np.savez_compressed if compressed else np.savez)(path, **state)
     content = path.read_bytes()
@@ -361,8 +377,8 @@ def test_a_damaged_npz_is_refused_or_says_the_same(tmp_path, compressed):
     assert refused > len(content) / 2
 
 
-def test_a_safetensors_file_that_is_cut_off_is_refused(tmp_path):
-    """It has no checksums, but knows its length."""
+def test_a_truncated_safetensors_file_is_refused(tmp_path):
+    """The format has no checksums, but has its length."""
     path = tmp_path / "x.safetensors"
     tensor_io.write_archive(path, {"a": np.arange(20)})
     cut_in_half(path)
@@ -370,8 +386,8 @@ def test_a_safetensors_file_that_is_cut_off_is_refused(tmp_path):
         tensor_io.read_archive(path)
 
 
-def test_an_encrypted_npz_is_told(tmp_path):
-    """So is what is compressed in another way than numpy's."""
+def test_an_encrypted_npz_is_refused(tmp_path):
+    """So is one with a compression that NumPy does not use."""
     path = tmp_path / "x.npz"
     np.savez(path, a=np.zeros(1))
     content = bytearray(path.read_bytes())
@@ -387,21 +403,21 @@ def test_an_encrypted_npz_is_told(tmp_path):
 
 
 def test_reading_needs_no_tensorflow():
-    """Who only converts a checkpoint to an archive does not wait for it."""
+    """Converting a checkpoint to an archive does not wait for its import."""
     code = "import sys; from checkpointing.format import tensor_io; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=programs.ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
-def test_an_archive_that_is_no_file_is_not_waited_for(tmp_path, ending):
-    """A FIFO has no end, and perhaps no beginning."""
+def test_an_archive_that_is_a_fifo_is_an_error(tmp_path, ending):
+    """It is not waited for."""
     os.mkfifo(tmp_path / f"x{ending}")
     with pytest.raises(CheckpointError, match="expected a regular file, got a FIFO"):
         tensor_io.read_archive(tmp_path / f"x{ending}")
 
 
-def test_an_archive_that_unpacks_into_much_more_is_refused(tmp_path, monkeypatch):
-    """Before any memory is taken for it."""
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    """Before any memory is allocated for it."""
     monkeypatch.setattr(tensor_io, "_ANY_RATIO_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros(1 << 20), b=np.ones(3))
     with pytest.raises(CheckpointError, match=r"a.npy: expected at most 100 times its [\d,]+ bytes in the archive"):

@@ -91,7 +91,7 @@ def test_names_may_have_changed(prefix, renames):
 def test_a_name_that_is_not_in_the_checkpoint_is_told(prefix):
     """A slip of the pen in a rename does not leave a layer at its start in silence."""
     graph = graph_of(hidden__weights=[2, 3], layer2__weights=[3, 4])
-    with pytest.raises(CheckpointError, match="old: tensor or scope layr1 wanted; there are global_step, layer1"):
+    with pytest.raises(CheckpointError, match="old: no tensor or scope is called layr1; there are global_step, layer1"):
         matched(prefix, graph, renames={"layr1": "hidden"})
 
 

@@ -16,7 +16,7 @@ from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.protocol.snapshot import Snapshot
-from checkpointing.storage import durable, layout
+from checkpointing.storage import durable, layout, regular_file
 from tests.checkpoints import tree
 
 SETTINGS = {"model": "counter"}
@@ -341,7 +341,7 @@ def test_a_deleted_train_dir_is_made_again(tmp_path, caplog):
     counter = Counter(tmp_path / "run").count(2, save=True)
     shutil.rmtree(tmp_path / "run")
     counter.count(1, save=True)
-    assert "was deleted while the run went on" in caplog.text
+    assert "was deleted during the run" in caplog.text
     assert kept(tmp_path / "run") == [3]
     with pytest.raises(CheckpointError, match=f"in use by process {os.getpid()} on"):
         resume.open_train_dir(tmp_path / "run", SETTINGS)
@@ -657,7 +657,7 @@ def test_bytes_that_cannot_be_looked_at_either_are_not_damage(tmp_path, monkeypa
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "model.ckpt-3.index")
 
     def fail(*_):
-        monkeypatch.setattr(durable, "open_to_read", refuse)
+        monkeypatch.setattr(regular_file, "open_to_read", refuse)
         raise tf.errors.AbortedError(None, None, "Stale file handle")
 
     with monkeypatch.context() as patched:

@@ -1,11 +1,9 @@
 import errno
 import json
 import os
-import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +13,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from checkpointing.errors import OddFileError, is_damage
-from checkpointing.storage import durable
+from checkpointing.errors import OddFileError
+from checkpointing.storage import durable, write_guard
+from tests import odd_files
 
 ROOT = Path(__file__).parents[3]
 AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?"]
 
 
 def make_tree(directory):
-    """A directory with a file, and with another file one level deeper."""
+    """Make a directory with a file, and with another file one level deeper."""
     (directory / "variables").mkdir(parents=True)
     (directory / "saved_model.pb").write_bytes(b"graph")
     (directory / "variables" / "variables.index").write_bytes(b"index")
@@ -31,14 +30,14 @@ def make_tree(directory):
 
 
 def tree(directory):
-    """All files below a directory, by name."""
+    """Return the content of all files below a directory by name."""
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
 
 
 def refuse_to_sync(monkeypatch, path):
-    """Has the disk fail where it is to make this one file or directory safe."""
+    """Make fsync of one file or directory fail."""
     really_sync = os.fsync
 
     def fsync(descriptor):
@@ -51,7 +50,7 @@ def refuse_to_sync(monkeypatch, path):
 
 @contextmanager
 def files_of_at_most(size):
-    """Has the disk refuse to make any file longer than this."""
+    """Make writes fail that would make a file longer than this."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -63,8 +62,8 @@ def files_of_at_most(size):
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
-    """Whatever it is called, new or not, a file holds the last content, and nothing lies beside it."""
+def test_an_atomic_write_replaces_the_content(tmp_path, name):
+    """New or not, under any name, the file has the last content, and no other file is left."""
     path = tmp_path / name
     for content in (b"first, and rather long", b"second", b""):
         durable.atomic_write(path, content)
@@ -72,8 +71,8 @@ def test_a_file_holds_what_it_was_made_to_hold(tmp_path, name):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_replacing_without_waiting_does_not_wait(tmp_path, monkeypatch):
-    """What is worth no wait asks nothing of the disk; whoever looks finds it whole all the same."""
+def test_a_write_without_sync_does_not_wait(tmp_path, monkeypatch):
+    """No fsync is called; the replacement is still atomic for other processes."""
     path = tmp_path / "attempt.json"
     path.write_bytes(b"old, and rather long")
 
@@ -86,8 +85,8 @@ def test_replacing_without_waiting_does_not_wait(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_what_was_to_be_replaced_without_waiting(tmp_path):
-    """Also there the old content stays where the new one finds no room, and the next attempt is as good as any."""
+def test_a_full_disk_leaves_the_old_content_without_sync(tmp_path):
+    """Also without fsync the old content stays, and the next attempt succeeds."""
     path = tmp_path / "attempt.json"
     path.write_bytes(b"old")
     with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
@@ -98,7 +97,7 @@ def test_a_full_disk_leaves_what_was_to_be_replaced_without_waiting(tmp_path):
 
 
 def test_a_record_is_written_as_json(tmp_path):
-    """What programs read is JSON, indented for people, whatever letters are in it."""
+    """Indented ASCII JSON, for values with any letters."""
     record = {"train_dir": "größe/数字", "step": 7, "none": None}
     durable.atomic_write_json(tmp_path / "result.json", record)
     text = (tmp_path / "result.json").read_text(encoding="ascii")
@@ -107,16 +106,16 @@ def test_a_record_is_written_as_json(tmp_path):
     assert '\n  "step": 7,\n' in text
 
 
-def test_what_a_crash_left_is_used_up(tmp_path):
-    """Half a file of an earlier attempt, longer than what follows, leaves no trace."""
+def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path):
+    """Also one that is longer than the new content."""
     (tmp_path / "checkpoint.tmp").write_bytes(b"x" * 1000)
     durable.atomic_write(tmp_path / "checkpoint", b"new")
     assert (tmp_path / "checkpoint").read_bytes() == b"new"
     assert not (tmp_path / "checkpoint.tmp").exists()
 
 
-def test_the_bytes_are_safe_before_the_name_is_theirs(tmp_path, monkeypatch):
-    """Where the disk cannot make the new bytes safe, the old ones stay under the name."""
+def test_the_bytes_are_synced_before_the_rename(tmp_path, monkeypatch):
+    """If the new bytes cannot be synced, the file keeps the old ones."""
     path = tmp_path / "checkpoint"
     durable.atomic_write(path, b"old")
     refuse_to_sync(monkeypatch, tmp_path / "checkpoint.tmp")
@@ -125,8 +124,8 @@ def test_the_bytes_are_safe_before_the_name_is_theirs(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
 
 
-def test_the_name_is_made_safe_afterwards(tmp_path, monkeypatch):
-    """Where the disk cannot make the renaming safe, nobody is told that it was."""
+def test_the_directory_is_synced_after_the_rename(tmp_path, monkeypatch):
+    """If the directory cannot be synced, that is an error."""
     path = tmp_path / "checkpoint"
     refuse_to_sync(monkeypatch, tmp_path)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
@@ -135,7 +134,7 @@ def test_the_name_is_made_safe_afterwards(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path):
-    """Where there is no room for the new bytes, that is an error, and the old ones stay."""
+    """If the new bytes do not fit, that is an error, and the file keeps the old ones."""
     path = tmp_path / "checkpoint"
     path.write_bytes(b"old")
     with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
@@ -144,12 +143,12 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
 
 
 def test_a_kill_leaves_the_old_or_the_new(tmp_path):
-    """Killed at any moment, a process that replaces a file again and again leaves one whole content."""
+    """A process that replaces a file again and again, killed at any moment, leaves one of the contents."""
     path = tmp_path / "checkpoint"
     code = (
         "import sys; from pathlib import Path; from checkpointing.storage import durable\n"
         "while True:\n"
-        "    for letter in (b'a', b'b'): durable.replace(Path(sys.argv[1]), letter * 1_000_000)\n"
+        "    for letter in (b'a', b'b'): durable.atomic_write(Path(sys.argv[1]), letter * 1_000_000)\n"
     )
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
@@ -162,8 +161,8 @@ def test_a_kill_leaves_the_old_or_the_new(tmp_path):
         path.unlink()
 
 
-def test_writing_waits_for_the_disk(tmp_path, monkeypatch):
-    """A file whose bytes the disk could not make safe is an error."""
+def test_a_write_is_synced(tmp_path, monkeypatch):
+    """If the bytes cannot be synced, that is an error."""
     path = tmp_path / "model.ckpt-1.meta"
     durable.write(path, b"old")
     refuse_to_sync(monkeypatch, path)
@@ -171,16 +170,16 @@ def test_writing_waits_for_the_disk(tmp_path, monkeypatch):
         durable.write(path, b"new")
 
 
-def test_writing_replaces_all_of_a_file(tmp_path):
-    """Nothing of a longer content shows behind a shorter one."""
+def test_a_write_truncates_the_file(tmp_path):
+    """Nothing of a longer content is left after a shorter one."""
     path = tmp_path / "model.ckpt-1.meta"
     durable.write(path, b"a long content")
     durable.write(path, b"short")
     assert path.read_bytes() == b"short"
 
 
-def test_what_is_appended_comes_last(tmp_path):
-    """A file is made by the first bytes, and each that follow come after those that are there."""
+def test_appended_bytes_come_last(tmp_path):
+    """The first append makes the file; each later one adds to its end."""
     path = tmp_path / "metrics.jsonl"
     for content in (b"first\n", b"", b"second\n"):
         durable.append(path, content)
@@ -188,8 +187,8 @@ def test_what_is_appended_comes_last(tmp_path):
 
 
 @pytest.mark.parametrize("room", [0, 1, 9])
-def test_where_the_disk_refuses_nothing_is_appended(tmp_path, room):
-    """However many of the bytes found room, the file is as it was; with room again, it goes on behind that."""
+def test_a_failed_append_changes_nothing(tmp_path, room):
+    """However many bytes fitted, the file is as before, and a later append succeeds."""
     path = tmp_path / "metrics.jsonl"
     durable.append(path, b"first\n")
     with files_of_at_most(6 + room), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
@@ -199,22 +198,22 @@ def test_where_the_disk_refuses_nothing_is_appended(tmp_path, room):
     assert path.read_bytes() == b"first\nthird\n"
 
 
-def test_a_first_line_that_is_refused_leaves_an_empty_file(tmp_path):
-    """A file that could not even begin holds nothing."""
+def test_a_failed_first_append_leaves_an_empty_file(tmp_path):
+    """No part of the line is in it."""
     with files_of_at_most(3), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         durable.append(tmp_path / "metrics.jsonl", b"first\n")
     assert tree(tmp_path) == {"metrics.jsonl": b""}
 
 
-def test_what_is_gone_cannot_be_made_safe(tmp_path):
-    """Waiting for a file that is not there is an error, not a success."""
+def test_a_missing_file_cannot_be_synced(tmp_path):
+    """That is an error."""
     with pytest.raises(FileNotFoundError):
         durable.fsync(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_directory_is_made_with_its_parents(tmp_path, name):
-    """However deep, and again where it is there already."""
+    """At any depth, and again if it exists."""
     path = tmp_path / name / "run" / "saved_model"
     for _ in range(2):
         durable.make_directory(path)
@@ -222,15 +221,15 @@ def test_a_directory_is_made_with_its_parents(tmp_path, name):
 
 
 @pytest.mark.parametrize("made_in", [".", "runs", "runs/cnn"])
-def test_each_new_name_is_made_safe(tmp_path, monkeypatch, made_in):
-    """Each directory in which a new one was made is waited for, up to the first that was there before."""
+def test_each_new_directory_is_synced(tmp_path, monkeypatch, made_in):
+    """Each parent of a new directory is synced, up to the first that existed before."""
     refuse_to_sync(monkeypatch, tmp_path / made_in)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         durable.make_directory(tmp_path / "runs" / "cnn" / "saved_model")
 
 
 def test_a_relative_directory_is_made(tmp_path, monkeypatch):
-    """A path without a beginning is one below the current directory."""
+    """Below the current directory."""
     monkeypatch.chdir(tmp_path)
     durable.make_directory(Path("runs/cnn"))
     assert (tmp_path / "runs" / "cnn").is_dir()
@@ -238,29 +237,29 @@ def test_a_relative_directory_is_made(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("below", [".", "cnn"])
 def test_a_file_in_the_way_stays(tmp_path, below):
-    """Where a file has the name of a directory to make, or of its parent, that is an error, and the file is kept."""
+    """A file with the name of the directory, or of its parent, is an error, and is unchanged."""
     (tmp_path / "runs").write_text("mine")
     with pytest.raises((FileExistsError, NotADirectoryError)):
         durable.make_directory(tmp_path / "runs" / below)
     assert (tmp_path / "runs").read_text() == "mine"
 
 
-def test_the_space_left_is_what_this_process_may_use(tmp_path, monkeypatch):
-    """Not what the disk keeps for its administrator."""
+def test_free_bytes_are_those_that_this_process_may_use(tmp_path, monkeypatch):
+    """Without the blocks reserved for root."""
     disk = SimpleNamespace(f_bavail=3, f_bfree=100, f_frsize=512, f_bsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda directory: disk if directory == tmp_path else pytest.fail("elsewhere"))
     assert durable.free_bytes(tmp_path) == 3 * 512
 
 
-def test_some_space_is_left(tmp_path):
-    """On a disk on which tests run it is a number of bytes."""
+def test_free_bytes_is_a_number(tmp_path):
+    """Positive on a disk on which tests can run."""
     assert isinstance(durable.free_bytes(tmp_path), int)
     assert durable.free_bytes(tmp_path) > 0
 
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_files_are_moved_into_a_directory(tmp_path, name):
-    """Files and directories keep their names and contents; the directory is made with its parents."""
+    """Names and contents stay the same; the directory is made with its parents."""
     make_tree(tmp_path)
     (tmp_path / "kept").write_bytes(b"kept")
     durable.move([tmp_path / "saved_model.pb", tmp_path / "variables"], tmp_path / "quarantine" / name)
@@ -272,7 +271,7 @@ def test_files_are_moved_into_a_directory(tmp_path, name):
 
 
 def test_files_are_moved_one_after_the_other(tmp_path):
-    """Where one cannot be moved, those before it have been, in the order in which they were given, and no other."""
+    """In the order of the arguments: if one cannot be moved, those before it have been, those after it have not."""
     for name in ("c", "a", "b"):
         (tmp_path / name).touch()
     with pytest.raises(FileNotFoundError):
@@ -281,8 +280,8 @@ def test_files_are_moved_one_after_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("unsafe", [".", "there"])
-def test_moving_is_made_safe_at_both_ends(tmp_path, monkeypatch, unsafe):
-    """Where the disk cannot keep the old directory's names or the new one's, nobody is told that it was moved."""
+def test_a_move_syncs_both_directories(tmp_path, monkeypatch, unsafe):
+    """If the old or the new directory cannot be synced, that is an error."""
     (tmp_path / "there").mkdir()
     (tmp_path / "a").write_bytes(b"a")
     refuse_to_sync(monkeypatch, tmp_path / unsafe)
@@ -291,8 +290,8 @@ def test_moving_is_made_safe_at_both_ends(tmp_path, monkeypatch, unsafe):
     assert tree(tmp_path) in ({"there/a": b"a"}, {"a": b"a"})
 
 
-def test_a_file_is_renamed_once_it_is_safe(tmp_path, monkeypatch):
-    """Where the disk cannot make its bytes safe, the old file stays; the directory is made safe after the renaming."""
+def test_a_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    """If its bytes cannot be synced, the old file stays; the directory is synced after the rename."""
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "x.npz").write_bytes(b"old")
     with monkeypatch.context() as patched:
@@ -306,8 +305,8 @@ def test_a_file_is_renamed_once_it_is_safe(tmp_path, monkeypatch):
     assert tree(tmp_path) == {"x.npz": b"new"}
 
 
-def test_a_new_directory_is_not_one_that_was_there(tmp_path):
-    """A name that is taken is an error, by a directory, too; nothing in it changes."""
+def test_a_new_directory_must_not_exist(tmp_path):
+    """An existing directory is an error, and is unchanged."""
     durable.make_new_directory(tmp_path / "new")
     (tmp_path / "new" / "file").touch()
     with pytest.raises(FileExistsError):
@@ -315,8 +314,8 @@ def test_a_new_directory_is_not_one_that_was_there(tmp_path):
     assert (tmp_path / "new" / "file").exists()
 
 
-def test_only_an_empty_directory_is_deleted_as_such(tmp_path):
-    """One with a file stays, and so does a file."""
+def test_only_an_empty_directory_is_deleted(tmp_path):
+    """A directory with a file stays, and so does a file."""
     (tmp_path / "empty").mkdir()
     durable.delete_empty_directory(tmp_path / "empty")
     before = tree(make_tree(tmp_path / "tree"))
@@ -328,8 +327,8 @@ def test_only_an_empty_directory_is_deleted_as_such(tmp_path):
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_a_tree_is_renamed_whole(tmp_path, name):
-    """All files come along, and the old name is free again."""
+def test_a_tree_is_renamed(tmp_path, name):
+    """With all files; the old name is free."""
     source = make_tree(tmp_path / f"{name}.incomplete")
     content = tree(source)
     durable.rename_tree(source, tmp_path / name)
@@ -338,8 +337,8 @@ def test_a_tree_is_renamed_whole(tmp_path, name):
 
 
 @pytest.mark.parametrize("unsafe", [".", "saved_model.pb", "variables", "variables/variables.index"])
-def test_a_tree_is_safe_before_it_has_its_name(tmp_path, monkeypatch, unsafe):
-    """Where a file or a directory of the tree cannot be made safe, the tree keeps its old name."""
+def test_a_tree_is_synced_before_it_is_renamed(tmp_path, monkeypatch, unsafe):
+    """If a file or directory in it cannot be synced, it keeps its old name."""
     source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
     refuse_to_sync(monkeypatch, source / unsafe)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
@@ -348,8 +347,8 @@ def test_a_tree_is_safe_before_it_has_its_name(tmp_path, monkeypatch, unsafe):
     assert not target.exists()
 
 
-def test_the_name_of_a_tree_is_made_safe_afterwards(tmp_path, monkeypatch):
-    """Where the disk cannot make the renaming safe, nobody is told that it was."""
+def test_the_parent_is_synced_after_a_tree_is_renamed(tmp_path, monkeypatch):
+    """If the directory cannot be synced, that is an error."""
     source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
     refuse_to_sync(monkeypatch, tmp_path)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
@@ -359,7 +358,7 @@ def test_the_name_of_a_tree_is_made_safe_afterwards(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("put", [Path.touch, Path.mkdir, make_tree], ids=["file", "empty directory", "tree"])
 def test_a_tree_replaces_nothing(tmp_path, put):
-    """What has the target's name already stays, be it an empty directory; so does the source."""
+    """An existing target is an error, also if it is an empty directory; target and source are unchanged."""
     source, target = make_tree(tmp_path / "100.incomplete"), tmp_path / "100"
     put(target)
     before = tree(tmp_path)
@@ -370,15 +369,15 @@ def test_a_tree_replaces_nothing(tmp_path, put):
 
 
 def test_files_are_deleted(tmp_path):
-    """A file that is there is deleted, one that is gone is fine, and the rest stays."""
+    """Missing files are skipped, and other files stay."""
     (tmp_path / "file").touch()
     (tmp_path / "kept").touch()
     durable.delete([tmp_path / "file", tmp_path / "absent"])
     assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
 
 
-def test_a_directory_in_the_place_of_a_file_is_not_deleted(tmp_path):
-    """What a user keeps in a directory of a file's name stays there."""
+def test_a_directory_is_not_deleted_as_a_file(tmp_path):
+    """It may hold a user's files."""
     before = tree(make_tree(tmp_path / "attempt.json"))
     with pytest.raises(IsADirectoryError):
         durable.delete([tmp_path / "attempt.json"])
@@ -386,7 +385,7 @@ def test_a_directory_in_the_place_of_a_file_is_not_deleted(tmp_path):
 
 
 def test_a_tree_is_deleted(tmp_path):
-    """With all below it; one that is gone is fine."""
+    """With everything below it; a missing one is skipped."""
     for _ in range(2):
         durable.delete_tree(make_tree(tmp_path / "100.incomplete"))
         assert not list(tmp_path.iterdir())
@@ -394,7 +393,7 @@ def test_a_tree_is_deleted(tmp_path):
 
 
 def test_a_link_to_a_tree_is_not_deleted(tmp_path):
-    """Neither the link nor the directory it leads to."""
+    """Neither the link nor its target."""
     before = tree(make_tree(tmp_path / "directory"))
     (tmp_path / "100.incomplete").symlink_to("directory")
     with pytest.raises(OSError, match="symbolic link"):
@@ -408,7 +407,7 @@ WRITERS = [durable.write, durable.append, durable.atomic_write, durable.atomic_w
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("name", ["file", "file.tmp"])
 def test_nothing_is_written_through_a_link(tmp_path, write, name):
-    """Neither where the file goes nor at its temporary name: what the link leads to is as it was."""
+    """Neither at the file's name nor at its temporary name; the link's target is unchanged."""
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / name).symlink_to("precious")
     with suppress(OddFileError):
@@ -416,59 +415,19 @@ def test_nothing_is_written_through_a_link(tmp_path, write, name):
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
-def make_socket(path):
-    """A socket's name; it stays when the socket is closed."""
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-
-
-ODD = {
-    "FIFO": os.mkfifo,
-    "socket": make_socket,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "directory": os.mkdir,
-}
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_reading_what_is_no_file_is_an_error_at_once(tmp_path, monkeypatch, kind):
-    """No FIFO is waited for, and no endless device is read."""
-    monkeypatch.chdir(tmp_path)  # a socket's path must be short
-    ODD[kind](Path("odd"))
-    with pytest.raises(OSError, match=re.escape(kind) if kind != "directory" else "directory") as caught:
-        durable.read(Path("odd"), 100)
-    assert is_damage(caught.value)
-
-
 @pytest.mark.parametrize("write", [durable.write, durable.append])
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "directory"])
-def test_writing_to_what_is_no_file_is_an_error_at_once(tmp_path, monkeypatch, kind, write):
-    """Nor does a write wait for a FIFO's reader."""
-    monkeypatch.chdir(tmp_path)
-    ODD[kind](Path("odd"))
-    with pytest.raises(OSError, match=r"FIFO|socket|directory"):
+def test_only_regular_files_are_written(tmp_path, monkeypatch, kind, write):
+    """Anything else is an error at once: no write waits for a FIFO's reader."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    odd_files.make(kind, Path("odd"))
+    with pytest.raises(OSError, match=kind):
         write(Path("odd"), b"new")
 
 
-def test_a_file_is_read_up_to_a_size(tmp_path):
-    """One that is larger is an error, and no memory is taken for it."""
-    path = tmp_path / "file"
-    path.write_bytes(b"x" * 100)
-    assert durable.read(path, 100) == b"x" * 100
-    with pytest.raises(OddFileError, match="at most 99 bytes, got 100"):
-        durable.read(path, 99)
-
-
-def test_a_file_behind_a_link_is_read(tmp_path):
-    """A data file may lie elsewhere: only writing does not follow links."""
-    (tmp_path / "there").write_bytes(b"content")
-    (tmp_path / "here").symlink_to("there")
-    assert durable.read(tmp_path / "here", 100) == b"content"
-
-
 @pytest.mark.parametrize("name", ["directory", "file", "nowhere"])
-def test_a_link_is_deleted_not_what_it_leads_to(tmp_path, name):
-    """Deleting never leaves the directory that was meant."""
+def test_a_link_is_deleted_not_its_target(tmp_path, name):
+    """Whether the target is a directory, a file, or missing."""
     make_tree(tmp_path / "directory")
     (tmp_path / "file").touch()
     before = tree(tmp_path)
@@ -481,8 +440,8 @@ def test_a_link_is_deleted_not_what_it_leads_to(tmp_path, name):
 CHANGES = {
     "write": lambda directory: durable.write(directory / "file", b"new"),
     "append": lambda directory: durable.append(directory / "file", b"new"),
-    "replace": lambda directory: durable.atomic_write(directory / "file", b"new"),
-    "replace_without_waiting": lambda directory: durable.atomic_write_nosync(directory / "file", b"new"),
+    "atomic_write": lambda directory: durable.atomic_write(directory / "file", b"new"),
+    "atomic_write_nosync": lambda directory: durable.atomic_write_nosync(directory / "file", b"new"),
     "make_directory": lambda directory: durable.make_directory(directory / "new"),
     "move": lambda directory: durable.move([directory / "file"], directory.with_name("elsewhere")),
     "rename_tree": lambda directory: durable.rename_tree(make_tree(directory.with_name("tree")), directory / "tree"),
@@ -493,7 +452,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_guard_is_called_before_anything_is_changed(tmp_path, change):
-    """What it raises leaves all below the directory as it was; once it has ended, the change is made."""
+    """If it raises, nothing below the directory changes; after it is removed, the change is made."""
     directory = tmp_path / "run"
     make_tree(directory / "below")
     (directory / "file").write_bytes(b"old")
@@ -501,13 +460,13 @@ def test_a_guard_is_called_before_anything_is_changed(tmp_path, change):
     def refuse():
         raise KeyError("another directory")
 
-    before, end = tree(directory), durable.guard(directory, refuse)
+    before, remove_guard = tree(directory), write_guard.add(directory, refuse)
     with pytest.raises(KeyError, match="another directory"):
         CHANGES[change](directory)
     assert tree(directory) == before
     assert not (directory / "new").exists()
-    durable.atomic_write(tmp_path / "file", b"beside")  # not below
-    end()
+    durable.atomic_write(tmp_path / "file", b"beside")  # not below the directory
+    remove_guard()
     shutil.rmtree(tmp_path / "tree", ignore_errors=True)
     CHANGES[change](directory)
     assert tree(directory) != before or (directory / "new").exists()

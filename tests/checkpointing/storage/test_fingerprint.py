@@ -14,27 +14,27 @@ WEIGHTS = {"layer1/weights": np.array([[1.5, -2.0], [0.0, 3.25]], np.float32), "
 
 @given(st.binary(max_size=1000))
 @settings(deadline=None)
-def test_a_file_is_known_by_its_bytes(tmp_path_factory, content):
-    """A file's fingerprint is what sha256sum gives."""
+def test_a_files_hash_is_its_sha256(tmp_path_factory, content):
+    """As sha256sum prints it."""
     path = tmp_path_factory.getbasetemp() / "fingerprinted"
     path.write_bytes(content)
     assert file_sha256(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_large_file_is_read_to_its_end(tmp_path):
-    """No piece of it is left out."""
+    """No chunk is left out."""
     content = bytes(range(256)) * 20_000
     (tmp_path / "large").write_bytes(content)
     assert file_sha256(tmp_path / "large") == hashlib.sha256(content).hexdigest()
 
 
-def test_a_file_that_is_gone_has_no_fingerprint(tmp_path):
-    """A file that is not there is an error, not an empty file."""
+def test_a_missing_file_is_an_error(tmp_path):
+    """It is not hashed as an empty file."""
     with pytest.raises(FileNotFoundError):
         file_sha256(tmp_path / "absent")
 
 
-def test_weights_are_hashed_as_promised():
+def test_weights_are_hashed_as_documented():
     """In sorted order of names: a line of name, dtype and shape, then the little-endian bytes."""
     content = (
         b"layer1/biases float32 [2]\n"
@@ -46,7 +46,7 @@ def test_weights_are_hashed_as_promised():
 
 
 def test_the_order_of_the_weights_does_not_matter():
-    """Who hands them in another order has the same weights."""
+    """The same arrays in another order have the same hash."""
     assert weights_sha256(dict(reversed(WEIGHTS.items()))) == weights_sha256(WEIGHTS)
 
 
@@ -59,15 +59,15 @@ def test_the_order_of_the_weights_does_not_matter():
     ],
     ids=["big-endian", "by columns", "with gaps"],
 )
-def test_how_weights_lie_in_memory_does_not_matter(stored):
-    """The same numbers on another machine are the same weights."""
+def test_the_memory_layout_of_weights_does_not_matter(stored):
+    """The same numbers in another byte order or with other strides have the same hash."""
     assert weights_sha256(WEIGHTS | {"layer1/weights": stored}) == weights_sha256(WEIGHTS)
 
 
 @given(arrays_of.arrays(np.float32, arrays_of.array_shapes(max_dims=3, max_side=4)), st.data())
 @settings(deadline=None)
-def test_any_bit_makes_other_weights(array, data):
-    """Be it the sign of a zero or a bit within a NaN."""
+def test_each_bit_changes_the_hash(array, data):
+    """Also the sign of a zero, or a bit in a NaN."""
     flipped = bytearray(array.tobytes())
     flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     other = np.frombuffer(flipped, np.float32).reshape(array.shape)
@@ -88,6 +88,6 @@ def test_any_bit_makes_other_weights(array, data):
     ],
     ids=["one less", "wider", "another shape", "another type", "one more", "another name", "none"],
 )
-def test_names_types_and_shapes_make_other_weights(other):
-    """The same bytes under another name or in another form are other weights."""
+def test_names_dtypes_and_shapes_change_the_hash(other):
+    """The same bytes under another name, dtype or shape have another hash."""
     assert weights_sha256(other) != weights_sha256(WEIGHTS)

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from checkpointing.storage import layout
 
-UNHURRIED = settings(deadline=None)  # a busy machine is no failure
+UNHURRIED = settings(deadline=None)  # the machine may be busy
 STEPS = st.integers(0, 10**12)
 KINDS = [".data-00000-of-00001", ".index", ".meta", ".manifest.json", ".manifest.json.tmp", ".incomplete", ".pinned"]
-# What TensorFlow's Saver leaves when it is killed.
+# Left by TensorFlow's Saver when it is killed.
 TEMPORARY = [".data-00000-of-00001.tempstate1234", ".index.tempstate1234", "_temp"]
-# What else this package writes.
+# Other files of this package.
 OURS = [layout.STATE_FILE, layout.METRICS, layout.HISTORY, layout.ATTEMPT, layout.LOCK, layout.RESULT, layout.REASON]
 FOREIGN = [
     *OURS,
@@ -37,28 +37,28 @@ FOREIGN = [
 
 
 def make_files(directory, *names):
-    """Empty files of these names."""
+    """Make empty files of these names."""
     for name in names:
         (directory / name).touch()
 
 
 @UNHURRIED
 @given(STEPS, st.sampled_from(KINDS + TEMPORARY))
-def test_a_name_gives_back_its_step(step, kind):
-    """Every file of a checkpoint, TensorFlow's temporary ones included, is known by its name."""
+def test_step_of_a_checkpoints_files(step, kind):
+    """Each file of a checkpoint, also a temporary one of TensorFlow's, gives the step."""
     assert layout.step_of(layout.prefix(Path("runs"), step).name + kind) == step
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_what_only_looks_like_a_checkpoint_has_no_step(name):
-    """No file is taken for ours that we would not name so."""
+def test_other_names_have_no_step(name):
+    """Also those that are similar to a checkpoint's."""
     assert layout.step_of(name) is None
 
 
 @UNHURRIED
 @given(STEPS)
 def test_the_names_are_tensorflows(step):
-    """A checkpoint's files are named as every user of TensorFlow knows them, with some more."""
+    """A checkpoint has TensorFlow's names, and a manifest."""
     prefix = layout.prefix(Path("runs"), step)
     assert prefix == Path(f"runs/model.ckpt-{step}")
     assert layout.meta_path(prefix) == Path(f"runs/model.ckpt-{step}.meta")
@@ -69,8 +69,8 @@ def test_the_names_are_tensorflows(step):
 
 @UNHURRIED
 @given(STEPS)
-def test_every_name_that_is_built_is_known(step):
-    """Whatever this package puts beside a checkpoint's files goes where they go."""
+def test_every_name_that_is_built_is_parsed(step):
+    """Each belongs to its step, and no two are equal."""
     prefix = layout.prefix(Path("runs"), step)
     built = [
         layout.meta_path,
@@ -85,14 +85,14 @@ def test_every_name_that_is_built_is_known(step):
     assert len(set(paths)) == len(built)
 
 
-def test_no_two_things_have_one_name():
-    """Each file of a train_dir is called otherwise than all others."""
+def test_names_in_a_train_dir_are_distinct():
+    """No two kinds of files have the same name."""
     names = [*OURS, layout.quarantine_path(Path()).name, layout.export_path(Path(), 7).parent.name]
     assert len(set(names)) == len(names)
 
 
-def test_the_exported_model_lies_where_tensorflow_serving_looks():
-    """A number under a base path is served; what is unfinished is no number."""
+def test_the_exported_model_is_numbered():
+    """TensorFlow Serving loads numbered directories; an unfinished export has no number."""
     target = layout.export_path(Path("runs"), 100)
     assert target == Path("runs/saved_model/100")
     staging = layout.staging_path(target, "01234567")
@@ -100,8 +100,8 @@ def test_the_exported_model_lies_where_tensorflow_serving_looks():
     assert not staging.name.isdecimal()
 
 
-def test_a_target_has_its_own_staging_directories_only(tmp_path):
-    """Neither those of a target whose name is longer, nor names that no export makes."""
+def test_a_target_has_only_its_own_staging_directories(tmp_path):
+    """Not those of a target with a longer name, and no names that no export makes."""
     own = [layout.staging_path(tmp_path / "run[1]", token) for token in ("01234567", "89abcdef")]
     others = [
         "run[1].incomplete",
@@ -114,50 +114,50 @@ def test_a_target_has_its_own_staging_directories_only(tmp_path):
     assert layout.staging_paths(tmp_path / "run[1]") == own
 
 
-def test_a_damaged_export_goes_to_the_quarantine_of_its_train_dir(tmp_path):
-    """One outside, also behind a symbolic link, stays on its disk, beside the target."""
+def test_a_damaged_export_is_moved_to_its_train_dirs_quarantine(tmp_path):
+    """An export outside, also behind a symbolic link, stays on its disk, beside the target."""
     (tmp_path / "run").mkdir()
     (tmp_path / "disk").mkdir()
     (tmp_path / "run" / "linked").symlink_to(tmp_path / "disk")
     (tmp_path / "link").symlink_to("run")
     run = tmp_path / "run"
-    places = {
+    expected = {
         run / "saved_model" / "7": run / "quarantine" / "saved_model-7",
         tmp_path / "link" / "out": run / "quarantine" / "out",
         tmp_path / "out": tmp_path / "out.damaged",
         run / "linked" / "7": run / "linked" / "7.damaged",
     }
-    assert {target: layout.export_quarantine_path(target, run) for target in places} == places
+    assert {target: layout.export_quarantine_path(target, run) for target in expected} == expected
 
 
-def test_a_checkpoint_has_its_own_files_only(tmp_path):
-    """Step 1 owns nothing of steps 10 and 11, nor of what is no checkpoint at all."""
+def test_a_checkpoint_has_only_its_own_files(tmp_path):
+    """Step 1 has no file of steps 10 and 11, and none that belongs to no checkpoint."""
     own = sorted(f"model.ckpt-1{kind}" for kind in KINDS + TEMPORARY)
     others = [f"model.ckpt-{step}{kind}" for step in (0, 10, 11, 21) for kind in KINDS + TEMPORARY]
     make_files(tmp_path, *own, *others, *filter(None, FOREIGN))
     assert [path.name for path in layout.files_of(layout.prefix(tmp_path, 1))] == own
 
 
-def test_what_is_in_quarantine_belongs_to_no_checkpoint(tmp_path):
-    """A damaged checkpoint in its own directory is none of the train_dir, in no respect."""
-    aside = layout.quarantine_path(tmp_path) / "model.ckpt-7"
-    aside.mkdir(parents=True)
-    make_files(aside, *(f"model.ckpt-7{kind}" for kind in KINDS))
+def test_files_in_quarantine_belong_to_no_checkpoint(tmp_path):
+    """No function lists a damaged checkpoint there as one of the train_dir."""
+    quarantine = layout.quarantine_path(tmp_path) / "model.ckpt-7"
+    quarantine.mkdir(parents=True)
+    make_files(quarantine, *(f"model.ckpt-7{kind}" for kind in KINDS))
     assert layout.files_of(layout.prefix(tmp_path, 7)) == []
     assert layout.steps_with(tmp_path, "manifest.json") == []
     assert layout.prefixes_in(tmp_path) == []
 
 
-def test_a_prefix_of_any_name_has_its_own_files_only(tmp_path):
-    """Also a checkpoint that somebody else named; what merely begins alike belongs to none."""
+def test_a_prefix_of_any_name_has_only_its_own_files(tmp_path):
+    """Files that merely begin with the prefix do not belong to it."""
     own = ["weights.data-00000-of-00001", "weights.index", "weights.meta"]
     make_files(tmp_path, *own, "weights.txt", "weights-1.index", "weights.index.bak", "weights", "model.ckpt-1.index")
     assert [path.name for path in layout.files_of(tmp_path / "weights")] == own
 
 
 @pytest.mark.parametrize("name", ["model.ckpt-7", "ckpt", "my.model-3", "größe\n"])
-def test_a_file_tells_its_prefix(name):
-    """Whoever named it, if it ends as the files of checkpoints do."""
+def test_prefix_of_a_checkpoints_files(name):
+    """With any name, if the suffix is that of a checkpoint's file."""
     for kind in ("index", "meta", "data-00000-of-00002", "manifest.json", "pinned"):
         assert layout.prefix_of(Path("runs") / f"{name}.{kind}") == Path("runs") / name
     for other in (name, f"{name}.txt", f"{name}.index.bak", f"{name}.index.tempstate5", "checkpoint", ".index"):
@@ -174,22 +174,22 @@ def test_a_file_tells_its_prefix(name):
         "m-3_temp",
     ],
 )
-def test_what_tensorflow_left_is_recognised(leftover):
-    """By its name alone; a user's own temporary file is not."""
+def test_tensorflows_temporary_files_are_recognised(leftover):
+    """By their names; a user's temporary file is not."""
     assert layout.leftover_of(Path("runs") / leftover) == "m-3"
     for other in ("m-3.index", "m-3.tmp", "notes.tmp1", "notes.tmp20261123", "m-3.meta", "temp"):
         assert layout.leftover_of(Path("runs") / other) is None
 
 
-def test_prefixes_are_in_the_order_of_their_steps():
-    """9 before 10; those without a step first."""
+def test_prefixes_are_sorted_by_step():
+    """9 before 10; prefixes without a step first."""
     names = ["final", "m-9", "m-10", "other-10"]
     assert sorted((Path(name) for name in reversed(names)), key=layout.by_step) == list(map(Path, names))
     assert [layout.step_at_the_end(Path(name)) for name in names] == [None, 9, 10, 10]
 
 
-def test_steps_are_told_in_order_of_numbers(tmp_path):
-    """9 comes before 10, whatever order their names have; other kinds and other files do not count."""
+def test_steps_are_sorted_by_number(tmp_path):
+    """9 before 10; other kinds and other files do not count."""
     make_files(tmp_path, *(f"model.ckpt-{step}.index" for step in (100, 9, 10, 0)))
     make_files(tmp_path, "model.ckpt-11.meta", "model.ckpt-12.index.tempstate7", "model.ckpt-13", "checkpoint")
     make_files(tmp_path, "model.ckpt-10.pinned", "model.ckpt-9.pinned", "model.ckpt-0.pinned.tmp")
@@ -198,19 +198,19 @@ def test_steps_are_told_in_order_of_numbers(tmp_path):
     assert layout.steps_with(tmp_path, "manifest.json") == []
 
 
-def test_prefixes_of_anybody_are_told_newest_last(tmp_path):
-    """Whoever made it, an index file is a checkpoint's; its number says how new it is, and one without is oldest."""
+def test_prefixes_by_any_writer_are_listed_newest_last(tmp_path):
+    """Each index file is a checkpoint; its number is its age, and one without a number is the oldest."""
     names = ["weights", "model.ckpt-9", "model.ckpt-10", "model-00011", "a.b-12", "ckpt12x", "-7", "net-8-"]
     make_files(tmp_path, *(f"{name}.index" for name in names))
     make_files(tmp_path, "model.ckpt-99.meta", "model.ckpt-98.index.tempstate7", "checkpoint", "index", ".index")
-    told = ["ckpt12x", "net-8-", "weights", "-7", "model.ckpt-9", "model.ckpt-10", "model-00011", "a.b-12"]
-    assert layout.prefixes_in(tmp_path) == [tmp_path / name for name in told]
+    expected = ["ckpt12x", "net-8-", "weights", "-7", "model.ckpt-9", "model.ckpt-10", "model-00011", "a.b-12"]
+    assert layout.prefixes_in(tmp_path) == [tmp_path / name for name in expected]
 
 
 @UNHURRIED
 @given(st.integers(0, 10**30))
 def test_a_prefix_may_end_in_any_number(tmp_path_factory, number):
-    """However long it is, it is no error."""
+    """Also in a very long one."""
     directory = tmp_path_factory.mktemp("foreign")
     make_files(directory, f"model-{number}.index")
     assert layout.prefixes_in(directory) == [directory / f"model-{number}"]
@@ -218,7 +218,7 @@ def test_a_prefix_may_end_in_any_number(tmp_path_factory, number):
 
 @pytest.mark.parametrize("name", ["run[1]", "with spaces", "größe-数字", "star*?", "model.ckpt-3.index"])
 def test_a_directory_may_have_any_name(tmp_path, name):
-    """A directory's name means nothing: neither as a pattern nor as a checkpoint."""
+    """It is not read as a pattern or as a checkpoint."""
     directory = tmp_path / name
     directory.mkdir()
     make_files(directory, "model.ckpt-7.index")
@@ -227,14 +227,14 @@ def test_a_directory_may_have_any_name(tmp_path, name):
     assert layout.prefixes_in(directory) == [layout.prefix(directory, 7)]
 
 
-def test_a_directory_is_no_index_file(tmp_path):
-    """What somebody called so is a directory, and no checkpoint."""
+def test_a_directory_is_not_an_index_file(tmp_path):
+    """One with the suffix `.index` is not listed as a checkpoint."""
     (tmp_path / "search.index").mkdir()
     assert layout.prefixes_in(tmp_path) == []
 
 
-def test_one_search_finds_the_files_of_each_prefix(tmp_path):
-    """The same as a search for each."""
+def test_one_scan_finds_the_files_of_each_prefix(tmp_path):
+    """The same ones as `files_of` for each prefix."""
     for name in (
         *("model.ckpt-1.index", "model.ckpt-1.index.tmp", "model.ckpt-1_temp", "model.ckpt-10.meta", "a.index.meta"),
         *(

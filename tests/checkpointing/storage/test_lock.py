@@ -26,13 +26,13 @@ from pathlib import Path
 from checkpointing.storage.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(60)  # nobody has to end it if a test fails
+time.sleep(60)  # ends even if the test fails
 """
 
 
 @contextmanager
 def held_by_another(directory):
-    """A process that holds the lock; it is killed in the end."""
+    """Start a process that holds the lock; kill it at the end of the block."""
     command = [sys.executable, "-c", HOLDING, str(directory)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -58,34 +58,35 @@ def lock(directory):
     held.release()
 
 
-def complaint(directory):
-    """The sentence with which a second owner is refused."""
-    with pytest.raises(CheckpointError) as refused:
+def owner_of_locked(directory):
+    """Return the owner that the error of a second lock names."""
+    with pytest.raises(CheckpointError) as caught:
         Lock(directory)
-    sentence = str(refused.value)
-    assert sentence.startswith(f"{directory}: in use by ")
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence
+    message = str(caught.value)
+    assert message.startswith(f"{directory}: in use by ")
+    assert "\n" not in message
+    assert caught.value.hint == "wait until it ends, stop it (SIGTERM saves first), or use another directory"
+    return message.removeprefix(f"{directory}: in use by ")
 
 
-def test_another_process_is_told_who_has_it(directory):
-    """By process and host, and what can be done."""
+THIS_PROCESS = f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_the_error_names_the_owner(directory):
+    """The process and the host."""
     with held_by_another(directory) as process:
-        sentence = complaint(directory)
-        assert f"process {process.pid} on {socket.gethostname()}:" in sentence
-        assert "another --train_dir" in sentence
+        assert owner_of_locked(directory) == f"process {process.pid} on {socket.gethostname()}"
 
 
 @pytest.mark.usefixtures("lock")
 def test_a_second_owner_in_the_same_process_is_refused(directory):
-    """It is one owner's, not one process's."""
+    """A lock belongs to one Lock object, not to one process."""
     for _ in range(2):
-        assert f"process {os.getpid()} on " in complaint(directory)
+        assert owner_of_locked(directory) == THIS_PROCESS
 
 
 def test_the_lock_of_a_killed_process_is_free(directory):
-    """Whatever its owner died of, nobody has to clear anything away."""
+    """The kernel releases it; nothing has to be deleted."""
     with held_by_another(directory) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -93,7 +94,7 @@ def test_the_lock_of_a_killed_process_is_free(directory):
 
 
 def test_a_released_lock_is_free(directory, lock):
-    """It can be had again and again; the file that it is held by stays, for others may have opened it."""
+    """It can be taken again and again; the lock file stays, because other processes may have opened it."""
     lock.release()
     file = (directory / layout.LOCK).stat().st_ino
     for _ in range(3):
@@ -101,17 +102,17 @@ def test_a_released_lock_is_free(directory, lock):
     assert (directory / layout.LOCK).stat().st_ino == file
 
 
-def test_releasing_twice_takes_it_from_nobody(directory, lock):
-    """The other owner still has it."""
+def test_a_second_release_does_nothing(directory, lock):
+    """A later owner keeps the lock."""
     lock.release()
     other = Lock(directory)
     lock.release()
-    complaint(directory)
+    owner_of_locked(directory)
     other.release()
 
 
-def test_the_file_tells_the_owner(directory):
-    """Process and host of the one who has it now, in JSON, not of one before."""
+def test_the_file_names_the_owner(directory):
+    """Host and pid of the present owner, not of an earlier one, as JSON."""
     with held_by_another(directory):
         pass
     lock = Lock(directory)
@@ -121,28 +122,28 @@ def test_the_file_tells_the_owner(directory):
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 40, b"{}", b"[]", b"7", b"{", b"\xff"])
 @pytest.mark.usefixtures("lock")
-def test_what_the_file_says_decides_nothing(directory, content):
-    """With garbage in it, the lock is held all the same."""
+def test_the_files_content_does_not_matter(directory, content):
+    """With garbage in its file, the lock is still held."""
     (directory / layout.LOCK).write_bytes(content)
-    assert "in use by another process:" in complaint(directory)
+    assert owner_of_locked(directory) == "another process"
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 40, b'{"host": "elsewhere", "pid": 1}'])
-def test_what_a_dead_owner_left_in_the_file_does_not_keep_anybody_out(directory, content):
-    """The kernel knows who lives."""
+def test_a_file_left_by_a_dead_owner_does_not_block(directory, content):
+    """Whether the owner runs is decided by the kernel's lock, not by the file's content."""
     (directory / layout.LOCK).write_bytes(content)
     Lock(directory).release()
 
 
 def test_two_directories_have_two_locks(directory, tmp_path):
-    """One run does not keep another from its own train_dir."""
+    """Runs in different train_dirs do not block each other."""
     lock, other = Lock(directory), Lock(tmp_path)
     lock.release()
     other.release()
 
 
-def test_a_child_of_the_owner_does_not_hold_it(directory, lock):
-    """What the owner started may live on, and keeps nobody out."""
+def test_a_child_process_does_not_hold_the_lock(directory, lock):
+    """A child that outlives the owner does not block the next owner."""
     with subprocess.Popen(["sleep", "60"], close_fds=False) as child:
         try:
             lock.release()
@@ -151,41 +152,41 @@ def test_a_child_of_the_owner_does_not_hold_it(directory, lock):
             child.kill()
 
 
-def test_renewing_what_is_held_changes_nothing(directory, lock):
-    """Nobody else gets in between."""
+def test_renewing_a_held_lock_changes_nothing(directory, lock):
+    """No other process can take it meanwhile, and the file is the same."""
     file = (directory / layout.LOCK).stat().st_ino
     for _ in range(2):
         lock.renew()
-        complaint(directory)
+        owner_of_locked(directory)
     assert (directory / layout.LOCK).stat().st_ino == file
 
 
 @pytest.mark.parametrize("deleted", ["the file", "the directory"])
 def test_a_deleted_lock_is_renewed(directory, lock, deleted):
-    """Where somebody deleted it under the run, the run takes it anew, and lets go of it in the end."""
+    """If the file or the directory was deleted, `renew` takes the lock again, and `release` releases it."""
     if deleted == "the file":
         (directory / layout.LOCK).unlink()
     else:
         shutil.rmtree(directory)
         directory.mkdir()
     lock.renew()
-    assert f"process {os.getpid()} on " in complaint(directory)
+    assert owner_of_locked(directory) == THIS_PROCESS
     lock.release()
     Lock(directory).release()
 
 
-def test_a_deleted_lock_that_another_was_faster_to_take_is_lost(directory, lock):
-    """The run that lost it is told who has it, and does not take it from them in the end."""
+def test_a_deleted_lock_that_another_process_took_is_lost(directory, lock):
+    """The error names the new owner, which keeps the lock after the old one's `release`."""
     (directory / layout.LOCK).unlink()
     with held_by_another(directory) as process:
         with pytest.raises(CheckpointError, match=f"in use by process {process.pid} on "):
             lock.renew()
         lock.release()
-        complaint(directory)
+        owner_of_locked(directory)
 
 
-def test_a_renewal_that_the_disk_refused_is_made_later(directory, lock, monkeypatch):
-    """The run goes on where a save failed; it must not go on without the lock."""
+def test_a_failed_renewal_can_be_repeated(directory, lock, monkeypatch):
+    """A run continues after a failed save; it must not continue without the lock."""
     shutil.rmtree(directory)
     directory.mkdir()
 
@@ -197,44 +198,46 @@ def test_a_renewal_that_the_disk_refused_is_made_later(directory, lock, monkeypa
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             lock.renew()
     lock.renew()
-    complaint(directory)
+    owner_of_locked(directory)
 
 
 def another_run(tmp_path):
-    """The train_dir of another run, with a checkpoint."""
+    """Make the train_dir of another run, with a checkpoint."""
     other = tmp_path / "other"
     checkpoints.make_checkpoint(other, 7)
     return other
 
 
 @pytest.mark.parametrize("method", ["check", "renew"])
-def test_another_runs_directory_in_its_place_is_found_out(directory, lock, tmp_path, method):
-    """The sentence says where the run's own directory is now; nothing is written to the other one."""
+def test_another_runs_directory_in_its_place_is_an_error(directory, lock, tmp_path, method):
+    """The message says where the run's own directory is now; nothing is written to the other one."""
     other = another_run(tmp_path)
     before = checkpoints.tree(other)
     directory.rename(tmp_path / "moved")
     other.rename(directory)
-    with pytest.raises(ReplacedError, match=f"is another directory .* which is now {tmp_path / 'moved'}: nothing more"):
+    problem = rf"is not the directory in which the run started \(that one is now {tmp_path / 'moved'}\); nothing more"
+    with pytest.raises(ReplacedError, match=problem) as caught:
         getattr(lock, method)()
+    assert caught.value.hint == "put the run's own directory back, and run the same command again"
     assert checkpoints.tree(directory) == before
     assert not (directory / layout.LOCK).exists()
 
 
-def test_a_link_that_leads_to_another_run_is_found_out(directory, tmp_path):
-    """A train_dir may be a link of the user's; where it is changed under the run, the lock is not of that directory."""
+def test_a_link_changed_to_another_run_is_an_error(directory, tmp_path):
+    """A train_dir may be a symbolic link; if its target changes during the run, the lock is not the new target's."""
     link = tmp_path / "link"
     link.symlink_to(directory)
     lock = Lock(link)
     lock.check()
     link.unlink()
     link.symlink_to(another_run(tmp_path))
-    with pytest.raises(ReplacedError, match=f"{link}: is another directory"):
+    with pytest.raises(ReplacedError, match=f"{link}: is not the directory"):
         lock.check()
     lock.release()
 
 
-def test_another_owners_directory_is_in_use_before_its_first_checkpoint(directory, lock, tmp_path):
-    """Its lock shows it."""
+def test_another_runs_new_directory_in_its_place_is_an_error(directory, lock, tmp_path):
+    """It holds no checkpoint yet, only its lock."""
     directory.rename(tmp_path / "moved")
     directory.mkdir()
     with held_by_another(directory), pytest.raises(ReplacedError):
@@ -242,19 +245,19 @@ def test_another_owners_directory_is_in_use_before_its_first_checkpoint(director
 
 
 @pytest.mark.parametrize("name", [None, "metrics.jsonl", "notes.txt"])
-def test_any_other_directory_in_its_place_is_found_out(directory, lock, tmp_path, name):
-    """Also one without a checkpoint: while the run's own directory is somewhere, nothing else is taken for it."""
+def test_any_other_directory_in_its_place_is_an_error(directory, lock, tmp_path, name):
+    """Also an empty one, as long as the run's own directory exists elsewhere."""
     directory.rename(tmp_path / "moved")
     directory.mkdir()
     if name:
         (directory / name).write_text("mine")
-    with pytest.raises(ReplacedError, match=f"which is now {tmp_path / 'moved'}"):
+    with pytest.raises(ReplacedError, match=f"that one is now {tmp_path / 'moved'}"):
         lock.check()
 
 
 @pytest.mark.usefixtures("lock")
-def test_a_directory_that_was_deleted_and_filled_is_not_taken(directory):
-    """What is in it now is not the run's."""
+def test_a_deleted_directory_that_was_filled_is_an_error(directory):
+    """The new content is not the run's."""
     shutil.rmtree(directory)
     directory.mkdir()
     (directory / "notes.txt").write_text("mine")
@@ -263,21 +266,21 @@ def test_a_directory_that_was_deleted_and_filled_is_not_taken(directory):
     assert [path.name for path in directory.iterdir()] == ["notes.txt"]
 
 
-def test_a_directory_that_was_deleted_is_made_again(directory, lock):
-    """With the lock in it; what is written before that goes to the empty one that a user has made."""
+def test_a_deleted_directory_is_made_again(directory, lock):
+    """With the lock in it. Writes before `renew` go to an empty directory that a user made."""
     shutil.rmtree(directory)
     directory.mkdir()
     durable.append(directory / "metrics.jsonl", b"{}")
     lock.renew()
     shutil.rmtree(directory)
     lock.renew()
-    assert f"process {os.getpid()} on " in complaint(directory)
+    assert owner_of_locked(directory) == THIS_PROCESS
 
 
-def test_a_directory_that_was_moved_and_brought_back_is_the_same(directory, lock, tmp_path):
-    """Also where a link leads to it now."""
+def test_a_directory_moved_and_put_back_is_the_same(directory, lock, tmp_path):
+    """Also if a symbolic link leads to it now."""
     directory.rename(tmp_path / "moved")
-    lock.check()  # gone is not replaced
+    lock.check()  # a missing directory is not a replaced one
     directory.symlink_to(tmp_path / "moved")
     lock.check()
     lock.renew()
@@ -290,8 +293,8 @@ PUT = {
 }
 
 
-def test_an_owner_that_was_never_released_is_in_nobodys_way(directory):
-    """Its directory was deleted: the next owner in the same process, as in a notebook, has it like any other."""
+def test_a_lock_that_was_never_released_does_not_block(directory):
+    """Its directory was deleted; another lock in the same process, as in a notebook, works as usual."""
     forgotten = Lock(directory)
     shutil.rmtree(directory)
     directory.mkdir()
@@ -302,8 +305,8 @@ def test_an_owner_that_was_never_released_is_in_nobodys_way(directory):
 
 
 @pytest.mark.parametrize("kind", PUT)
-def test_a_lock_is_not_opened_through_what_is_no_file(directory, kind):
-    """A link's target is as it was, and no FIFO is waited for."""
+def test_a_lock_file_must_be_a_regular_file(directory, kind):
+    """A link's target does not change, and a FIFO is not waited for."""
     (directory / "precious").write_bytes(b"precious")
     PUT[kind](directory / layout.LOCK)
     with pytest.raises(OSError, match=kind.split()[-1]):
@@ -311,15 +314,15 @@ def test_a_lock_is_not_opened_through_what_is_no_file(directory, kind):
     assert (directory / "precious").read_bytes() == b"precious"
 
 
-def test_a_lock_that_cannot_be_written_is_not_kept(directory):
-    """Who was told that it failed holds nothing, so that a second try is as good as the first."""
+def test_a_lock_whose_file_cannot_be_written_is_released(directory):
+    """After a failed attempt nothing is locked, and a second attempt succeeds."""
     with checkpoints.full_disk(), pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         Lock(directory)
     Lock(directory).release()
 
 
-def test_a_file_deleted_before_it_was_locked_locks_nobody_out(directory, monkeypatch):
-    """What is held in the end is the file that everybody finds."""
+def test_a_file_deleted_before_it_was_locked_is_not_the_lock(directory, monkeypatch):
+    """The lock is taken again, on the file that other processes find."""
     really_lock = fcntl.flock
     in_between = [directory / layout.LOCK]
 
@@ -330,12 +333,12 @@ def test_a_file_deleted_before_it_was_locked_locks_nobody_out(directory, monkeyp
 
     monkeypatch.setattr(fcntl, "flock", flock)
     lock = Lock(directory)
-    complaint(directory)
+    owner_of_locked(directory)
     lock.release()
 
 
-def test_a_file_system_without_locks_is_warned_of(directory, monkeypatch, caplog):
-    """The run goes on there, and says what nobody can make sure of."""
+def test_a_file_system_without_locks_is_a_warning(directory, monkeypatch, caplog):
+    """The run continues without a lock."""
 
     def flock(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -349,14 +352,14 @@ def test_a_file_system_without_locks_is_warned_of(directory, monkeypatch, caplog
     assert record.getMessage().startswith(f"{directory}: cannot be locked ({os.strerror(errno.ENOLCK)})")
 
 
-def test_without_its_directory_there_is_no_lock(directory):
-    """It is not made here."""
+def test_a_missing_directory_is_an_error(directory):
+    """Lock does not make it."""
     with pytest.raises(FileNotFoundError):
         Lock(directory / "absent")
 
 
-def test_the_owner_is_on_the_disk_when_the_lock_is_held(directory, monkeypatch):
-    """What the file says is written as everything is."""
+def test_the_owner_is_written_durably(directory, monkeypatch):
+    """Through `durable.write`, as every file is."""
     written = []
     really_write = durable.write
     monkeypatch.setattr(durable, "write", lambda path, content: written.append(path) or really_write(path, content))

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from checkpointing.errors import CheckpointError
 from checkpointing.storage import durable, layout, staging
-from checkpointing.storage.staging import TargetExistsError
+from checkpointing.storage.staging import TargetError, TargetExistsError
 from tests import checkpoints
 from tests.checkpoints import AWKWARD, tree
 
 ROOT = Path(__file__).parents[3]
-# Says that it has begun to write, and then writes until it is killed.
+# Prints its staging directory once it has begun to write, then waits until it is killed.
 WRITE = """
 import sys, time
 from pathlib import Path
@@ -29,7 +28,7 @@ with staging.beside(Path(sys.argv[1])) as unfinished:
     print(unfinished.parent, flush=True)
     sys.stdin.read()
 """
-# Makes and deletes many staging directories, each of which sweeps.
+# Makes and deletes many staging directories; each time it sweeps.
 HAMMER = """
 import sys
 from pathlib import Path
@@ -43,14 +42,14 @@ for number in range(100):
 
 
 def start(code, *arguments):
-    """A process of its own."""
+    """Start a Python process."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
 
 @contextmanager
 def writer(target):
-    """A process that is writing an output to be put at a target, and its staging directory."""
+    """Start a process that writes an output for a target; yield it and its staging directory."""
     process = start(WRITE, target)
     try:
         yield process, Path(process.stdout.readline().rstrip("\n"))
@@ -61,7 +60,7 @@ def writer(target):
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_output_is_written_beside_its_target(tmp_path, name):
-    """At a path of the same suffix on the same file system, where nothing is; at the end nothing of it is left."""
+    """At an unused path with the same suffix on the same file system; nothing of it is left at the end."""
     target = tmp_path / "new" / f"{name}.npz"
     with staging.beside(target) as unfinished:
         assert unfinished.suffix == ".npz"
@@ -75,15 +74,15 @@ def test_an_output_is_written_beside_its_target(tmp_path, name):
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, OSError])
 def test_an_output_that_fails_leaves_nothing(tmp_path, error):
-    """Whatever is raised."""
+    """Whichever exception is raised."""
     with suppress(error), staging.beside(tmp_path / "out") as unfinished:
         (unfinished / "variables").mkdir(parents=True)
         raise error
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_deleted(tmp_path):
-    """The kernel has released its lock."""
+def test_the_directory_of_a_killed_process_is_deleted(tmp_path):
+    """Its lock is free."""
     with writer(tmp_path / "out") as (process, left):
         process.kill()
         process.wait()
@@ -93,8 +92,8 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGCONT])
-def test_what_a_living_process_writes_stays(tmp_path, number):
-    """Also where it has been stopped."""
+def test_the_directory_of_a_running_process_stays(tmp_path, number):
+    """Also if the process is stopped."""
     with writer(tmp_path / "out") as (process, theirs):
         process.send_signal(number)
         before = tree(theirs)
@@ -103,8 +102,8 @@ def test_what_a_living_process_writes_stays(tmp_path, number):
         assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
 
 
-def test_killed_at_any_moment_a_process_leaves_nothing_for_good(tmp_path):
-    """The next one with the same target deletes what it left, or what it had begun to delete."""
+def test_a_kill_at_any_moment_leaves_nothing_after_a_sweep(tmp_path):
+    """The next sweep deletes what was left, also in the middle of a deletion."""
 
     def act(directory):
         with staging.beside(directory / "out") as unfinished:
@@ -120,7 +119,7 @@ def test_killed_at_any_moment_a_process_leaves_nothing_for_good(tmp_path):
 
 
 def test_many_processes_never_share_a_directory(tmp_path):
-    """Each has what it wrote, none fails because another one sweeps, and nothing is left."""
+    """Each reads what it wrote, none fails because another one sweeps, and nothing is left."""
     processes = [start(HAMMER, tmp_path / "out", number) for number in range(4)]
     for process in processes:
         process.stdin.write("\n")
@@ -130,8 +129,8 @@ def test_many_processes_never_share_a_directory(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def a_users(directory):
-    """What somebody may keep beside an export, under names that look like those of an unfinished one."""
+def make_user_files(directory):
+    """Make files of a user's beside an export, with names like those of staging directories."""
     for name in ("out.incomplete", "out.incomplete-01234567", "out.incomplete-mine"):
         for part in ("variables", "variables-of-my-thesis", "assets", "assets.extra"):
             (directory / name / part).mkdir(parents=True)
@@ -144,9 +143,9 @@ def a_users(directory):
     return tree(directory)
 
 
-def test_what_a_user_keeps_beside_the_target_stays(tmp_path):
+def test_user_files_beside_the_target_stay(tmp_path):
     """Only directories with this program's name and lock file are deleted."""
-    before = a_users(tmp_path)
+    before = make_user_files(tmp_path)
     staging.check_target(tmp_path / "out")
     with staging.beside(tmp_path / "out") as unfinished:
         unfinished.mkdir()
@@ -154,7 +153,7 @@ def test_what_a_user_keeps_beside_the_target_stays(tmp_path):
     assert (tmp_path / "out.incomplete-bbbbbbbb").is_symlink()
 
 
-def test_an_old_releases_rest_is_deleted_where_it_is_known_to_be_ours(tmp_path):
+def test_leftovers_of_old_releases_are_deleted(tmp_path):
     """Of release 0.6.4 and older; a directory with any other file in it stays."""
     for name in ("ours", "users"):
         (tmp_path / f"{name}.incomplete" / "variables").mkdir(parents=True)
@@ -167,8 +166,8 @@ def test_an_old_releases_rest_is_deleted_where_it_is_known_to_be_ours(tmp_path):
     assert (tmp_path / "users.incomplete" / "saved_model.pb").exists()
 
 
-def test_without_locks_outputs_are_written_and_none_is_deleted(tmp_path, monkeypatch, caplog):
-    """Nothing shows there that a process is gone, so a warning names what it may have left."""
+def test_without_locks_outputs_are_written_and_nothing_is_deleted(tmp_path, monkeypatch, caplog):
+    """Without locks an ended process cannot be recognised, so a warning names the possible leftovers."""
 
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -183,46 +182,48 @@ def test_without_locks_outputs_are_written_and_none_is_deleted(tmp_path, monkeyp
     assert f"{left}: could not be checked for a running export (No locks available)" in caplog.text
 
 
-def test_a_free_target_can_be_made(tmp_path):
-    """Its parents are made, and nothing else."""
+def test_a_free_target_passes_the_check(tmp_path):
+    """Only its parents are made."""
     staging.check_target(tmp_path / "new" / "out")
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_what_exists_is_no_target(tmp_path):
-    """Neither a directory, nor a file, nor a link that leads nowhere."""
+def test_an_existing_target_is_an_error(tmp_path):
+    """A directory, a file or a dangling link."""
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("directory", "file", "link"):
-        with pytest.raises(TargetExistsError, match=f"{name}: exists already"):
+        with pytest.raises(TargetExistsError, match=f"{name}: exists already") as caught:
             staging.check_target(tmp_path / name)
+        assert caught.value.hint == "use another directory"
 
 
 def test_a_target_that_cannot_be_made_is_an_error_before_training(tmp_path):
-    """Below a file there is no room for a directory, and a name can be too long."""
+    """A directory cannot be made below a file, and a name can be too long."""
     (tmp_path / "file").touch()
     for target in (tmp_path / "file" / "1", tmp_path / ("x" * 250)):
-        with pytest.raises(CheckpointError, match="cannot be made"):
+        with pytest.raises(TargetError, match="cannot be made"):
             staging.check_target(target)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_target_below_a_read_only_directory_cannot_be_made(tmp_path):
-    """The error says so before training."""
+    """The error comes before training."""
     (tmp_path / "ro").mkdir(mode=0o555)
-    with pytest.raises(CheckpointError, match=re.escape("cannot be made (Permission denied); give another DIR.")):
-        staging.check_target(tmp_path / "ro" / "out", "DIR")
+    with pytest.raises(TargetError, match=re.escape("cannot be made (Permission denied)")) as caught:
+        staging.check_target(tmp_path / "ro" / "out")
+    assert caught.value.hint == "use another directory"
 
 
-def test_an_export_is_not_called_as_a_checkpoint(tmp_path):
-    """In a train_dir it would be taken for one."""
-    with pytest.raises(CheckpointError, match="got a checkpoint's"):
+def test_an_export_must_not_have_a_checkpoints_name(tmp_path):
+    """In a train_dir it would be listed as one."""
+    with pytest.raises(TargetError, match="expected a directory's name, got a checkpoint's"):
         staging.check_target(tmp_path / "model.ckpt-7")
 
 
-def test_what_a_library_writes_replaces_a_file(tmp_path):
-    """It is given another path with the same suffix; nothing lies beside the file then."""
+def test_a_file_written_by_a_library_replaces_another(tmp_path):
+    """The library writes to a path with the same suffix; nothing is left beside the file."""
     path, suffixes = tmp_path / "größe.1.npz", []
     for content in (b"first, and rather long", b"second", b""):
 
@@ -237,8 +238,8 @@ def test_what_a_library_writes_replaces_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_what_a_library_cannot_write_leaves_the_old_file(tmp_path, begun):
-    """Whether it has begun or not, and whatever it raises; nothing half-made stays."""
+def test_if_a_library_fails_the_old_file_stays(tmp_path, begun):
+    """Whether it had begun to write or not; no unfinished file is left."""
     path = tmp_path / "x.npz"
     path.write_bytes(b"old")
 
@@ -252,8 +253,8 @@ def test_what_a_library_cannot_write_leaves_the_old_file(tmp_path, begun):
     assert tree(tmp_path) == {"x.npz": b"old"}
 
 
-def test_two_that_replace_one_file_do_not_mix(tmp_path):
-    """One that begins and ends while the other is writing changes nothing of what the other writes."""
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    """One that begins and ends during the other's write does not change the other's output."""
     path = tmp_path / "x.onnx"
 
     def write(unfinished):
@@ -269,10 +270,10 @@ def test_two_that_replace_one_file_do_not_mix(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["result.json", "events", "checkpoint", "quarantine", "metrics.jsonl"])
-def test_what_a_run_writes_itself_is_no_place_for_an_export(tmp_path, name):
-    """Before training, not after it; elsewhere the name is like any other."""
+def test_a_runs_own_files_are_no_targets(tmp_path, name):
+    """Outside a train_dir these names are allowed."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / layout.LOCK).touch()
-    with pytest.raises(CheckpointError, match="the train_dir has a file or directory of its own there"):
+    with pytest.raises(TargetError, match="the train_dir keeps its own file or directory there"):
         staging.check_target(tmp_path / "run" / name)
     staging.check_target(tmp_path / name)
