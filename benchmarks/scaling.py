@@ -131,7 +131,7 @@ class _Session:
         from checkpointing.tf_import import tensorflow_import  # noqa: PLC0415 - as above
 
         with tensorflow_import():
-            from mnist.model import graph  # noqa: PLC0415
+            from mnist.model import training_graph  # noqa: PLC0415
             from trainer import train  # noqa: PLC0415
         import configs  # noqa: PLC0415
         from configs.settings import CnnSettings  # noqa: PLC0415
@@ -141,8 +141,8 @@ class _Session:
             settings = dataclasses.replace(settings, architecture=name)
         settings = dataclasses.replace(settings, batch_size=_BATCH, train_steps=10**9)
         self.graph = train.build_graph(settings, partial(train.make_model, settings), data)
-        self._session = graph.open_session(self.graph.graph, settings.threads)
-        graph.start(self._session, self.graph, data)
+        self._session = training_graph.open_session(self.graph.graph, settings.threads)
+        training_graph.initialize(self._session, self.graph, data)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +156,7 @@ class _Session:
 
     def run(self, steps: int) -> None:
         """Apply a number of updates."""
-        self._session.run(self.graph.run_steps, {self.graph.steps_to_run: steps})
+        self._session.run(self.graph.run_steps, {self.graph.steps_per_execution: steps})
 
     def images_per_second(self) -> float:
         """Measure over some seconds, in calls of about 0.3 s, after a warm-up call."""

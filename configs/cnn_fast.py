@@ -1,7 +1,7 @@
-"""One epoch of a small network: 0.99 in the time that others take to start.
+"""The fastest recipe: one epoch of a small network, 0.99 test accuracy in seconds.
 
-Convolutions without padding, Adam with a short memory and one cycle of its rate are those of
-github.com/tuomaso/train_mnist_fast; the label smoothing is ours, and worth 0.2 points of validation (docs/recipes.md).
+After github.com/tuomaso/train_mnist_fast: convolutions without padding, Adam with small betas, one-cycle learning
+rate. Label smoothing is added; it raises the validation accuracy by 0.2 points (docs/recipes.md).
 """
 
 from configs.expected import ExpectedResult
@@ -19,7 +19,7 @@ SETTINGS = CnnSettings(
     label_smoothing=0.1,
     dropout_rate=0.0,
     save_every_steps=200,
-    evaluate_every_steps=0,  # once, at the end: a validation takes as long as twenty steps
+    evaluate_every_steps=0,  # at the last step only: one validation takes as long as twenty steps
 )
 
 EXPECTED = ExpectedResult(

@@ -1,15 +1,16 @@
-"""What a recipe is expected to reach, and what it costs, as measured."""
+"""Measured accuracy and time of a recipe."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedResult:
-    """Test accuracy with the last step's weights, over several seeds; the test set read once a run.
+    """Test accuracy of the last step's weights, and time, over several seeds. Each run reads the test set once.
 
-    goal: the mean wanted. mean, standard_deviation: as measured over `seeds` seeds, from 0 on.
-    seconds: from the start of the program to the exported model, one seed, the median.
-    machine: where that was measured; elsewhere other last bits, and other seconds, are to be expected.
+    goal: mean test accuracy that the recipe was designed to reach.
+    mean, standard_deviation: measured test accuracy over the seeds 0 to `seeds` - 1.
+    seconds: median time of a run, from the start of the program to the exported model.
+    machine: where this was measured; on other machines times and the last bits of the weights differ.
     """
 
     goal: float

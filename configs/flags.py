@@ -1,4 +1,4 @@
-"""Flags: from argv to settings and run options.
+"""Command-line flags: argv to a recipe's settings and the options of a run.
 
 options = flags.parse("cnn", sys.argv)
 """
@@ -17,10 +17,11 @@ from configs.settings import Settings
 
 
 class WarmStart(NamedTuple):
-    """Weights to take over from another run or model.
+    """Initial weights from a checkpoint of another run or model.
 
-    prefix: the checkpoint. pattern: what a variable's name must match from its beginning on. renames: names in the
-    checkpoint, of tensors or scopes, to those here.
+    prefix: the checkpoint's prefix.
+    pattern: regular expression; variables whose names match it from the start are restored.
+    renames: names or scopes in the checkpoint -> names or scopes in this model.
     """
 
     prefix: Path
@@ -29,10 +30,13 @@ class WarmStart(NamedTuple):
 
 
 class RunOptions(NamedTuple):
-    """What the command line said.
+    """A parsed command line.
 
-    config: the recipe's name. settings: the recipe, with the flags that were given in place of its own values.
-    data_dir: None for the bundled MNIST. export_dir: None for the train_dir's own place. The rest: see the flags' help.
+    config: name of the recipe.
+    settings: the recipe's settings, overridden by the flags.
+    data_dir: None for the bundled MNIST.
+    export_dir: None for <train_dir>/saved_model/<step>.
+    The other fields are the flags of the same name.
     """
 
     config: str
@@ -50,46 +54,75 @@ class RunOptions(NamedTuple):
 
     @property
     def warm_start_from(self) -> Path | None:
-        """The checkpoint to take weights from."""
+        """The prefix of the checkpoint to take initial weights from."""
         return self.warm_start.prefix if self.warm_start else None
 
     def run_identity(self) -> dict[str, Any]:
-        """What of it the weights are a function of: with another one, a run cannot go on."""
-        settings = self.settings.run_identity()
-        if self.warm_start is None:
-            return settings
-        return {**settings, "warm_start": {**self.warm_start._asdict(), "prefix": str(self.warm_start.prefix)}}
+        """Return the options that the trained weights depend on; a run cannot be resumed with other ones."""
+        identity = self.settings.run_identity()
+        if self.warm_start:
+            identity["warm_start"] = {**self.warm_start._asdict(), "prefix": str(self.warm_start.prefix)}
+        return identity
 
 
 def define_flags(program: str) -> flags.FlagValues:
-    """All flags of a program: where things lie, and one for each field of its settings."""
+    """Define the flags of a program ("softmax" or "cnn"): the options of a run, and one flag per setting."""
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
-    place: dict[str, Any] = {"flag_values": values, "module_name": "places"}
-    flags.DEFINE_enum("config", program, configs.names(program), "the recipe to start from", **place)
-    flags.DEFINE_string("data_dir", None, "IDX files or a TFDS directory; unset: the bundled MNIST", **place)
-    flags.DEFINE_boolean("download", default=False, help="have TFDS prepare MNIST in an empty --data_dir", **place)
-    flags.DEFINE_string("train_dir", None, "all that a run writes; unset: runs/<config>", **place)
-    flags.DEFINE_string("export_dir", None, "the SavedModel; unset: <train_dir>/saved_model/<step>", **place)
-    flags.DEFINE_string("restore_from", None, "prefix of the checkpoint to start from", **place)
-    flags.DEFINE_string("warm_start_from", None, "prefix of a checkpoint to take weights from, to train anew", **place)
-    flags.DEFINE_string("warm_start_vars", "", "of those whose name matches this regular expression", **place)
-    flags.DEFINE_list("warm_start_renames", [], "OLD=NEW, ...: what is called otherwise there", **place)
-    flags.DEFINE_integer("max_restarts", 0, "restart a crashed run so often", lower_bound=0, **place)
-    flags.DEFINE_boolean(
-        "dry_run", default=False, help="train for a second, tell time and disk, write nothing", **place
-    )
-    flags.DEFINE_boolean("quiet", default=False, help="tell nothing on the way but warnings", **place)
-    flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **place)
-    flags.DEFINE_boolean("help", default=False, help="show this help", short_name="h", allow_hide_cpp=True, **place)
+    _define_options(program, values)
     defaults = configs.load(program)
     for field in dataclasses.fields(defaults):
         _define_setting(field, getattr(defaults, field.name), values)
     return values
 
 
+def _define_options(program: str, values: flags.FlagValues) -> None:
+    common: dict[str, Any] = {"flag_values": values, "module_name": "run"}
+    flags.DEFINE_enum("config", program, configs.names(program), "recipe: the defaults of all settings", **common)
+    flags.DEFINE_string(
+        "data_dir", None, "directory of IDX files, or TFDS directory; unset = the bundled MNIST", **common
+    )
+    flags.DEFINE_boolean(
+        "download", default=False, help="download MNIST to --data_dir with tensorflow-datasets if it is empty", **common
+    )
+    flags.DEFINE_string(
+        "train_dir", None, "directory of checkpoints, metrics and results; unset = runs/<config>", **common
+    )
+    flags.DEFINE_string(
+        "export_dir", None, "directory to export the SavedModel to; unset = <train_dir>/saved_model/<step>", **common
+    )
+    flags.DEFINE_string(
+        "restore_from", None, "checkpoint prefix to start from in place of step 0; restores the whole state", **common
+    )
+    flags.DEFINE_string(
+        "warm_start_from", None, "checkpoint prefix to take initial weights from; training starts at step 0", **common
+    )
+    flags.DEFINE_string(
+        "warm_start_vars",
+        "",
+        "regular expression: restore only variables whose names start with a match (--warm_start_from only)",
+        **common,
+    )
+    flags.DEFINE_list(
+        "warm_start_renames",
+        [],
+        "OLD=NEW: names or scopes in the checkpoint and their names in this model (--warm_start_from only)",
+        **common,
+    )
+    flags.DEFINE_integer("max_restarts", 0, "number of times to restart a crashed run", lower_bound=0, **common)
+    flags.DEFINE_boolean(
+        "dry_run",
+        default=False,
+        help="train for a second, print time and disk space of the run, write nothing",
+        **common,
+    )
+    flags.DEFINE_boolean("quiet", default=False, help="log warnings only", **common)
+    flags.DEFINE_boolean("debug", default=False, help="show tracebacks and TensorFlow's own log", **common)
+    flags.DEFINE_boolean("help", default=False, help="print this help", short_name="h", allow_hide_cpp=True, **common)
+
+
 def _define_setting(field: dataclasses.Field[Any], default: Any, values: flags.FlagValues) -> None:  # noqa: ANN401 - a value of the field
     bounds = field.metadata
-    common: dict[str, Any] = {"help": bounds["meaning"], "flag_values": values, "module_name": "settings"}
+    common: dict[str, Any] = {"help": bounds["help"], "flag_values": values, "module_name": "settings"}
     range_: dict[str, Any] = {"lower_bound": bounds["at_least"], "upper_bound": bounds["at_most"]}
     if bounds["choices"]:
         flags.DEFINE_enum(field.name, default, bounds["choices"], **common)
@@ -104,7 +137,7 @@ def _define_setting(field: dataclasses.Field[Any], default: Any, values: flags.F
 
 
 class _NumberOrWord(flags.FloatParser):
-    """Reads a number within bounds, or one word."""
+    """Parse a number within bounds, or one word."""
 
     def __init__(self, word: str, **bounds: float | None) -> None:
         super().__init__(**bounds)
@@ -116,39 +149,33 @@ class _NumberOrWord(flags.FloatParser):
         try:
             return super().parse(argument)
         except ValueError as error:
-            raise ValueError(f"a number or {self._word} wanted ({error})") from error
+            raise ValueError(f"expected a number or {self._word} ({error})") from error
 
 
 def parse(program: str, argv: Sequence[str]) -> RunOptions | None:
-    """Reads a command line; None where only help was asked for.
+    """Parse a command line; return None for --help.
+
+    Args:
+      program: "softmax" or "cnn".
+      argv: the command line, the name of the program first.
 
     Raises:
-      UsageError: it cannot be understood; the message says why.
+      UsageError: a flag is unknown, or its value invalid.
     """
     values = define_flags(program)
     try:
-        rest = values(argv)[1:]
+        arguments = values(argv)[1:]
     except flags.Error as error:
         raise UsageError(str(error)) from error
     if values.help:
         return None
-    if rest:
-        message = f"'{rest[0]}' found, only flags wanted (--name=value)."
-        raise UsageError(message)
+    if arguments:
+        raise UsageError(f"'{arguments[0]}': expected only flags (--name=value)")
     if values.download and values.data_dir is None:
-        message = "--download found without --data_dir: say where the data should go."
-        raise UsageError(message)
-    recipe = configs.load(values.config)
-    given: dict[str, Any] = {
-        field.name: values[field.name].value for field in dataclasses.fields(recipe) if values[field.name].present
-    }
-    try:
-        settings = dataclasses.replace(recipe, **given)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError("--download: expected --data_dir, the directory to download to")
     return RunOptions(
         config=values.config,
-        settings=settings,
+        settings=_settings(values),
         data_dir=_path("data_dir", values),
         download=values.download,
         train_dir=_path("train_dir", values) or Path("runs") / values.config,
@@ -162,32 +189,47 @@ def parse(program: str, argv: Sequence[str]) -> RunOptions | None:
     )
 
 
+def _settings(values: flags.FlagValues) -> Settings:
+    """The recipe's settings, overridden by the flags on the command line."""
+    recipe = configs.load(values.config)
+    names = [field.name for field in dataclasses.fields(recipe)]
+    overrides: dict[str, Any] = {name: values[name].value for name in names if values[name].present}
+    try:
+        return dataclasses.replace(recipe, **overrides)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _warm_start(values: flags.FlagValues) -> WarmStart | None:
     prefix = _path("warm_start_from", values)
     if prefix is None:
         for name in ("warm_start_vars", "warm_start_renames"):
             if values[name].present:
-                raise UsageError(f"--{name} found without --warm_start_from: say which checkpoint.")
+                raise UsageError(f"--{name}: expected --warm_start_from, the checkpoint to take weights from")
         return None
     if values.restore_from is not None:
-        raise UsageError("--restore_from and --warm_start_from found, one of them wanted: all of a state, or weights.")
+        raise UsageError(
+            "--restore_from and --warm_start_from: expected one of them, got both",
+            hint="--restore_from restores the whole state, --warm_start_from only weights",
+        )
+    pattern = values.warm_start_vars
     try:
-        re.compile(values.warm_start_vars)
+        re.compile(pattern)
     except re.error as error:
-        message = f"--warm_start_vars={values.warm_start_vars}: a regular expression wanted ({error})."
-        raise UsageError(message) from error
+        raise UsageError(f"--warm_start_vars={pattern}: expected a regular expression ({error})") from error
     renames: dict[str, str] = {}
-    for old, new in map(_pair, values.warm_start_renames):
+    for old, new in map(_rename, values.warm_start_renames):
         if old in renames:
-            raise UsageError(f"--warm_start_renames: {old} found twice, one new name wanted.")
+            raise UsageError(f"--warm_start_renames: expected one new name for {old}, got two")
         renames[old] = new
-    return WarmStart(prefix, values.warm_start_vars, renames)
+    return WarmStart(prefix, pattern, renames)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    old, sign, new = text.partition("=")
-    if not (old and sign and new):
-        raise UsageError(f"--warm_start_renames={text}: OLD=NEW wanted.")
+def _rename(text: str) -> tuple[str, str]:
+    """Split OLD=NEW into its two names."""
+    old, equals_sign, new = text.partition("=")
+    if not (old and equals_sign and new):
+        raise UsageError(f"--warm_start_renames={text}: expected OLD=NEW")
     return old, new
 
 
@@ -196,14 +238,11 @@ def _path(name: str, values: flags.FlagValues) -> Path | None:
     if text is None:
         return None
     if not text:
-        message = f"--{name}= found, a path wanted: leave the flag out for its default."
-        raise UsageError(message)
+        raise UsageError(f"--{name}=: expected a path, got nothing", hint="omit the flag to use its default")
     try:
-        text.encode()  # TensorFlow takes UTF-8 only
+        text.encode()  # TensorFlow accepts only paths in UTF-8
         return Path(text).expanduser()
     except UnicodeEncodeError as error:
-        message = f"--{name}={text!a} found, a path in UTF-8 wanted."
-        raise UsageError(message) from error
+        raise UsageError(f"--{name}={text!a}: expected a path in UTF-8") from error
     except RuntimeError as error:
-        message = f"--{name}={text} found, a path wanted: there is no such user's home."
-        raise UsageError(message) from error
+        raise UsageError(f"--{name}={text}: expected a path, got the home directory of an unknown user") from error

@@ -1,4 +1,4 @@
-"""What can be set for a run, with meaning and bounds; each field is also a flag of its own name."""
+"""The settings of a run: name, meaning, default and bounds of each. Each field is also a flag of its own name."""
 
 import dataclasses
 import math
@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Settings of earlier releases and their defaults. A run that was recorded with one of them at its default is resumed.
+REMOVED = {"augment_elastic": 0.0, "augment_cutout": 0}
+
 
 def setting(
-    meaning: str,
+    help_line: str,
     default: object = dataclasses.MISSING,
     *,
     at_least: float | None = None,
@@ -16,154 +19,224 @@ def setting(
     choices: tuple[str, ...] = (),
     or_word: str | None = None,
     changes_weights: bool = True,
-) -> Any:  # noqa: ANN401 - as dataclasses.field, it stands where a value of the field's type is wanted
-    """A field of the settings.
+) -> Any:  # noqa: ANN401 - as dataclasses.field, which returns the type of the field
+    """Declare a field of the settings.
 
     Args:
-      meaning: the flag's help line.
-      default: unless a recipe says otherwise; without it, each recipe must.
-      at_least: the smallest value allowed.
-      at_most: the largest.
-      choices: the words allowed.
-      or_word: a word allowed in place of a number.
-      changes_weights: whether the weights are a function of it; if so, a run cannot go on with another value.
+      help_line: help text of the flag.
+      default: value unless a recipe sets another; without a default, every recipe must set one.
+      at_least: smallest value allowed.
+      at_most: largest value allowed.
+      choices: the words allowed; empty for numbers.
+      or_word: one word allowed in place of a number.
+      changes_weights: whether the trained weights depend on it. If so, it is part of the run identity: a run cannot
+        be resumed with another value.
     """
     bounds = {"at_least": at_least, "at_most": at_most, "choices": choices, "or_word": or_word}
-    metadata = {"meaning": meaning, "changes_weights": changes_weights, **bounds}
+    metadata = {"help": help_line, "changes_weights": changes_weights, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every model needs to know."""
+    """Settings of every model.
 
-    train_steps: int = setting("updates to make, one batch each", at_least=1, at_most=10**12)
-    batch_size: int = setting("images an update", 100, at_least=1, at_most=60_000)
-    optimizer: str = setting("how the gradient is applied", choices=("sgd", "momentum", "adam"))
-    learning_rate: float = setting("how far an update goes, at its highest", at_least=0, at_most=1000)
+    Raises:
+      ValueError: a value is out of bounds; the message begins with the flag, "--batch_size=0: expected ...".
+    """
+
+    train_steps: int = setting("number of updates, one batch each", at_least=1, at_most=10**12)
+    batch_size: int = setting("images per update", 100, at_least=1, at_most=60_000)
+    optimizer: str = setting("optimization algorithm", choices=("sgd", "momentum", "adam"))
+    learning_rate: float = setting("peak learning rate", at_least=0, at_most=1000)
     learning_rate_schedule: str = setting(
-        "how it changes with the steps", "constant", choices=("constant", "cosine", "one_cycle")
+        "learning rate as a function of the step: constant; cosine (from the peak to 0); "
+        "one_cycle (up to the peak, then down to 0)",
+        "constant",
+        choices=("constant", "cosine", "one_cycle"),
     )
-    momentum: float = setting("of the optimizer of that name", 0.9, at_least=0, at_most=1)
-    beta1: float = setting("of adam, how much of the gradient's average stays", 0.9, at_least=0, at_most=0.9999)
-    beta2: float = setting("of adam, how much of that of its square stays", 0.999, at_least=0, at_most=0.999999)
-    label_smoothing: float = setting("share of a label spread over all classes", 0.0, at_least=0, at_most=0.9)
-    l2: float = setting("weight of half the sum of squared weights in the loss", 0.0, at_least=0, at_most=10)
-    clip_gradient_norm: float = setting("longest gradient applied; 0 for any", 0.0, at_least=0, at_most=10**6)
+    momentum: float = setting("momentum coefficient (optimizer=momentum only)", 0.9, at_least=0, at_most=1)
+    beta1: float = setting("decay rate of Adam's first moment (optimizer=adam only)", 0.9, at_least=0, at_most=0.9999)
+    beta2: float = setting(
+        "decay rate of Adam's second moment (optimizer=adam only)", 0.999, at_least=0, at_most=0.999999
+    )
+    label_smoothing: float = setting(
+        "fraction of each label that is spread evenly over all classes; 0 = one-hot labels",
+        0.0,
+        at_least=0,
+        at_most=0.9,
+    )
+    l2: float = setting(
+        "L2 regularization: weight of half the sum of squared weights in the loss", 0.0, at_least=0, at_most=10
+    )
+    clip_gradient_norm: float = setting(
+        "clip gradients to this global norm; 0 = no clipping", 0.0, at_least=0, at_most=10**6
+    )
     ema_decay: float = setting(
-        "of the averages of weights that are judged and exported; 0 for the weights", 0.0, at_least=0, at_most=0.999999
+        "decay of the exponential moving average of the weights, which is evaluated and exported in their place; "
+        "0 = no average",
+        0.0,
+        at_least=0,
+        at_most=0.999999,
     )
-    augment_rotation: float = setting("turn training images by up to so many degrees", 0.0, at_least=0, at_most=180)
-    augment_zoom: float = setting("zoom them by up to this share", 0.0, at_least=0, at_most=0.9)
-    augment_shear: float = setting("shear them by up to this share of the height", 0.0, at_least=0, at_most=2)
-    augment_shift: float = setting("shift them by up to so many pixels", 0.0, at_least=0, at_most=28)
-    augment_elastic: float = setting("bend them by so many pixels, standard deviation", 0.0, at_least=0, at_most=10)
-    augment_cutout: int = setting("blank a square of this side", 0, at_least=0, at_most=28)
+    augment_rotation: float = setting(
+        "augmentation: rotate training images by up to this many degrees, either way", 0.0, at_least=0, at_most=180
+    )
+    augment_zoom: float = setting(
+        "augmentation: scale training images by up to this fraction, up or down", 0.0, at_least=0, at_most=0.9
+    )
+    augment_shear: float = setting(
+        "augmentation: shear training images by up to this fraction of their height", 0.0, at_least=0, at_most=2
+    )
+    augment_shift: float = setting(
+        "augmentation: translate training images by up to this many pixels", 0.0, at_least=0, at_most=28
+    )
     precision: str = setting(
-        "of products and convolutions; bfloat16 where the processor has it", "float32", choices=("float32", "bfloat16")
+        "dtype of matrix products and convolutions; bfloat16 needs a CPU or GPU with bfloat16 instructions",
+        "float32",
+        choices=("float32", "bfloat16"),
     )
     seed: int = setting(
-        "names the run: initial weights, order, augmentation, dropout", 0, at_least=0, at_most=2**31 - 1
+        "random seed of initial weights, image order, augmentation and dropout", 0, at_least=0, at_most=2**31 - 1
     )
-    validation_size: int = setting("training images kept for validation, the last ones", 5000, at_least=0)
+    validation_size: int = setting(
+        "number of training images, the last ones, held out for validation; 0 = train on all", 5000, at_least=0
+    )
     log_every_steps: int = setting(
-        "record, and tell (a log has a line every few seconds); 0 for the last step only",
+        "record loss, learning rate and speed every this many steps; 0 = at the last step only",
         100,
         at_least=0,
         changes_weights=False,
     )
-    # At a hundred images a step, 5,000 validation images are a twentieth of those trained on, each a third of the work.
-    evaluate_every_steps: int = setting("validate; 0 for the last step only", 1000, at_least=0, changes_weights=False)
-    save_every_steps: int = setting("save a checkpoint; 0 for the last step only", at_least=0, changes_weights=False)
+    # With 100 images per step, validating 5,000 images every 1,000 steps costs about 2 % of the training time.
+    evaluate_every_steps: int = setting(
+        "compute the validation accuracy every this many steps; 0 = at the last step only",
+        1000,
+        at_least=0,
+        changes_weights=False,
+    )
+    save_every_steps: int = setting(
+        "save a checkpoint every this many steps; 0 = at the last step only", at_least=0, changes_weights=False
+    )
     save_every_seconds: float | str = setting(
-        "save also so often; 0 for never, auto for the best interval (Young, Daly)",
+        "also save a checkpoint every this many seconds; 0 = never, auto = the interval that loses least time "
+        "(Young and Daly)",
         0.0,
         at_least=0,
         or_word="auto",
         changes_weights=False,
     )
     mean_seconds_between_failures: float = setting(
-        "what that interval is computed from", 86_400.0, at_least=1, changes_weights=False
+        "expected mean time between failures in seconds (save_every_seconds=auto only)",
+        86_400.0,
+        at_least=1,
+        changes_weights=False,
     )
-    save_in_background: bool = setting("train on while a checkpoint is written", default=True, changes_weights=False)
+    save_in_background: bool = setting(
+        "continue training while a checkpoint is written", default=True, changes_weights=False
+    )
     max_failed_saves: int = setting(
-        "saves in a row that may fail before the run does", 10, at_least=0, changes_weights=False
+        "number of consecutive failed saves to tolerate; one more ends the run with an error",
+        10,
+        at_least=0,
+        changes_weights=False,
     )
     max_to_keep: int = setting(
-        "newest checkpoints to keep; 0 for all", 5, at_least=0, at_most=10**6, changes_weights=False
+        "number of recent checkpoints to keep; 0 = all", 5, at_least=0, at_most=10**6, changes_weights=False
     )
     keep_best: int = setting(
-        "and so many with the best validation accuracy, of those saved where it was validated",
+        "number of checkpoints with the best validation accuracy to keep as well; only steps that are both validated "
+        "and saved count",
         1,
         at_least=0,
         at_most=10**6,
         changes_weights=False,
     )
     keep_checkpoint_every_n_hours: float = setting(
-        "keep one for good every so many hours of training", 10_000.0, at_least=0.001, changes_weights=False
+        "keep one checkpoint per this many hours of training permanently",
+        10_000.0,
+        at_least=0.001,
+        changes_weights=False,
     )
     save_relative_paths: bool = setting(
-        "names, not absolute paths, in the state file", default=True, changes_weights=False
+        "write file names, not absolute paths, to the checkpoint state file", default=True, changes_weights=False
     )
-    sharded: bool = setting("one data file a core, as large states have anyway", default=False, changes_weights=False)
+    sharded: bool = setting(
+        "write one data file per CPU core, as is always done for large states", default=False, changes_weights=False
+    )
     on_nonfinite: str = setting(
-        "what to do about a loss or weights that are no finite numbers",
+        "if the loss or a weight is NaN or infinite: stop, or rollback to an earlier checkpoint",
         "stop",
         choices=("stop", "rollback"),
         changes_weights=False,
     )
-    report: bool = setting("leave a page about the run, report.html", default=True, changes_weights=False)
+    report: bool = setting("write a report of the run, report.html", default=True, changes_weights=False)
     threads: int = setting(
-        "that compute; 0 for TensorFlow's choice", 0, at_least=0, at_most=1024, changes_weights=False
+        "TensorFlow threads (intra_op and inter_op); 0 = TensorFlow's default",
+        0,
+        at_least=0,
+        at_most=1024,
+        changes_weights=False,
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a value is out of bounds."""
+        """Check that every value is within its bounds."""
         for field in dataclasses.fields(self):
-            problem = _problem(getattr(self, field.name), field.metadata)
-            if problem:
-                message = f"--{field.name}={getattr(self, field.name)}: {problem}"
-                raise ValueError(message)
+            value = getattr(self, field.name)
+            if expected := _expected(value, field.metadata):
+                raise ValueError(f"--{field.name}={value}: expected {expected}")
 
     def run_identity(self) -> dict[str, Any]:
-        """The settings that the weights are a function of."""
+        """Return the settings that the trained weights depend on."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.metadata["changes_weights"]
         }
 
+    @classmethod
+    def identity_defaults(cls) -> dict[str, Any]:
+        """Return the default of every setting that has one, removed settings included.
 
-def _problem(value: float | str, bounds: Mapping[str, Any]) -> str | None:
+        A recorded run identity that lacks a setting was made with the setting's default.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        return REMOVED | {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+
+
+def _expected(value: float | str, bounds: Mapping[str, Any]) -> str | None:
+    """Describe the values allowed if `value` is not one of them; None if it is."""
     word = bounds["or_word"]
     if word is not None and isinstance(value, str):
-        return None if value == word else f"a number or {word} wanted"
+        return None if value == word else f"a number or {word}"
     if bounds["choices"] and value not in bounds["choices"]:
-        return f"one of {', '.join(bounds['choices'])} wanted"
+        return f"one of {', '.join(bounds['choices'])}"
     if isinstance(value, float) and not math.isfinite(value):
-        return "a finite number wanted"
+        return "a finite number"
     if bounds["at_least"] is not None and value < bounds["at_least"]:
-        return f"at least {bounds['at_least']} wanted"
+        return f"at least {bounds['at_least']}"
     if bounds["at_most"] is not None and value > bounds["at_most"]:
-        return f"at most {bounds['at_most']} wanted"
+        return f"at most {bounds['at_most']}"
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CnnSettings(Settings):
-    """What a convolutional network needs to know besides."""
+    """Settings of the convolutional networks."""
 
-    architecture: str = setting("which network", "tutorial", choices=("tutorial", "one_epoch", "small", "deep"))
-    dropout_rate: float = setting("share of hidden units dropped in training", 0.5, at_least=0, at_most=0.99)
+    architecture: str = setting("network architecture", "tutorial", choices=("tutorial", "one_epoch", "small", "deep"))
+    dropout_rate: float = setting(
+        "fraction of hidden units set to 0 in training (dropout)", 0.5, at_least=0, at_most=0.99
+    )
     crops: int = setting(
-        "in use, average answers over so many places of the image, a pixel apart",
+        "at inference, average the predictions for this many copies of the image, each moved by at most one pixel",
         1,
         at_least=1,
         at_most=9,
         changes_weights=False,
     )
     members: int = setting(
-        "networks, of the seed and those after it, whose answers are averaged; trained in <train_dir>/seed-<seed>",
+        "number of networks in an ensemble, trained with consecutive seeds in <train_dir>/seed-<seed>",
         1,
         at_least=1,
         at_most=100,

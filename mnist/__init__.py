@@ -1,18 +1,18 @@
-"""The task: from MNIST's bytes to a trained graph, and what it is worth. Programs in it aside, it reads no flags."""
+"""MNIST: data, models, training, evaluation and reports. Only the command lines read flags and checkpoints."""
 
 import signal
 import sys
 from pathlib import Path
 
-# `python -m mnist.NAME` imports this package first, with "-m" as sys.argv[0], as Python's documentation says. From then
-# on, until `program.status` begins, Ctrl-C ends the process without a traceback, as it ends a program in C.
+# `python -m mnist.NAME` imports this package first, with "-m" as sys.argv[0]. From here until `cli.run_tool` takes
+# over, Ctrl-C ends the process without a traceback, as it ends a program in C.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # What weights are a function of; the rest shows, asks and tells.
 _COMPUTING = (
     *("input/augment", "input/dataset", "input/idx", "input/regular_file", "input/sampling"),
-    *("model/ema", "model/graph", "model/networks", "model/precision", "model/schedules", "training/loop"),
+    *("model/ema", "model/training_graph", "model/networks", "model/precision", "model/schedules", "training/loop"),
 )
 
 

@@ -1,27 +1,27 @@
-"""The exceptions of the task. Each message names the file or value first, then what was expected."""
+"""Exceptions of this package. Each message names the file or value first: "PATH: expected X, got Y"."""
 
 from checkpointing.errors import UserError
 
 
 class DataError(UserError):
-    """The data is not what it should be. The message names the file, what was found, and what was wanted."""
+    """Training data cannot be read, or is not in MNIST's form."""
 
 
 class ImageError(UserError):
-    """A picture cannot be read. The message names the file, and says what was found in it."""
+    """An image file cannot be read."""
 
 
 class NonFiniteLossError(UserError):
-    """Training cannot go on, for the loss is no finite number. The message names the step."""
+    """The loss is NaN or infinite."""
 
 
 class ResultError(UserError):
-    """A run's result.json cannot be read. The message names the file, and says what to do."""
+    """A result.json cannot be read."""
 
 
 class SignatureError(UserError):
-    """A graph cannot be asked what it sees. The message says what was found in it, and what was wanted."""
+    """A graph has no input for images or no output with predictions."""
 
 
 class MachineError(UserError):
-    """This machine cannot compute what was asked for. The message says what it lacks."""
+    """The processor lacks an instruction set that a setting needs."""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors i
 
     from checkpointing.graphs.graph_safety import Run
     from mnist.input.dataset import Split
-    from mnist.training.evaluation import Predictor
+    from mnist.model.predictor import Predictor
 
 Record = dict[str, Any]
 
@@ -430,7 +430,7 @@ def _figures(session: tf.compat.v1.Session, question: Predictor, split: Split, s
     from mnist.training import evaluation  # noqa: PLC0415
 
     with _told(source, "cannot be asked", predictor.tensors_to_name(session.graph)):
-        correct = evaluation.correct(session, question, split)
+        correct = evaluation.count_correct(session, question, split)
     images = len(split.labels)
     accuracy = correct / images
     return {

@@ -14,7 +14,7 @@ from checkpointing.cli import print_line
 from configs.flags import RunOptions
 from configs.settings import CnnSettings, Settings
 from mnist.input.dataset import Dataset, Split
-from mnist.model import graph, precision
+from mnist.model import precision, training_graph
 from mnist.training import evaluation
 from trainer import train
 
@@ -33,23 +33,23 @@ def dry_run(command: RunOptions, data: Dataset) -> int:
     """
     settings = command.settings
     precision.check_precision(settings.precision)
-    training_graph = train.build_graph(settings, partial(train.make_model, settings), data.train)
-    with graph.open_session(training_graph.graph, settings.threads) as session:
-        graph.start(session, training_graph, data.train)
-        first = _seconds(partial(session.run, training_graph.run_steps, {training_graph.steps_to_run: 1}))
+    built = train.build_graph(settings, partial(train.make_model, settings), data.train)
+    with training_graph.open_session(built.graph, settings.threads) as session:
+        training_graph.initialize(session, built, data.train)
+        first = _seconds(partial(session.run, built.run_steps, {built.steps_per_execution: 1}))
         steps, spent = 0, 0.0
         while spent < _SECONDS:  # twice as many each time
             count = max(1, steps)
-            spent += _seconds(partial(session.run, training_graph.run_steps, {training_graph.steps_to_run: count}))
+            spent += _seconds(partial(session.run, built.run_steps, {built.steps_per_execution: count}))
             steps += count
         some = Split(data.validation.images[:_MOST_VALIDATED], data.validation.labels[:_MOST_VALIDATED])
-        evaluation.evaluate(session, training_graph.inference, some)  # the first call pays for preparations
-        judging = _seconds(partial(evaluation.evaluate, session, training_graph.inference, some))
+        evaluation.evaluate(session, built.inference, some)  # the first call pays for preparations
+        judging = _seconds(partial(evaluation.evaluate, session, built.inference, some))
     a_step = spent / steps
     validating = judging * len(data.validation.labels) / max(1, len(some.labels))
     validating *= _times(settings.evaluate_every_steps, settings)
-    size = sum(_bytes(variable) for variable in training_graph.saved) + training_graph.graph.as_graph_def().ByteSize()
-    parameters = sum(math.prod(variable.shape.as_list()) for variable in training_graph.trained)
+    size = sum(_bytes(variable) for variable in built.saved) + built.graph.as_graph_def().ByteSize()
+    parameters = sum(math.prod(variable.shape.as_list()) for variable in built.trained)
     saves = settings.train_steps if settings.save_every_seconds else _times(settings.save_every_steps, settings)
     kept = min(saves, settings.max_to_keep + settings.keep_best) if settings.max_to_keep else saves
     told = {

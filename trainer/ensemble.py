@@ -22,7 +22,7 @@ from checkpointing.storage.fingerprint import weights_sha256
 from configs.flags import RunOptions
 from configs.settings import CnnSettings
 from mnist.input.dataset import Dataset
-from mnist.model import ema, graph, networks, signatures
+from mnist.model import ema, networks, signatures, training_graph
 from mnist.reporting import model_card, results
 from mnist.training import evaluation
 from mnist.training.evaluation import Predictions
@@ -61,7 +61,7 @@ def join_members(
     make_model = partial(_make_ensemble, settings, len(members))
     target = command.export_dir or layout.export_path(command.train_dir, settings.train_steps)
     with tf.Graph().as_default() as joined:
-        inference = graph.build_inference(make_model())
+        inference = training_graph.build_inference(make_model())
         variables = tf.compat.v1.global_variables()
         step = tf.compat.v1.train.get_or_create_global_step()
         set_step = step.assign(settings.train_steps, read_value=False)
@@ -70,11 +70,11 @@ def join_members(
             start,
             variables=[*variables, step],
             step=step,
-            signatures={"serving_default": signatures.served(inference)},
+            signatures={"serving_default": signatures.serving_default(inference)},
         )
         # After the manager, which has taken the graph down for whoever imports it: these are nobody else's business.
         savers = [Saver(_names_of(number, variables)) for number in range(1, len(members) + 1)]
-        with graph.open_session(joined, settings.threads) as session, checkpoints:
+        with training_graph.open_session(joined, settings.threads) as session, checkpoints:
             with stopwatch("restore"):
                 checkpoints.restore(session)
                 if start.prefix is None:

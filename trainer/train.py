@@ -32,9 +32,9 @@ from mnist.errors import NonFiniteLossError, ResultError
 from mnist.input.augment import Augmentation
 from mnist.input.dataset import Dataset, Split
 from mnist.input.idx import Bytes
-from mnist.model import ema, graph, networks, precision, schedules, signatures
-from mnist.model.graph import Inference, TrainingGraph
+from mnist.model import ema, networks, precision, predictor, schedules, signatures, training_graph
 from mnist.model.networks import Model
+from mnist.model.training_graph import Inference, TrainingGraph
 from mnist.reporting import model_card, results
 from mnist.training import evaluation, loop
 from mnist.training.evaluation import Predictions
@@ -75,7 +75,7 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], train: Spli
     """The training graph that these settings ask for, for training data of this size."""
 
     def make_optimizer(rate: tf.Tensor) -> tf.compat.v1.train.Optimizer:
-        return graph.make_optimizer(
+        return training_graph.make_optimizer(
             settings.optimizer, rate, momentum=settings.momentum, beta1=settings.beta1, beta2=settings.beta2
         )
 
@@ -87,21 +87,19 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], train: Spli
             train_steps=settings.train_steps,
         )
 
-    return graph.build(
+    return training_graph.build(
         make_model,
         train,
         batch_size=settings.batch_size,
         seed=settings.seed,
         make_optimizer=make_optimizer,
         learning_rate=learning_rate,
-        objective=graph.LossOptions(settings.label_smoothing, settings.l2, settings.clip_gradient_norm),
+        loss_options=training_graph.LossOptions(settings.label_smoothing, settings.l2, settings.clip_gradient_norm),
         augmentation=Augmentation(
             rotation=settings.augment_rotation,
             zoom=settings.augment_zoom,
             shear=settings.augment_shear,
             shift=settings.augment_shift,
-            elastic=settings.augment_elastic,
-            cutout=settings.augment_cutout,
         ),
         ema_decay=settings.ema_decay,
     )
@@ -214,7 +212,7 @@ class Run:
           Interrupted: a signal came before there was anything to save.
         """
         # Last in, first out: the session stays open until the writer has ended.
-        with graph.open_session(self._graph.graph, self._settings.threads) as session, self._checkpoints:
+        with training_graph.open_session(self._graph.graph, self._settings.threads) as session, self._checkpoints:
             try:
                 with self._stop.interruptible():
                     first_step, unfinished = self._restore(session)
@@ -240,7 +238,7 @@ class Run:
     def _restore(self, session: tf.compat.v1.Session) -> tuple[int, Record | None]:
         """Puts the session where the run goes on; gives the step of that place, and its record if it is unfinished."""
         with self._stopwatch("restore"):
-            graph.start(session, self._graph, self._data.train)
+            training_graph.initialize(session, self._graph, self._data.train)
             self._checkpoints.restore(session)
             start = self._checkpoints.start
             if start.prefix is None:
@@ -417,11 +415,11 @@ class Run:
     def _validate(self, session: tf.compat.v1.Session) -> float | None:
         """The validation accuracy; TensorBoard gets what it is made of."""
         images, labels = self._data.validation
-        question = evaluation.predictor_of(self._graph.inference)
-        classes = evaluation.predict_classes(session, question, images, self._stop.check)
+        own_predictor = predictor.from_inference(self._graph.inference)
+        classes = evaluation.predict_classes(session, own_predictor, images, self._stop.check)
         if len(labels):
             step = int(session.run(self._graph.step))
-            self._events.judged(step, images, labels, classes)
+            self._events.predictions(step, images, labels, classes)
             self._events.histograms(step, session.run({each.op.name: each for each in self._graph.trained}))
         return evaluation.accuracy(classes, labels)
 

@@ -11,7 +11,7 @@ from functools import partial
 from checkpointing.tf_import import tensorflow_import
 
 with tensorflow_import():
-    from mnist.model import graph
+    from mnist.model import training_graph
     from mnist.training import evaluation
     from trainer import train
 import configs
@@ -25,14 +25,14 @@ def main() -> None:
     assert isinstance(settings, CnnSettings)
     data = dataset.load(None, settings.validation_size)
     steps_an_epoch = len(data.train.labels) // settings.batch_size
-    training_graph = train.build_graph(settings, partial(train.make_cnn, settings), data.train)
-    with graph.open_session(training_graph.graph, settings.threads) as session:
-        graph.start(session, training_graph, data.train)
+    built = train.build_graph(settings, partial(train.make_cnn, settings), data.train)
+    with training_graph.open_session(built.graph, settings.threads) as session:
+        training_graph.initialize(session, built, data.train)
         step = 0
         while step < settings.train_steps:
             steps = min(steps_an_epoch, settings.train_steps - step)
-            step = session.run(training_graph.run_steps, {training_graph.steps_to_run: steps}).step
-            print(evaluation.evaluate(session, training_graph.inference, data.test), flush=True)
+            step = session.run(built.run_steps, {built.steps_per_execution: steps}).step
+            print(evaluation.evaluate(session, built.inference, data.test), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from checkpointing.tf_import import tensorflow_import
 from mnist.training.stopwatch import Stopwatch
 
 with tensorflow_import():
-    from mnist.model import graph
+    from mnist.model import training_graph
     from mnist.training import loop
     from trainer import train
 import dataclasses
@@ -21,11 +21,11 @@ def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
     """Train with the calls that a run with logs, validation and saves makes."""
     settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
     split = dataset.load(None, settings.validation_size).train
-    training_graph = train.build_graph(settings, partial(train.make_model, settings), split)
-    session = graph.open_session(training_graph.graph, settings.threads)
-    graph.start(session, training_graph, split)
+    built = train.build_graph(settings, partial(train.make_model, settings), split)
+    session = training_graph.open_session(built.graph, settings.threads)
+    training_graph.initialize(session, built, split)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)
-    updates = loop.run_steps(session, training_graph, 0, train_steps=_ENDLESS, cut_at=cut_at, stopwatch=Stopwatch())
+    updates = loop.run_steps(session, built, 0, train_steps=_ENDLESS, cut_at=cut_at, stopwatch=Stopwatch())
     step = 0
 
     def run_steps() -> int:

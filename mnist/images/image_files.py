@@ -146,7 +146,7 @@ def _read_idx(path: Path) -> Iterator[Picture]:
     try:
         images = idx.read(path, (None, None, None), _MOST_BYTES)
     except DataError as error:
-        raise ImageError(str(error)) from error
+        raise ImageError(str(error), hint=error.hint) from error
     if not images.size:
         raise ImageError(f"{path}: no pictures found in it.")
     for number, image in enumerate(images):

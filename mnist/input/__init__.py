@@ -1,1 +1,1 @@
-"""From files to arrays and to batches."""
+"""Read datasets; choose and augment the images of a batch."""

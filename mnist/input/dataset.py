@@ -1,31 +1,29 @@
-"""From a directory to train / validation / test: the bundled MNIST, a folder of IDX files, or a TFDS directory.
+"""Load MNIST, or data in its form, as uint8 arrays split into train, validation and test.
 
     data = dataset.load(None, validation_size=5000)
     data.train.images, data.train.labels
 
-Any data in MNIST's form will do (Fashion-MNIST, KMNIST): images of 28 x 28 bytes, labels 0 to 9.
+Sources: the bundled MNIST, a directory of IDX files, or a directory of tensorflow-datasets. Any dataset in MNIST's form
+can be used (Fashion-MNIST, KMNIST): images of 28 x 28 bytes, labels 0 to 9.
 """
 
 import hashlib
-import urllib.request
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from checkpointing.tf_import import tensorflow_import
 from mnist.errors import DataError
-from mnist.input import idx, regular_file
+from mnist.input import idx, regular_file, tfds
 
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
 BUNDLED = Path(__file__).parent.parent / "data"
 
-_SECONDS_TO_CONNECT = 15
-_MOST_SUMS_BYTES = 10_000
+_MAX_SUMS_BYTES = 10_000
+_CHECK_OUT_AGAIN = "the bundled MNIST is damaged: check it out again"
 
-# The four canonical files, in the order in which the fingerprint takes them.
+# The four canonical files, in the order of the fingerprint.
 _FILES = {
     "train images": "train-images-idx3-ubyte",
     "train labels": "train-labels-idx1-ubyte",
@@ -35,9 +33,9 @@ _FILES = {
 
 
 class Split(NamedTuple):
-    """Images and their labels, in step.
+    """Images and their labels, in the same order.
 
-    images: uint8 [N, 28, 28], 0 is the background.
+    images: uint8 [N, 28, 28], raw pixels, 0 is the background.
     labels: uint8 [N], 0 to 9.
     """
 
@@ -46,10 +44,9 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """The three splits, and what tells these data from any others.
+    """The three splits of a dataset. `validation` may be empty; `train` and `test` never are.
 
-    validation may be empty; train and test never are.
-    fingerprint: hex sha256 over the contents, wherever they were read from; the split's sizes are not in it.
+    fingerprint: hex sha256 of the data, independent of file format and of the size of the validation split.
     """
 
     train: Split
@@ -59,35 +56,34 @@ class Dataset(NamedTuple):
 
 
 def load(data_dir: Path | None, validation_size: int, *, download: bool = False) -> Dataset:
-    """Reads the data, checks it, and splits the last `validation_size` training images off for validation.
+    """Read and check a dataset; split off the last `validation_size` training images for validation.
 
     Args:
-      data_dir: a folder of the four IDX files (plain or gzip, canonical or dotted names, in any mix), or a
-        directory that tensorflow-datasets prepared; None is the MNIST that comes with this package.
-      validation_size: how many images validate; 0 trains on all.
-      download: where data_dir holds no data, have tensorflow-datasets prepare MNIST in it first.
+      data_dir: a directory of the four IDX files (plain or gzip, canonical or dotted names, in any mix), or a
+        directory prepared by tensorflow-datasets; None for the bundled MNIST.
+      validation_size: number of validation images; 0 to train on all.
+      download: if data_dir holds no data, download MNIST to it with tensorflow-datasets.
 
     Raises:
-      DataError: in one sentence, what was found, what was wanted, and where.
+      DataError: the data cannot be read, or are not in MNIST's form.
     """
+    source = data_dir or BUNDLED
     try:
-        train, test = _read_directory(data_dir or BUNDLED, download=download)
+        train, test = _read_directory(source, download=download)
     except MemoryError as error:
-        message = (
-            f"{data_dir or BUNDLED}: not enough memory to read the data; use a machine with more, or fewer images."
-        )
-        raise DataError(message) from error
-    # Each array as the plain IDX file that would hold it, in the order of _FILES.
+        raise DataError(
+            f"{source}: not enough memory to read the data", hint="use a machine with more memory, or fewer images"
+        ) from error
+    # The digest of each array as an IDX file, in the order of _FILES.
     digests = [idx.sha256(array) for array in (*train, *test)]
     if data_dir is None:
         _check_bundled(digests)
     train_size = len(train.labels) - validation_size
     if train_size <= 0:
-        message = (
-            f"{data_dir or BUNDLED}: {len(train.labels)} training images found, "
-            f"more than --validation_size={validation_size} wanted: none would be left to train on."
+        raise DataError(
+            f"{source}: expected more than --validation_size={validation_size} training images, "
+            f"got {len(train.labels)}: none would be left to train on"
         )
-        raise DataError(message)
     return Dataset(
         train=Split(train.images[:train_size], train.labels[:train_size]),
         validation=Split(train.images[train_size:], train.labels[train_size:]),
@@ -97,52 +93,70 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
 
 
 def _read_directory(data_dir: Path, *, download: bool) -> tuple[Split, Split]:
+    """Read the train and test splits in whichever format is there."""
     try:
-        _check_is_no_file(data_dir)
+        _check_is_not_a_file(data_dir)
         if idx_files := _find_idx_files(data_dir):
             return _read_idx_files(data_dir, idx_files)
-        return _read_tfds(_find_tfds(data_dir, download=download))
+        prepared = tfds.find(data_dir)
+        if prepared is None and download:
+            prepared = tfds.download_mnist(data_dir)
+        if prepared is None:
+            raise _no_data_error(data_dir)
+        return _read_tfds(prepared)
     except OSError as error:
-        problem = regular_file.problem(error, "give a directory that can be read")
-        raise DataError(f"{error.filename or data_dir}: {problem}.") from error
+        raise regular_file.unreadable(
+            DataError, error.filename or data_dir, error, "give a readable directory as --data_dir"
+        ) from error
 
 
-def _check_is_no_file(data_dir: Path) -> None:
+def _check_is_not_a_file(data_dir: Path) -> None:
     if data_dir.exists() and not data_dir.is_dir():
         kind = regular_file.kind(data_dir.stat().st_mode)
-        raise DataError(f"{data_dir}: expected a directory, got a {kind}; give the directory that the data lie in.")
+        raise DataError(
+            f"{data_dir}: expected a directory, got a {kind}", hint="give the directory of the data as --data_dir"
+        )
+
+
+def _no_data_error(data_dir: Path) -> DataError:
+    if not data_dir.is_dir():
+        return DataError(
+            f"{data_dir}: directory not found", hint="give an existing directory, or --download to download MNIST to it"
+        )
+    return DataError(
+        f"{data_dir}: no data found; expected IDX files ({', '.join(_FILES.values())}, plain or .gz) or a TFDS "
+        "directory (mnist/3.0.1/dataset_info.json)",
+        hint="put data there, or give --download to download MNIST to it",
+    )
 
 
 def _check_bundled(digests: list[str]) -> None:
+    """Compare the digests of the bundled data with those in SHA256SUMS.uncompressed."""
     sums = BUNDLED / "SHA256SUMS.uncompressed"
     try:
         with regular_file.open_to_read(sums) as file:
-            words = file.read(_MOST_SUMS_BYTES).decode("ascii").split()
+            words = file.read(_MAX_SUMS_BYTES).decode("ascii").split()
     except OSError as error:
-        problem = regular_file.problem(error, "the bundled MNIST is damaged, check it out again")
-        raise DataError(f"{sums}: {problem}.") from error
+        raise regular_file.unreadable(DataError, sums, error, _CHECK_OUT_AGAIN) from error
     except ValueError as error:
-        message = (
-            f"{sums}: expected hashes, got other bytes ({error}): the bundled MNIST is damaged; check it out again."
-        )
-        raise DataError(message) from error
+        raise DataError(f"{sums}: expected sha256 digests, got other bytes ({error})", hint=_CHECK_OUT_AGAIN) from error
     pinned = dict(zip(words[1::2], words[::2], strict=False))
     for name, digest in zip(_FILES.values(), digests, strict=True):
         if digest != pinned.get(name):
-            message = (
-                f"{BUNDLED / name}.gz: sha256 {digest} of the uncompressed bytes found, {pinned.get(name)} wanted "
-                f"by {sums.name}: "
-                f"the bundled MNIST is damaged; check it out again."
+            raise DataError(
+                f"{BUNDLED / name}.gz: expected sha256 {pinned.get(name)} of the uncompressed bytes ({sums.name}), "
+                f"got {digest}",
+                hint=_CHECK_OUT_AGAIN,
             )
-            raise DataError(message)
 
 
 def _find_idx_files(directory: Path) -> dict[str, Path]:
-    """Which of the four files are there, by their part; of several, the canonical name, and the plain file."""
+    """Map each part of the data to its file, if there is one; canonical names and plain files take precedence."""
     return {part: path for part, name in _FILES.items() for path in reversed(_paths(directory, name)) if path.exists()}
 
 
 def _paths(directory: Path, name: str) -> list[Path]:
+    """The paths at which a file is searched for, in order of precedence."""
     dotted = name.replace("-idx", ".idx")
     return [directory / (stem + suffix) for stem in (name, dotted) for suffix in ("", ".gz")]
 
@@ -151,14 +165,13 @@ def _read_idx_files(directory: Path, files: dict[str, Path]) -> tuple[Split, Spl
     for part, name in _FILES.items():
         if part not in files:
             names = ", ".join(path.name for path in _paths(directory, name))
-            message = f"{directory}: the file of {part} is missing; one of {names} wanted."
-            raise DataError(message)
+            raise DataError(f"{directory}: the file of {part} is missing; expected one of {names}")
     return tuple(_read_split(files[f"{split} images"], files[f"{split} labels"]) for split in ("train", "test"))  # type: ignore[return-value]
 
 
 def _read_split(images_path: Path, labels_path: Path) -> Split:
     source = f"{images_path} and {labels_path.name}"
-    # Both headers before any data: files that do not belong together are not unpacked.
+    # Headers first, so that files that do not belong together are not unpacked.
     (images_count, *_), (labels_count,) = (
         idx.read_shape(images_path, (None, *IMAGE_SHAPE)),
         idx.read_shape(labels_path, (None,)),
@@ -171,132 +184,39 @@ def _read_split(images_path: Path, labels_path: Path) -> Split:
 
 def _check_counts(images: int, labels: int, source: str) -> None:
     if images != labels:
-        raise DataError(f"{source}: {images} images and {labels} labels found, equal numbers wanted.")
+        raise DataError(f"{source}: expected as many labels as images, got {images} images and {labels} labels")
 
 
 def _checked(split: Split, source: str) -> Split:
-    """The split itself, once it is known to be of MNIST's form."""
+    """Return the split, after checking that it is in MNIST's form and not empty."""
     _check_counts(len(split.images), len(split.labels), source)
     if not len(split.labels):
-        message = f"{source}: no images found, at least one wanted."
-        raise DataError(message)
+        raise DataError(f"{source}: expected at least one image, got none")
     if split.labels.max() >= CLASSES:
         position = int(np.argmax(split.labels >= CLASSES))
-        message = f"{source}: label {split.labels[position]} found at position {position}, 0 to {CLASSES - 1} wanted."
-        raise DataError(message)
+        raise DataError(
+            f"{source}: expected labels 0 to {CLASSES - 1}, got {split.labels[position]} at position {position}"
+        )
     return split
 
 
-def _find_tfds(data_dir: Path, *, download: bool) -> Path:
-    """The folder of the one dataset that tensorflow-datasets prepared in data_dir."""
-    for pattern in (".", "*", "mnist/*", "*/*"):
-        found = sorted(path.parent for path in data_dir.glob(f"{pattern}/dataset_info.json"))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(str(path) for path in found)
-            message = f"{data_dir}: several datasets found ({names}), one wanted: give one of them as --data_dir."
-            raise DataError(message)
-    if download:
-        return _download(data_dir)
-    if not data_dir.is_dir():
-        message = f"{data_dir}: no directory found there; give one that exists, or --download to prepare MNIST there."
-        raise DataError(message)
-    message = (
-        f"{data_dir}: no data found; looked for IDX files ({', '.join(_FILES.values())}, plain or .gz) and for a TFDS "
-        f"directory (mnist/3.0.1/dataset_info.json): put one there, or give --download to prepare MNIST there."
-    )
-    raise DataError(message)
-
-
-def _tensorflow_datasets() -> ModuleType:
-    """The library, which needs TensorFlow: only who has a TFDS directory waits for it."""
-    with tensorflow_import():
-        import tensorflow as tf  # noqa: F401, PLC0415
-        import tensorflow_datasets as tfds  # noqa: PLC0415
-    return tfds  # type: ignore[no-any-return]
-
-
-def _download(data_dir: Path) -> Path:
-    tfds = _tensorflow_datasets()
-    try:
-        builder = tfds.builder("mnist", data_dir=data_dir)
-        _check_downloadable(builder, data_dir / "downloads" / "manual")
-        builder.download_and_prepare()
-    except Exception as error:  # whatever the network, the disk or the library raise becomes the one sentence
-        message = (
-            f"{data_dir}: tensorflow-datasets could not prepare MNIST there ({_first_line(error)}); "
-            "leave --data_dir out for the bundled MNIST."
-        )
-        raise DataError(message) from error
-    return Path(builder.data_path)
-
-
-def _check_downloadable(
-    builder: Any,  # noqa: ANN401 - a tfds.core.DatasetBuilder, known only once imported
-    by_hand: Path,
-) -> None:
-    """Tries once to reach what is missing by hand; tensorflow-datasets itself would try for minutes."""
-    for url in builder.url_infos:
-        if (by_hand / url.rpartition("/")[2]).exists():
-            continue
-        try:
-            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the library's own https address
-            urllib.request.urlopen(request, timeout=_SECONDS_TO_CONNECT).close()  # noqa: S310
-        except OSError as error:
-            message = f"{url} cannot be reached: {error}; try again, or put the file into {by_hand} yourself"
-            raise ConnectionError(message) from error
-
-
 def _read_tfds(directory: Path) -> tuple[Split, Split]:
-    for path in sorted(directory.iterdir()):
-        if not path.is_dir():  # the library would wait for a FIFO
-            regular_file.open_to_read(path).close()
-    tfds = _tensorflow_datasets()
-    try:
-        builder = tfds.builder_from_directory(directory)
-        # One file after the other: which images come last, and validate, must not depend on how they are interleaved.
-        read_config = tfds.ReadConfig(interleave_cycle_length=1)
-        columns = {
-            name: tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1, read_config=read_config))
-            for name in ("train", "test")
-        }
-    except Exception as error:  # a damaged record, a missing shard, a missing split: the library has many words for it
-        what_to_do = "put a good copy there, or prepare it again"
-        if _is_of_the_moment(error):
-            what_to_do = "run the same command again when that is over"
-        message = f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})"
-        raise DataError(f"{message}; {what_to_do}.") from error
-    return tuple(_from_tfds(columns[name], f"{directory}, split '{name}'") for name in ("train", "test"))  # type: ignore[return-value]
+    features = tfds.read(directory)
+    return tuple(_from_tfds(features[name], f"{directory}, split '{name}'") for name in ("train", "test"))  # type: ignore[return-value]
 
 
-def _from_tfds(columns: object, source: str) -> Split:
-    """Checks the form of what tensorflow-datasets read: image uint8 [N, 28, 28, 1], label integers [N]."""
-    if not (isinstance(columns, dict) and {"image", "label"} <= columns.keys()):
-        message = f"{source}: features 'image' and 'label' wanted, and not both found."
-        raise DataError(message)
-    images, labels = np.asarray(columns["image"]), np.asarray(columns["label"])
+def _from_tfds(features: object, source: str) -> Split:
+    """Convert image uint8 [N, 28, 28, 1] and label (integers [N]) of a TFDS dataset to a split."""
+    if not (isinstance(features, dict) and {"image", "label"} <= features.keys()):
+        raise DataError(f"{source}: expected features 'image' and 'label'")
+    images, labels = np.asarray(features["image"]), np.asarray(features["label"])
     if images.dtype != np.uint8 or images.shape[1:] != (*IMAGE_SHAPE, 1):
-        message = f"{source}: images of {images.dtype} {images.shape[1:]} found, uint8 {(*IMAGE_SHAPE, 1)} wanted."
-        raise DataError(message)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or (labels.size and labels.min() < 0):
-        message = f"{source}: labels of {labels.dtype} found, integers from 0 to {CLASSES - 1} wanted."
-        raise DataError(message)
-    # Clipped, not wrapped: label 256 must be found as a wrong label, not taken for a 0.
+        raise DataError(
+            f"{source}: expected images of uint8 {(*IMAGE_SHAPE, 1)}, got {images.dtype} {images.shape[1:]}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise DataError(f"{source}: expected labels of integers [N], got {labels.dtype} {list(labels.shape)}")
+    if labels.size and labels.min() < 0:
+        raise DataError(f"{source}: expected labels 0 to {CLASSES - 1}, got {labels.min()}")
+    # Clipped, because a cast would wrap label 256 to 0.
     return _checked(Split(images[..., 0], labels.clip(max=255).astype(np.uint8)), source)
-
-
-def _is_of_the_moment(error: Exception) -> bool:
-    """Whether an error of tensorflow-datasets is one of memory, descriptors, permissions or the network."""
-    if isinstance(error, OSError):
-        return not regular_file.is_about_the_file(error)
-    # TensorFlow is not imported here, so its errors are recognised by their names.
-    shortages = {"MemoryError", "ResourceExhaustedError", "PermissionDeniedError", "UnavailableError"}
-    return not shortages.isdisjoint(kind.__name__ for kind in type(error).__mro__)
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,10 +1,10 @@
-"""IDX files, MNIST's own format: bytes on the disk to uint8 arrays, and every lie in a header is an error.
+"""Read IDX files, the format of MNIST, into uint8 arrays.
 
     images = idx.read(path, shape=(None, 28, 28))
 
-An IDX file of unsigned bytes is two zero bytes, the type (8), the number of dimensions, each dimension as a
-big-endian 32-bit integer, then the bytes themselves, last dimension fastest
-(the format's source: "THE IDX FILE FORMAT" on the MNIST database's page by LeCun, Cortes and Burges).
+An IDX file of unsigned bytes is: two zero bytes, the type (8), the number of dimensions, each dimension as a big-endian
+32-bit integer, then the data, last dimension fastest (source: "THE IDX FILE FORMAT" on the page of the MNIST database
+by LeCun, Cortes and Burges). Data that contradict the header are an error.
 """
 
 import hashlib
@@ -25,74 +25,74 @@ Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Shape = tuple[int | None, ...]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_FORMAT = 16 + zlib.MAX_WBITS  # header, checksum and length included
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS  # with gzip header, checksum and length
 _UNSIGNED_BYTE = 8
-_PIECE = 1 << 20
-# A gzip file's own bytes are read in smaller pieces: what follows a member is copied each time one ends.
-_GZIP_PIECE = 1 << 14
+_CHUNK_BYTES = 1 << 20
+# Compressed bytes are read in smaller chunks, because the rest of a chunk is copied whenever a gzip member ends.
+_GZIP_CHUNK_BYTES = 1 << 14
 
-# Deflate packs up to 1,032 bytes into one. MNIST's images are packed 4.7 : 1; no large data set of pictures comes near
-# 100 : 1, but a small file that unpacks into all of the memory does. Data sets below the first figure may.
+# Protection against gzip bombs. Deflate compresses up to 1,032 : 1; MNIST's images are compressed 4.7 : 1. Data below
+# the first limit may have any ratio.
 _ANY_RATIO_BYTES = 256 << 20
 _MOST_RATIO = 100
 
 
 def read(path: Path, shape: Shape, most_bytes: int | None = None) -> Bytes:
-    """Reads one IDX file of unsigned bytes, plain or gzip (told by its content, not by its name).
+    """Read an IDX file of unsigned bytes, plain or gzip (detected by content, not by name).
 
-    What the header says is compared with the shape and with the file's size before any memory is taken. A gzip file
-    whose data are larger than 256 MiB and more than 100 times its own size is refused before it is unpacked.
+    The header is compared with `shape` and with the size of the file before memory is allocated. A gzip file is not
+    unpacked if its data are larger than 256 MiB and more than 100 times its own size.
 
     Args:
       path: the file.
-      shape: the dimensions expected; None where any size from 0 up will do.
-      most_bytes: of data; None for any.
+      shape: the expected dimensions; None for any size, 0 included.
+      most_bytes: upper limit of the data's size; None for no limit.
 
     Returns:
       A read-only uint8 array of that shape.
 
     Raises:
-      DataError: the file cannot be read, is no IDX file, holds fewer or more bytes than its header says, its header
-        says more than most_bytes, or there is not enough memory for it.
+      DataError: the file cannot be read, is not an IDX file, its data contradict its header, its header exceeds
+        most_bytes, or memory is insufficient.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         stream, found = _read_header(path, file, shape)
         return _read_data(path, stream, found, most_bytes)
 
 
 def read_shape(path: Path, shape: Shape) -> tuple[int, ...]:
-    """Reads the dimensions in an IDX file's header, without its data.
+    """Read the dimensions in the header of an IDX file, not its data.
 
     Args:
       path: the file.
-      shape: the dimensions expected, as in `read`.
+      shape: the expected dimensions, as in `read`.
 
     Raises:
-      DataError: as `read`, as far as the header tells.
+      DataError: the file cannot be read, or its header is not that of an IDX file of this shape.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         return _read_header(path, file, shape)[1]
 
 
 class _Plain:
-    """A plain file."""
+    """An uncompressed file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.file_bytes = regular_file.size(file)
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
-        return self._file.read(size) if self.file_bytes else b""  # files of /proc have no size, and may have no end
+        """Read at most `size` bytes; b"" at the end."""
+        return self._file.read(size) if self.file_bytes else b""  # files in /proc have size 0 and may be endless
 
-    def problem(self, header_bytes: int, expected: int) -> str | None:
-        """Why there cannot be so many bytes after the header."""
+    def size_error(self, header_bytes: int, expected: int) -> str | None:
+        """Return the error if the file cannot have `expected` bytes of data after the header, else None."""
         found = self.file_bytes - header_bytes
         return None if found == expected else f"expected {expected:,} bytes of data, got {found:,}"
 
 
 class _Gzip:
-    """The contents of a gzip file, of all its members; memory does not depend on what they unpack into."""
+    """The decompressed contents of all members of a gzip file, in memory that does not depend on their size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -101,9 +101,9 @@ class _Gzip:
         self._input = b""
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end, where checksum and length have been compared."""
+        """Read at most `size` bytes; b"" at the end, after checksum and length are verified."""
         while True:
-            self._input = self._input or self._file.read(_GZIP_PIECE)
+            self._input = self._input or self._file.read(_GZIP_CHUNK_BYTES)
             if self._inflate.eof:
                 if not self._input:
                     return b""
@@ -116,32 +116,33 @@ class _Gzip:
             if at_end and not self._inflate.eof:
                 raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
-    def problem(self, header_bytes: int, expected: int) -> str | None:
-        """Why a file of its size is not unpacked into so many bytes after the header."""
-        del header_bytes
+    def size_error(self, header_bytes: int, expected: int) -> str | None:
+        """Return the error if `expected` bytes of data are implausible for this file, else None."""
+        del header_bytes  # not known in compressed bytes
         if expected <= max(_ANY_RATIO_BYTES, _MOST_RATIO * self._file_bytes):
             return None
         return (
             f"expected at most {_MOST_RATIO} times the {self._file_bytes:,} bytes of the gzip file, "
-            f"got {expected:,} bytes of data by its header; unpack it with gunzip if that is right"
+            f"got {expected:,} bytes of data"
         )
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, for a block in which what goes wrong with reading becomes one sentence."""
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; errors of reading it become DataErrors."""
     try:
         with regular_file.open_to_read(path) as file:
             yield file
     except (EOFError, zlib.error) as error:
-        message = f"{path}: the gzip data is truncated or corrupt ({error}); replace the file with a good copy."
-        raise DataError(message) from error
+        raise DataError(
+            f"{path}: the gzip data is truncated or corrupt ({error})", hint="replace the file with a good copy"
+        ) from error
     except OSError as error:
-        raise DataError(f"{path}: {regular_file.problem(error, 'put a readable IDX file there')}.") from error
+        raise regular_file.unreadable(DataError, path, error, "put a readable IDX file there") from error
 
 
 def _read_header(path: Path, file: BinaryIO, shape: Shape) -> tuple[_Plain | _Gzip, tuple[int, ...]]:
-    """The dimensions in the header, and the stream of the data behind it."""
+    """Return the file as a stream positioned after the IDX header, and the dimensions in the header."""
     plain = _Plain(file)
     compressed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
@@ -149,77 +150,81 @@ def _read_header(path: Path, file: BinaryIO, shape: Shape) -> tuple[_Plain | _Gz
     magic = bytes([0, 0, _UNSIGNED_BYTE, len(shape)])
     start = _read_up_to(stream, len(magic))
     if start != magic:
-        message = (
+        raise DataError(
             f"{path}: expected the first bytes [{magic.hex(' ')}], got [{start.hex(' ')}]: "
-            f"this is not an IDX file of unsigned bytes with {len(shape)} dimension(s)."
+            f"not an IDX file of unsigned bytes with {len(shape)} dimension(s)"
         )
-        raise DataError(message)
     sizes = _read_up_to(stream, 4 * len(shape))
     if len(sizes) < 4 * len(shape):
-        message = f"{path}: ends inside its header, after {len(magic) + len(sizes)} bytes."
-        raise DataError(message)
+        raise DataError(f"{path}: ends inside its header, after {len(magic) + len(sizes)} bytes")
     found = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
     if any(expected is not None and expected != size for expected, size in zip(shape, found, strict=True)):
-        raise DataError(f"{path}: expected dimensions {_times(shape)}, got {_times(found)}.")
+        raise DataError(f"{path}: expected dimensions {_times(shape)}, got {_times(found)}")
     return stream, found
 
 
 def _read_data(path: Path, stream: _Plain | _Gzip, found: tuple[int, ...], most_bytes: int | None) -> Bytes:
+    """Read the data behind the header, whose dimensions are `found`."""
     expected = math.prod(found)
     header_says = f"(the header says {_times(found)})"
-    if math.prod(size or 1 for size in found) > sys.maxsize:  # NumPy's limit, whether or not a 0 is among them
-        raise DataError(f"{path}: expected dimensions that an array can have, got {_times(found)} in the header.")
+    if math.prod(size or 1 for size in found) > sys.maxsize:  # NumPy's limit, also for arrays of size 0
+        raise DataError(f"{path}: expected dimensions that an array can have, got {_times(found)} in the header")
     if most_bytes is not None and expected > most_bytes:
         raise DataError(
-            f"{path}: expected at most {most_bytes:,} bytes of data, got more {header_says}; split the file."
+            f"{path}: expected at most {most_bytes:,} bytes of data, got {expected:,} {header_says}",
+            hint="split the file",
         )
-    if problem := stream.problem(4 + 4 * len(found), expected):
-        raise DataError(f"{path}: {problem} {header_says}.")
+    if size_error := stream.size_error(4 + 4 * len(found), expected):
+        hint = "if the header is right, unpack the file with gunzip" if isinstance(stream, _Gzip) else None
+        raise DataError(f"{path}: {size_error} {header_says}", hint=hint)
     try:
         array = np.empty(expected, np.uint8)
         filled = _fill(array, stream)
     except MemoryError as error:
-        message = f"{path}: not enough memory for {expected:,} bytes of data {header_says}"
-        raise DataError(f"{message}; use a machine with more, or fewer images.") from error
+        raise DataError(
+            f"{path}: not enough memory for {expected:,} bytes of data {header_says}",
+            hint="use a machine with more memory, or fewer images",
+        ) from error
     if filled != expected:
         got = "more" if filled > expected else f"{filled:,}"
-        raise DataError(f"{path}: expected {expected:,} bytes of data, got {got} {header_says}.")
+        raise DataError(f"{path}: expected {expected:,} bytes of data, got {got} {header_says}")
     array = array.reshape(found)
     array.flags.writeable = False
     return array
 
 
 def _fill(array: Bytes, stream: _Plain | _Gzip) -> int:
-    """How many bytes came out of the stream; one more than the array has is as many as are read."""
+    """Fill the array from the stream; return the number of bytes read, at most one more than the array's size."""
     filled = 0
     while filled < len(array):
-        piece = stream.read(min(_PIECE, len(array) - filled))
-        if not piece:
+        chunk = stream.read(min(_CHUNK_BYTES, len(array) - filled))
+        if not chunk:
             return filled
-        array[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-        filled += len(piece)
-    # This read also reaches the end of a gzip stream, where its checksum is compared.
+        array[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        filled += len(chunk)
+    # This read also reaches the end of a gzip stream, where the checksum is verified.
     return filled + len(stream.read(1))
 
 
 def _read_up_to(stream: _Plain | _Gzip, size: int) -> bytes:
     content = b""
-    while len(content) < size and (piece := stream.read(size - len(content))):
-        content += piece
+    while len(content) < size and (chunk := stream.read(size - len(content))):
+        content += chunk
     return content
 
 
 def header(array: Bytes) -> bytes:
-    """The header of the IDX file that holds this array."""
+    """Return the header of the IDX file for a uint8 array."""
     return bytes([0, 0, _UNSIGNED_BYTE, array.ndim]) + np.array(array.shape, ">u4").tobytes()
 
 
 def sha256(array: Bytes) -> str:
-    """The hex sha256 of the plain IDX file that holds this array, wherever the array came from."""
+    """Return the hex sha256 of the uncompressed IDX file for a uint8 array."""
     digest = hashlib.sha256(header(array))
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def _times(sizes: Shape) -> str:
+    """Format dimensions, as in "any x 28 x 28"."""
     return " x ".join("any" if size is None else str(size) for size in sizes)

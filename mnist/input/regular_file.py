@@ -1,4 +1,4 @@
-"""Open files that people name: regular files only, and never a wait for a FIFO, a device or a socket."""
+"""Open input files without blocking: regular files only, no FIFOs, devices or sockets."""
 
 import errno
 import os
@@ -6,23 +6,24 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from checkpointing.errors import UserError
+
+# Errors that reading the file again would repeat. All others (no descriptor or memory left, no permission, a network
+# file system that does not respond) may be gone a moment later.
+_PERMANENT = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG, errno.EIO, errno.EBADMSG}
+)
+
 
 class NotRegularError(OSError):
     """A FIFO, device or socket is where a regular file is expected."""
 
 
-# Errors that say something about the file itself. All others (no descriptor or memory left, no permission, a network
-# file system that does not answer) may be gone a moment later.
-_ABOUT_THE_FILE = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG, errno.EIO, errno.EBADMSG}
-)
-
-
 def open_to_read(path: Path) -> BinaryIO:
-    """Opens a regular file, or a symbolic link to one, without waiting for anything.
+    """Open a regular file, or a symbolic link to one, for reading bytes.
 
     Raises:
-      NotRegularError: it is a FIFO, device or socket; it has not been opened.
+      NotRegularError: it is a FIFO, device or socket; it is not opened.
       OSError: it is a directory, or cannot be opened.
     """
     _check_is_regular(path, path.stat().st_mode)
@@ -36,12 +37,12 @@ def open_to_read(path: Path) -> BinaryIO:
 
 
 def size(file: BinaryIO) -> int:
-    """The size of an open file, in bytes."""
+    """Return the size of an open file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 
 def kind(mode: int) -> str:
-    """The kind of file that a `st_mode` stands for."""
+    """Name the kind of file of a `st_mode`: file, directory, FIFO, socket, device or special file."""
     kinds = {
         stat.S_IFREG: "file",
         stat.S_IFDIR: "directory",
@@ -53,27 +54,34 @@ def kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
-def problem(error: OSError, whole: str) -> str:
-    """Why a file cannot be read, and what to do, for the end of a message.
+def unreadable(error_class: type[UserError], path: object, error: OSError, hint: str) -> UserError:
+    """Return the error to raise for a file that cannot be read: "PATH: cannot be read (REASON)".
 
     Args:
+      error_class: class of the error returned.
+      path: the file.
       error: the reason.
-      whole: what to do where the file is missing, of another kind, or lost by the disk.
+      hint: what to do if the file is missing, of another kind, or damaged. Other errors get hints of their own.
     """
-    return (
-        f"cannot be read ({error.strerror or error}); {whole if is_about_the_file(error) else _at_another_time(error)}"
-    )
+    hint = hint if is_about_the_file(error) else _hint_to_retry(error)
+    return error_class(f"{path}: cannot be read ({error.strerror or error})", hint=hint)
+
+
+def problem(error: OSError, whole: str) -> str:
+    """Return reason and hint of `unreadable` as the end of one message."""
+    hint = whole if is_about_the_file(error) else _hint_to_retry(error)
+    return f"cannot be read ({error.strerror or error}); {hint}"
 
 
 def is_about_the_file(error: OSError) -> bool:
-    """Whether reading the file again cannot help: it is missing, no regular file, or the disk has lost its bytes."""
-    return isinstance(error, NotRegularError) or error.errno in _ABOUT_THE_FILE
+    """Return whether the error is permanent: the file is missing, not a regular file, or unreadable on the disk."""
+    return isinstance(error, NotRegularError) or error.errno in _PERMANENT
 
 
-def _at_another_time(error: OSError) -> str:
+def _hint_to_retry(error: OSError) -> str:
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return "give yourself permission to read it"
-    return "run the same command again when that is over"
+        return "grant yourself permission to read it"
+    return "fix the cause and run the same command again"
 
 
 def _check_is_regular(path: Path, mode: int) -> None:

@@ -1,1 +1,1 @@
-"""Networks, their averages and schedules, and the graph that trains them."""
+"""Networks, weight averages, learning-rate schedules, the training graph, signatures and predictors."""

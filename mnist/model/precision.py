@@ -1,4 +1,4 @@
-"""What this machine can compute in."""
+"""Check that the machine supports a floating-point precision."""
 
 from pathlib import Path
 
@@ -6,26 +6,26 @@ import tensorflow as tf
 
 from mnist.errors import MachineError
 
-# What Linux calls the instructions that multiply in bfloat16; without them it is emulated, and slow.
+# CPU flags of bfloat16 instructions in /proc/cpuinfo: Intel and AMD, Intel's AMX, Arm. Without them it is emulated.
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def check_precision(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Refuses a precision that neither the processor nor a GPU has.
+    """Check that the processor or a GPU computes in a precision without slow emulation.
 
     Args:
-      precision: float32, which any has, or bfloat16.
-      cpuinfo: where Linux tells of the processor.
+      precision: "float32", which is always supported, or "bfloat16".
+      cpuinfo: Linux's description of the processor.
 
     Raises:
-      MachineError: it would have to be emulated.
+      MachineError: neither does.
     """
     if precision == "float32" or tf.config.list_physical_devices("GPU"):
         return
-    known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
-    if not known & _BFLOAT16:
-        message = (
-            f"--precision={precision}: a processor that multiplies in it wanted, and in {cpuinfo} none of "
-            f"{', '.join(sorted(_BFLOAT16))} found: train with --precision=float32, or on another machine."
+    words = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
+    if not words & _BFLOAT16:
+        raise MachineError(
+            f"--precision={precision}: expected a processor with one of {', '.join(sorted(_BFLOAT16))}, "
+            f"got none in {cpuinfo}",
+            hint="train with --precision=float32, or on another machine",
         )
-        raise MachineError(message)

@@ -1,67 +1,67 @@
-"""What a model is asked and what it answers, by public names: the signatures of exports and of `.meta` files."""
+"""Signatures of exported models and of the graphs in `.meta` files: public names of inputs and outputs."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from mnist.input.dataset import BUNDLED, IMAGE_SHAPE
-from mnist.model.graph import Inference, TrainingGraph, build_inference
 from mnist.model.networks import Model
+from mnist.model.training_graph import Inference, TrainingGraph, build_inference
 
 
-class Served(NamedTuple):
-    """Inputs and outputs of one signature, tensors by their public names; the names stay."""
+class Signature(NamedTuple):
+    """Inputs and outputs of one signature: tensors by their public names, which never change."""
 
     inputs: dict[str, tf.Tensor]
     outputs: dict[str, tf.Tensor]
 
 
-def served(inference: Inference) -> Served:
-    """The serving_default signature, which every graph has."""
-    return Served({"images": inference.images}, _outputs(inference))
+def serving_default(inference: Inference) -> Signature:
+    """Return the signature `serving_default`, which every graph has."""
+    return Signature({"images": inference.images}, _outputs(inference))
 
 
-def build_signatures(model: Model) -> dict[str, Served]:
-    """Adds to the current graph the ways to ask the model.
+def build_signatures(model: Model) -> dict[str, Signature]:
+    """Add the signatures of an exported model to the current graph.
 
     Returns:
-      serving_default: `images` uint8 [N, 28, 28], raw pixels, 0 the background.
-      png: `png` string [N], each the bytes of a PNG file of 28 x 28 pixels; colours are turned to grey.
-      Both give `classes` int64 [N] and `probabilities` float32 [N, 10].
-      labels: `images` as above, to `labels` string [N], the classes' names: an asset, exported with the model.
+      serving_default: `images` uint8 [N, 28, 28], raw pixels, 0 is the background.
+      png: `png` string [N], each the bytes of a PNG file of 28 x 28 pixels; colours are converted to grey.
+      Both have the outputs `classes` int64 [N] and `probabilities` float32 [N, 10].
+      labels: `images` as above -> `labels` string [N], the names of the classes, from a file exported as an asset.
     """
     raw = build_inference(model)
     png = tf.compat.v1.placeholder(tf.string, [None], name="png")
-    decode = tf.autograph.experimental.do_not_convert(_decode)  # it is a graph already; looking takes 50 ms
+    decode = tf.autograph.experimental.do_not_convert(_decode)  # there is nothing to convert; searching takes 50 ms
     decoded = tf.map_fn(decode, png, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, tf.uint8))  # [N, 28, 28]
     from_png = build_inference(model, decoded)
     return {
-        "serving_default": served(raw),
-        "png": Served({"png": png}, _outputs(from_png)),
-        "labels": Served({"images": raw.images}, {"labels": _names(raw.classes)}),
+        "serving_default": serving_default(raw),
+        "png": Signature({"png": png}, _outputs(from_png)),
+        "labels": Signature({"images": raw.images}, {"labels": _label_names(raw.classes)}),
     }
 
 
-def training_signatures(training_graph: TrainingGraph) -> dict[str, Served]:
-    """What a training graph can be asked; with these in its `.meta`, nobody needs this code to go on.
+def training_signatures(training_graph: TrainingGraph) -> dict[str, Signature]:
+    """Return the signatures of a training graph. With them, a `.meta` file can be trained without this code.
 
     Returns:
-      serving_default: as above.
-      train: `steps_to_run` int64 scalar; makes so many updates, gives `step`, `loss`, `learning_rate` of the last.
-      load_data: `train_images` uint8 [T, 28, 28] and `train_labels` uint8 [T], fed when the local variables are
-        initialised; it gives nothing.
+      serving_default: as in `build_signatures`.
+      train: `steps_to_run` int64 scalar, the number of updates to apply -> `step`, `loss`, `learning_rate` of the last.
+      load_data: `train_images` uint8 [T, 28, 28] and `train_labels` uint8 [T], to feed when the local variables are
+        initialized; no outputs.
     """
     return {
-        "serving_default": served(training_graph.inference),
-        "train": Served({"steps_to_run": training_graph.steps_to_run}, training_graph.run_steps._asdict()),
-        "load_data": Served(
+        "serving_default": serving_default(training_graph.inference),
+        "train": Signature({"steps_to_run": training_graph.steps_per_execution}, training_graph.run_steps._asdict()),
+        "load_data": Signature(
             {"train_images": training_graph.train_images, "train_labels": training_graph.train_labels}, {}
         ),
     }
 
 
 def _decode(png: tf.Tensor) -> tf.Tensor:
-    """One PNG file's bytes (string scalar) to uint8 [28, 28]; a picture of another size is an error."""
+    """Decode a PNG file (string scalar) to uint8 [28, 28]; another size is an error when it runs."""
     return tf.ensure_shape(tf.io.decode_png(png, channels=1), [*IMAGE_SHAPE, 1])[..., 0]
 
 
@@ -69,8 +69,8 @@ def _outputs(inference: Inference) -> dict[str, tf.Tensor]:
     return {"classes": inference.classes, "probabilities": inference.probabilities}
 
 
-def _names(classes: tf.Tensor) -> tf.Tensor:
-    """Classes (int64 [N]) to their names (string [N]), the lines of labels.txt."""
+def _label_names(classes: tf.Tensor) -> tf.Tensor:
+    """Map classes (int64 [N]) to their names (string [N]), the lines of labels.txt."""
     lines = tf.lookup.TextFileInitializer(
         str(BUNDLED / "labels.txt"),
         *(tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER),

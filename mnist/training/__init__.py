@@ -1,1 +1,1 @@
-"""The training loop, evaluation, and what is logged meanwhile."""
+"""The training loop, evaluation, progress and summaries."""

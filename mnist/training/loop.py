@@ -1,7 +1,7 @@
-"""The loop, and nothing but the loop.
+"""The training loop.
 
-Many steps run in one session.run, up to the next thing due and never longer than about half a second, so that
-signals are heard. How the steps are cut into calls changes no bit of the result.
+Many steps run in one session.run: up to the next step at which something is due, and for at most about half a second,
+so that signals are handled. How steps are grouped into calls does not change the result.
 """
 
 import math
@@ -12,25 +12,26 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mnist.errors import NonFiniteLossError
-from mnist.model.graph import TrainingGraph, Update
+from mnist.model.training_graph import TrainingGraph, Update
 from mnist.training.progress import Progress
 from mnist.training.stopwatch import Stopwatch
 
-# Aim below the half second that a signal may wait, for speed drifts.
-_SECONDS_A_CALL = 0.4
+# Target duration of a session.run; below half a second, because the speed varies.
+_SECONDS_PER_CALL = 0.4
 
+# Key of a record whose validation was interrupted.
 UNFINISHED = "unfinished"
 
 
 class Hooks(NamedTuple):
-    """What happens between two calls; the loop says when, the caller what.
+    """Functions that the loop calls between two calls of session.run.
 
-    evaluate: gives the validation accuracy, or None where there are no validation images.
-    record: takes the record of a logged step, JSON-ready, before anything of that step is saved. With UNFINISHED in
-      it the record lacks its validation accuracy, for whoever was to give it raised.
-    save_if_due: is called after every call, once the step's record is taken, with the step and its validation accuracy
-      if it has one; gives the step of the newest checkpoint, None where there is none.
-    check_stop: raises where the run has been asked to stop.
+    evaluate: returns the validation accuracy, or None without validation images.
+    record: stores the record of a logged step, which can be written as JSON; called before the step is saved. A record
+      with the key UNFINISHED has no validation accuracy, because validation was interrupted.
+    save_if_due: called after every session.run and the step's record, with the step and its validation accuracy, if
+      any; returns the step of the newest checkpoint, or None.
+    check_stop: raises an exception if the run shall stop.
     """
 
     evaluate: Callable[[], float | None]
@@ -51,17 +52,27 @@ def train(
     evaluate_every_steps: int,
     save_every_steps: int,
 ) -> float | None:
-    """Trains from the step that the session holds up to train_steps.
+    """Train from the session's current step up to train_steps.
 
-    A period of 0 steps never comes due; the last step is always evaluated and logged. A record holds `step`, `loss` of
-    the last batch, `learning_rate`, `images_per_second` since the record before, and, where evaluated,
-    `validation_accuracy`. Seconds are counted under `train` and `evaluate`.
+    The last step is always evaluated and logged. A record has the keys `step`, `loss` of the last batch,
+    `learning_rate`, `images_per_second` since the previous record, and, if evaluated, `validation_accuracy`.
+
+    Args:
+      session: open session on the training graph, initialized or restored.
+      training_graph: the graph.
+      hooks: what to do between two calls.
+      stopwatch: adds up seconds under `train` and `evaluate`.
+      train_steps: the step to train up to.
+      batch_size: images per step, for the speed.
+      log_every_steps: steps between two records; 0 for the last step only.
+      evaluate_every_steps: steps between two evaluations; 0 for the last step only.
+      save_every_steps: a call ends at each multiple, so that `save_if_due` can save that step; 0 for none.
 
     Returns:
-      The validation accuracy after the last step; None where there are no validation images.
+      The validation accuracy after the last step; None without validation images.
 
     Raises:
-      NonFiniteLossError: the loss is no longer a finite number; nothing of that step has been saved.
+      NonFiniteLossError: the loss is NaN or infinite; that step is neither logged nor saved.
     """
     step = int(session.run(training_graph.step))
     if step == train_steps:
@@ -94,7 +105,10 @@ def train(
 
 
 def validate(record: dict[str, Any], hooks: Hooks, stopwatch: Stopwatch) -> float | None:
-    """Adds the validation accuracy to a record, and gives it; None where there are no validation images."""
+    """Evaluate, add the validation accuracy to a record, and return it; None without validation images.
+
+    If the evaluation raises, the record is stored with the key UNFINISHED.
+    """
     try:
         with stopwatch("evaluate"):
             accuracy = hooks.evaluate()
@@ -115,20 +129,28 @@ def run_steps(
     cut_at: Sequence[int],
     stopwatch: Stopwatch,
 ) -> Iterator[Update]:
-    """Runs the steps after `step`, a call at a time, stopping at each multiple of the periods in cut_at.
+    """Run the steps after `step`, one session.run after the other.
+
+    Args:
+      session: open session on the training graph.
+      training_graph: the graph.
+      step: the number of updates applied so far.
+      train_steps: the step to stop at.
+      cut_at: periods in steps; a call ends at each multiple of them. 0 for none.
+      stopwatch: adds up seconds under `train`.
 
     Yields:
       The last update of each call, as Python numbers.
     """
-    # The first call is short: it pays for TensorFlow's preparations, and tells nothing of the speed.
+    # The first call is short, because it includes TensorFlow's preparations.
     call_steps = 1
     while step < train_steps:
-        to_next_due = min((every - step % every for every in cut_at if every), default=train_steps)
-        steps = min(call_steps, to_next_due, train_steps - step)
+        steps_to_next = min((every - step % every for every in cut_at if every), default=train_steps)
+        steps = min(call_steps, steps_to_next, train_steps - step)
         started = time.perf_counter()
         with stopwatch("train"):
-            values = session.run(training_graph.run_steps, {training_graph.steps_to_run: steps})
-        call_steps = max(1, int(_SECONDS_A_CALL * steps / (time.perf_counter() - started)))
+            values = session.run(training_graph.run_steps, {training_graph.steps_per_execution: steps})
+        call_steps = max(1, int(_SECONDS_PER_CALL * steps / (time.perf_counter() - started)))
         update = Update(*(value.item() for value in values))
         step = update.step
         yield update

@@ -1,4 +1,4 @@
-"""Training as a person sees it: a bar on a terminal; elsewhere a log line every few seconds."""
+"""Progress of training: a bar on a terminal; otherwise a log line every few seconds."""
 
 import logging
 import math
@@ -12,31 +12,30 @@ from typing import Any, Self
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-# A log that somebody reads later; a bar moves all the time.
 _SECONDS_BETWEEN_LINES = 5.0
 
-# What 80 columns have room for.
+# Fits into 80 columns.
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt} {remaining} left{postfix}"
 
 _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """A context in which training reports how far it is."""
+    """Context manager that shows the progress of training."""
 
     def __init__(self, train_steps: int, step: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Starts at `step` of `train_steps`."""
+        """Start at `step` of `train_steps`; `clock` returns seconds, tests pass their own."""
         self._train_steps = train_steps
         self._first_step = step
         self._clock = clock
         self._started = clock()
-        self._told_at = -math.inf
+        self._logged_at = -math.inf
         self._figures = dict.fromkeys(("loss", "validation", "saved", "speed"), "")
         self._context = ExitStack()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        """Opens the bar where standard error is a terminal, and somebody wants to be told."""
+        """Open the bar if standard error is a terminal and level INFO is logged (not with --quiet)."""
         if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
             self._context.enter_context(logging_redirect_tqdm())
             self._bar = self._context.enter_context(
@@ -47,24 +46,24 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the bar."""
+        """Close the bar."""
         self._context.close()
 
     def advance(self, step: int) -> None:
-        """Moves the bar."""
+        """Move the bar to `step`."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def saved(self, step: int | None) -> None:
-        """Shows on the bar from which step a run would go on now; a log has a line of the save itself."""
+        """Show on the bar the step of the newest checkpoint. Without a bar, the save itself is logged elsewhere."""
         if self._bar is not None and step is not None:
             self._show_on_bar(saved=f"saved {step:,}")
 
     def show(self, record: dict[str, Any]) -> None:
-        """Shows the record of a logged step beside the bar.
+        """Show the record of a logged step on the bar.
 
-        Without a bar it is a line of its own, if the last one was seconds ago, or if the record is one of few: the
-        first, the last, one with a validation accuracy.
+        Without a bar, log it as a line if the previous line is seconds old, or if the record is the first, the last or
+        one with a validation accuracy.
         """
         figures = {"loss": f"loss {record['loss']:.4f}"}
         if "validation_accuracy" in record:
@@ -74,18 +73,18 @@ class Progress:
             self._show_on_bar(**figures, speed=f"{rate}/s")
             return
         step, now = record["step"], self._clock()
-        rare = "validation" in figures or step == self._train_steps
-        if rare or now - self._told_at >= _SECONDS_BETWEEN_LINES:
-            self._told_at = now
-            told = "  ".join([*figures.values(), f"{rate} images/s"])
-            _log.info("step %d/%d  %s  %s left", step, self._train_steps, told, self._time_left(step))
+        important = "validation" in figures or step == self._train_steps
+        if important or now - self._logged_at >= _SECONDS_BETWEEN_LINES:
+            self._logged_at = now
+            line = "  ".join([*figures.values(), f"{rate} images/s"])
+            _log.info("step %d/%d  %s  %s left", step, self._train_steps, line, self._time_left(step))
 
     def _show_on_bar(self, **figures: str) -> None:
-        """What is not new stays: a validation is true until the next one. Drawn when the bar next moves."""
+        """Replace these figures and keep the others; drawn when the bar next moves."""
         self._figures |= figures
         self._bar.set_postfix_str("  ".join(filter(None, self._figures.values())), refresh=False)
 
     def _time_left(self, step: int) -> str:
-        """As the run has gone so far, evaluations and saves included."""
-        seconds_a_step = (self._clock() - self._started) / (step - self._first_step)
-        return str(tqdm.format_interval(seconds_a_step * (self._train_steps - step)))
+        """Estimate the time left from the mean time per step, evaluations and saves included."""
+        seconds_per_step = (self._clock() - self._started) / (step - self._first_step)
+        return str(tqdm.format_interval(seconds_per_step * (self._train_steps - step)))

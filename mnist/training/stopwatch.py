@@ -1,11 +1,10 @@
-"""Where the time goes: seconds added up under a name.
+"""Add up wall-clock seconds by name.
 
-    stopwatch = Stopwatch()
-    with stopwatch("train"):
-        ...
-    stopwatch.seconds["train"], stopwatch.total()
+stopwatch = Stopwatch()
+with stopwatch("train"):
+    ...
+stopwatch.seconds["train"], stopwatch.total()
 
-The clock can be another one, so that tests never wait.
 """
 
 import time
@@ -15,17 +14,17 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up seconds of wall-clock time by name; entering one name inside another counts for both."""
+    """Adds up seconds by name; time inside nested blocks counts for all their names."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Starts the total; tests pass a clock of their own."""
+        """Start the total; `clock` returns seconds, tests pass their own."""
         self._clock = clock
         self._started = clock()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Adds the time that the block takes, also when it raises."""
+        """Add the duration of the block, also if it raises."""
         started = self._clock()
         try:
             yield
@@ -33,5 +32,5 @@ class Stopwatch:
             self.seconds[name] += self._clock() - started
 
     def total(self) -> float:
-        """Seconds since this stopwatch was made."""
+        """Return the seconds since this stopwatch was created."""
         return self._clock() - self._started

@@ -1,13 +1,13 @@
-"""What TensorBoard shows of a run, in TensorFlow's own event files: `tensorboard --logdir runs`.
+"""Write TensorBoard summaries as TensorFlow event files: `tensorboard --logdir runs`.
 
-    events = Events(train_dir / "events", append)
-    events.begin(0, graph_def, settings)
-    events.scalars(100, {"loss": 0.5})
+    writer = SummaryWriter(train_dir / "events", append)
+    writer.begin(0, graph_def, settings)
+    writer.scalars(100, {"loss": 0.5})
 
-An event file is a TFRecord of Event messages. Each attempt of a run writes one of its own, which begins by telling
-TensorBoard from which step on it counts: what an attempt that was killed wrote beyond that is not shown any more, so
-that no curve is double. Records are appended whole and no file is held open in between, which TensorFlow's own writers
-do: a disk whose files are open cannot be turned read-only or taken away. Nothing here may stop a run.
+An event file is a TFRecord file of Event messages. Each attempt of a run writes its own file, which starts with the
+step from which it replaces earlier files: TensorBoard discards what a killed attempt wrote after that step. Records are
+appended whole. Unlike TensorFlow's writers, this one keeps no file open between records, so that the disk can be
+unmounted or remounted read-only. Errors are logged, and never stop a run.
 """
 
 import io
@@ -30,49 +30,49 @@ from mnist.input.idx import Bytes
 
 Array = np.ndarray[Any, Any]
 
-# How TensorBoard knows files by, and the version that its purging needs (source: its event_accumulator.py).
+# File name that TensorBoard recognises, and the version that purging needs (source: event_accumulator.py).
 _NAME = "events.out.tfevents"
 _VERSION = "brain.Event:2"
 
 _BINS = 40
-_MOST_SHOWN = 64
-_ENLARGED = 16
-_BYTE = 255
+_MAX_IMAGES = 64
+_PIXELS_PER_CELL = 16
+_WHITE = 255
 
 _log = logging.getLogger(__name__)
 
 
 class SummaryWriter:
-    """Writes the events of one attempt; each is in the file when its method returns."""
+    """Writes the events of one attempt; each is in the file when the method returns."""
 
     def __init__(
         self, directory: Path, append: Callable[[Path, bytes], object], clock: Callable[[], float] = time.time
     ) -> None:
-        """Nothing is written before an attempt begins.
+        """Create a writer; before `begin`, all records are ignored.
 
         Args:
-          directory: where the files go.
-          append: adds bytes to a file, which it makes where there is none; all of them or none. Where it raises
-            OSError, one warning says so, and that record is missing.
-          clock: gives seconds since 1970.
+          directory: of the event files.
+          append: appends bytes to a file, all or none, and creates the file if necessary. If it raises OSError, the
+            record is lost, and the first such error is logged as a warning.
+          clock: returns seconds since 1970.
         """
         self._directory = directory
         self._append = append
         self._clock = clock
         self._path: Path | None = None
-        self._unwritten = b""
-        self._refused = False
+        self._pending = b""
+        self._has_warned = False
 
     def begin(self, step: int, graph_def: tf.compat.v1.GraphDef, settings: Mapping[str, Any]) -> None:
-        """Begins a file; with the graph and the settings in it, where it is the run's first.
+        """Begin an event file. The first file of a run also contains the graph and the settings.
 
         Args:
-          step: where the attempt goes on; whatever was written beyond it is void.
-          graph_def: the graph that is trained.
-          settings: shown as hyper-parameters.
+          step: the step from which the attempt continues; earlier records of later steps are purged.
+          graph_def: the training graph.
+          settings: shown as hyperparameters.
         """
         first = not any(self._directory.glob(f"{_NAME}.*"))
-        # TensorBoard reads them in the order of their names.
+        # TensorBoard reads files in the order of their names.
         self._path = self._directory / f"{_NAME}.{int(self._clock()):010d}.{os.getpid()}"
         self._write(tf.compat.v1.Event(file_version=_VERSION))
         self.purge_from(step)
@@ -81,35 +81,35 @@ class SummaryWriter:
             self._add(0, hparams.session_start_pb(dict(settings)))
 
     def purge_from(self, step: int) -> None:
-        """Tells TensorBoard to forget what it was told of later steps than this."""
-        begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        self._write(tf.compat.v1.Event(session_log=begun, step=step + 1))
+        """Make TensorBoard discard all earlier records of steps after this one."""
+        session_log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        self._write(tf.compat.v1.Event(session_log=session_log, step=step + 1))
 
-    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
-        """Figures of a step, by their tags."""
-        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=figure) for tag, figure in figures.items()]
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write scalars of a step, by tag."""
+        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=scalar) for tag, scalar in scalars.items()]
         self._add(step, tf.compat.v1.Summary(value=values))
 
     def histograms(self, step: int, arrays: Mapping[str, Array]) -> None:
-        """How the numbers in arrays are spread, by their tags; what is no finite number is left out."""
+        """Write histograms of arrays, by tag; NaN and infinity are left out."""
         finite = {tag: array[np.isfinite(array)] for tag, array in arrays.items()}
         values = [
             tf.compat.v1.Summary.Value(tag=tag, histo=_histogram(array)) for tag, array in finite.items() if array.size
         ]
         self._add(step, tf.compat.v1.Summary(value=values))
 
-    def judged(self, step: int, images: Bytes, labels: Array, classes: Array) -> None:
-        """The confusion matrix of a judged split, and the images that were taken for something else.
+    def predictions(self, step: int, images: Bytes, labels: Array, classes: Array) -> None:
+        """Write the confusion matrix of the validation split, and its misclassified images.
 
         Args:
-          step: after which it was judged.
+          step: the step of the weights.
           images: uint8 [N, 28, 28].
-          labels: [N].
-          classes: integers [N], the answers.
+          labels: integers [N].
+          classes: integers [N], the predictions.
         """
-        wrong = np.flatnonzero(classes != labels)[:_MOST_SHOWN]
-        pictures = {"validation/confusion_matrix": confusion(labels, classes), "validation/wrong": grid(images[wrong])}
-        values = [tf.compat.v1.Summary.Value(tag=tag, image=_image(pixels)) for tag, pixels in pictures.items()]
+        wrong = np.flatnonzero(classes != labels)[:_MAX_IMAGES]
+        shown = {"validation/confusion_matrix": confusion(labels, classes), "validation/wrong": grid(images[wrong])}
+        values = [tf.compat.v1.Summary.Value(tag=tag, image=_image(pixels)) for tag, pixels in shown.items()]
         self._add(step, tf.compat.v1.Summary(value=values))
 
     def _add(self, step: int, summary: Any) -> None:  # noqa: ANN401 - a Summary of TensorFlow, or one of TensorBoard
@@ -122,39 +122,39 @@ class SummaryWriter:
         event.wall_time = self._clock()
         content = _framed(event.SerializeToString())
         try:
-            self._append(self._path, self._unwritten + content)
-            self._unwritten = b""
+            self._append(self._path, self._pending + content)
+            self._pending = b""
         except OSError as error:
-            if not event.HasField("summary"):  # without what a file begins with, the rest is shown wrongly
-                self._unwritten += content
-            if not self._refused:
-                _log.warning("%s: cannot be written (%s); training goes on", self._path, error.strerror or error)
-            self._refused = True
+            if not event.HasField("summary"):  # the records at the start of a file are needed
+                self._pending += content
+            if not self._has_warned:
+                _log.warning("%s: cannot be written (%s); training continues", self._path, error.strerror or error)
+            self._has_warned = True
 
 
 def _framed(record: bytes) -> bytes:
-    """A record of a TFRecord file: its length, the bytes, and a checksum of either (source: record_writer.h)."""
+    """Frame a TFRecord: length, masked CRC of the length, data, masked CRC of the data (source: record_writer.h)."""
     length = struct.pack("<Q", len(record))
     return length + _masked_crc32c(length) + record + _masked_crc32c(record)
 
 
 def _masked_crc32c(content: bytes) -> bytes:
-    """Masked, for a checksum of bytes that hold checksums is weak (source: crc32c.h)."""
+    """Mask as in LevelDB: a CRC of data that contain CRCs is weak (source: crc32c.h)."""
     crc = google_crc32c.value(content)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def confusion(labels: Array, classes: Array) -> Bytes:
-    """How often each label (rows) was taken for each class (columns), uint8 [160, 160]: the darker the more often."""
+    """Draw the confusion matrix, labels as rows and classes as columns, uint8 [160, 160]; dark cells are frequent."""
     counts = np.zeros((CLASSES, CLASSES))
     np.add.at(counts, (labels.astype(int), classes.astype(int)), 1)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    dark = np.sqrt(shares)  # or one mistake in a thousand would not be seen
-    return np.kron(_BYTE - np.round(_BYTE * dark), np.ones((_ENLARGED, _ENLARGED))).astype(np.uint8)
+    dark = np.sqrt(shares)  # makes one error in a thousand visible
+    return np.kron(_WHITE - np.round(_WHITE * dark), np.ones((_PIXELS_PER_CELL, _PIXELS_PER_CELL))).astype(np.uint8)
 
 
 def grid(images: Bytes) -> Bytes:
-    """Images (uint8 [N, 28, 28]) beside and below one another, eight a row; one black one where there are none."""
+    """Arrange images (uint8 [N, 28, 28]) in rows of eight: uint8 [28 * rows, 224]; at least one row, padded black."""
     columns = 8
     rows = max(1, -(-len(images) // columns))
     cells = np.zeros((rows * columns, *IMAGE_SHAPE), np.uint8)

@@ -10,7 +10,7 @@ from configs import flags
 from configs.flags import UsageError, WarmStart
 
 ROOT = Path(__file__).parent.parent.parent
-PLACES = [
+OPTIONS = [
     *("config", "data_dir", "download", "train_dir", "export_dir", "restore_from", "max_restarts"),
     *("dry_run", "quiet", "debug"),
     *("warm_start_from", "warm_start_vars", "warm_start_renames"),
@@ -32,8 +32,6 @@ OTHER_VALUES = {
     "augment_zoom": 0.25,
     "augment_shear": 0.375,
     "augment_shift": 1.75,
-    "augment_elastic": 0.625,
-    "augment_cutout": 5,
     "precision": "bfloat16",
     "architecture": "small",
     "seed": 9,
@@ -60,19 +58,19 @@ OTHER_VALUES = {
 
 
 def parse(*arguments, program="cnn"):
-    """What a command line says."""
+    """Parse a command line."""
     return flags.parse(program, ["train.py", *arguments])
 
 
-def complaint(*flags, program="cnn"):
-    """The message with which a command line is refused."""
+def error_message(*flags, program="cnn"):
+    """The error message for a command line."""
     with pytest.raises(UsageError) as refused:
         parse(*flags, program=program)
     return str(refused.value)
 
 
-def test_without_flags_it_is_the_recipe():
-    """The program's own recipe, the bundled data, a train_dir named after the recipe, and no debugging."""
+def test_without_flags_the_recipe_is_used():
+    """Defaults: the program's own recipe, the bundled data, a train_dir named after the recipe, no debugging."""
     command = parse()
     assert command.config == "cnn"
     assert command.settings == configs.load("cnn")
@@ -83,7 +81,7 @@ def test_without_flags_it_is_the_recipe():
 
 @pytest.mark.parametrize("field", dataclasses.fields(configs.load("cnn")), ids=lambda field: field.name)
 def test_every_setting_is_a_flag_of_its_own_name(field):
-    """A flag overrides the recipe in this one setting, and in no other."""
+    """A flag overrides this one setting of the recipe, and no other."""
     recipe, value = configs.load("cnn"), OTHER_VALUES[field.name]
     assert getattr(recipe, field.name) != value
     settings = parse(f"--{field.name}={value}").settings
@@ -93,7 +91,7 @@ def test_every_setting_is_a_flag_of_its_own_name(field):
 
 @pytest.fixture
 def another_recipe(tmp_path, monkeypatch):
-    """A recipe beside the program's own, as anybody may add one; gives its settings."""
+    """The settings of a second recipe of the program, `cnn_other`."""
     settings = dataclasses.replace(configs.load("cnn"), **OTHER_VALUES)
     (tmp_path / "cnn_other.py").write_text(f"from configs.settings import CnnSettings\n\nSETTINGS = {settings}\n")
     monkeypatch.setattr(configs, "__path__", [*configs.__path__, str(tmp_path)])
@@ -101,32 +99,32 @@ def another_recipe(tmp_path, monkeypatch):
     sys.modules.pop("configs.cnn_other", None)
 
 
-def test_another_recipe_is_taken_as_it_is(another_recipe):
-    """None of its values is replaced by the default of a flag that nobody gave."""
+def test_config_selects_another_recipe(another_recipe):
+    """Defaults of flags that are not on the command line do not replace its values."""
     command = parse("--config=cnn_other")
     assert command.config == "cnn_other"
     assert command.settings == another_recipe
     assert command.train_dir == Path("runs/cnn_other")
 
 
-def test_flags_go_before_another_recipe(another_recipe):
-    """Also where a flag says what the program's own recipe says."""
+def test_flags_override_another_recipe(another_recipe):
+    """Also if the flag's value is the default of the program's own recipe."""
     train_steps = configs.load("cnn").train_steps
     settings = parse("--config=cnn_other", f"--train_steps={train_steps}").settings
     assert settings == dataclasses.replace(another_recipe, train_steps=train_steps)
 
 
-def test_where_a_number_is_wanted_a_word_may_be():
-    """Auto leaves it to the program how often to save; a number is one all the same, and the last flag counts."""
+def test_save_every_seconds_is_a_number_or_auto():
+    """`auto` stays a word, numbers become floats, and the last flag wins."""
     assert parse("--save_every_seconds=auto").settings.save_every_seconds == "auto"
-    for given, seconds in ((["90"], 90.0), (["auto", "1.5"], 1.5), (["1.5", "auto"], "auto"), (["0"], 0.0)):
-        settings = parse(*(f"--save_every_seconds={text}" for text in given)).settings
+    for values, seconds in ((["90"], 90.0), (["auto", "1.5"], 1.5), (["1.5", "auto"], "auto"), (["0"], 0.0)):
+        settings = parse(*(f"--save_every_seconds={text}" for text in values)).settings
         assert settings.save_every_seconds == seconds
         assert type(settings.save_every_seconds) is type(seconds)
 
 
-def test_a_word_in_a_recipe_is_its_default(another_recipe, tmp_path):
-    """A recipe may say auto, and a flag a number, or the recipe a number, and the flag auto."""
+def test_a_recipe_may_set_auto(another_recipe, tmp_path):
+    """A number on the command line overrides auto in the recipe, and the other way round."""
     assert another_recipe.save_every_seconds == 14.5
     assert parse("--config=cnn_other", "--save_every_seconds=auto").settings.save_every_seconds == "auto"
     settings = dataclasses.replace(another_recipe, save_every_seconds="auto")
@@ -136,16 +134,16 @@ def test_a_word_in_a_recipe_is_its_default(another_recipe, tmp_path):
     sys.modules.pop("configs.cnn_auto")
 
 
-def test_a_warm_start_says_from_where_what_and_under_which_names():
-    """Without it there is none; all variables under their own names unless something else is said."""
+def test_warm_start_flags():
+    """By default there is no warm start; with one, all variables keep their names unless flags say otherwise."""
     assert parse().warm_start is None
     assert parse("--warm_start_from=a/model.ckpt-7").warm_start == WarmStart(Path("a/model.ckpt-7"), "", {})
     command = parse("--warm_start_from=a", "--warm_start_vars=layer[12]/", "--warm_start_renames=old=new,a/b=c=d")
     assert command.warm_start == WarmStart(Path("a"), "layer[12]/", {"old": "new", "a/b": "c=d"})
 
 
-def test_the_weights_are_a_function_of_a_warm_start():
-    """So a run goes on with the same one only; without one, it is none of their settings."""
+def test_a_warm_start_is_part_of_the_run_identity():
+    """A run is resumed with the same warm start only; without one, the identity has no such entry."""
     assert parse().run_identity() == parse().settings.run_identity()
     settings = parse("--warm_start_from=a", "--warm_start_renames=x=y").run_identity()
     assert settings.pop("warm_start") == {"prefix": "a", "pattern": "", "renames": {"x": "y"}}
@@ -157,24 +155,34 @@ def test_the_weights_are_a_function_of_a_warm_start():
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (["--warm_start_from=a", "--restore_from=b"], "--restore_from and --warm_start_from found, one of them wanted"),
-        (["--warm_start_vars=a"], "--warm_start_vars found without --warm_start_from"),
-        (["--warm_start_renames=a=b"], "--warm_start_renames found without --warm_start_from"),
-        (["--warm_start_from=a", "--warm_start_vars=layer("], "--warm_start_vars=layer(: a regular expression wanted"),
-        (["--warm_start_from=a", "--warm_start_renames=layer"], "--warm_start_renames=layer: OLD=NEW wanted"),
-        (["--warm_start_from=a", "--warm_start_renames=a=b,=c"], "--warm_start_renames==c: OLD=NEW wanted"),
-        (["--warm_start_from="], "--warm_start_from= found, a path wanted"),
+        (
+            ["--warm_start_from=a", "--restore_from=b"],
+            "--restore_from and --warm_start_from: expected one of them, got both",
+        ),
+        (["--warm_start_vars=a"], "--warm_start_vars: expected --warm_start_from"),
+        (["--warm_start_renames=a=b"], "--warm_start_renames: expected --warm_start_from"),
+        (
+            ["--warm_start_from=a", "--warm_start_vars=layer("],
+            "--warm_start_vars=layer(: expected a regular expression",
+        ),
+        (["--warm_start_from=a", "--warm_start_renames=layer"], "--warm_start_renames=layer: expected OLD=NEW"),
+        (["--warm_start_from=a", "--warm_start_renames=a=b,=c"], "--warm_start_renames==c: expected OLD=NEW"),
+        (
+            ["--warm_start_from=a", "--warm_start_renames=a=b,a=c"],
+            "--warm_start_renames: expected one new name for a, got two",
+        ),
+        (["--warm_start_from="], "--warm_start_from=: expected a path, got nothing"),
     ],
 )
-def test_a_warm_start_that_makes_no_sense_is_refused(flags, told):
-    """As wrong usage, with status 2, before anything is run."""
-    assert told in complaint(*flags)
+def test_invalid_warm_starts_are_usage_errors(flags, message):
+    """Each is a usage error that names the flag."""
+    assert message in error_message(*flags)
 
 
-def test_restarts_are_no_setting():
-    """Who watches over a run is not what is run."""
+def test_max_restarts_is_not_a_setting():
+    """It is an option of the run: the settings are those of the recipe."""
     command = parse("--max_restarts=5")
     assert command.max_restarts == 5
     assert command.settings == configs.load("cnn")
@@ -183,20 +191,20 @@ def test_restarts_are_no_setting():
 @pytest.mark.parametrize(
     "flags", [["--train_steps=7"], ["--train_steps", "7"], ["-train_steps=7"], ["--train_steps=9", "--train_steps=7"]]
 )
-def test_flags_are_written_as_usual(flags):
-    """With = or without, with one dash or two; of two the last one counts."""
+def test_flag_syntax(flags):
+    """With = or without, with one dash or two; the last of several wins."""
     assert parse(*flags).settings.train_steps == 7
 
 
-def test_yes_or_no_flags_can_be_denied():
-    """As everywhere in absl, --no before the name means no."""
+def test_boolean_flags_have_a_no_form():
+    """As in absl: --noNAME is false, --NAME is true."""
     assert parse("--nosave_relative_paths").settings.save_relative_paths is False
     assert parse("--nosave_in_background").settings.save_in_background is False
     assert parse("--sharded", "--debug").settings.sharded is True
 
 
-def test_places_are_paths():
-    """Brackets, spaces and letters of any script mean nothing but themselves."""
+def test_directory_flags_are_paths():
+    """Brackets, spaces and non-ASCII letters have no special meaning."""
     command = parse(
         "--data_dir=run[1]", "--train_dir=with spaces", "--export_dir=größe", "--restore_from=a/model.ckpt-7"
     )
@@ -206,32 +214,32 @@ def test_places_are_paths():
     assert command.restore_from == Path("a/model.ckpt-7")
 
 
-def test_a_tilde_is_the_home_directory_of_a_warm_start(monkeypatch):
-    """As of any other path."""
+def test_a_tilde_in_a_warm_start_is_the_home_directory(monkeypatch):
+    """As in any other path."""
     monkeypatch.setenv("HOME", "/somewhere/home")
     assert parse("--warm_start_from=~/run").warm_start.prefix == Path("/somewhere/home/run")
 
 
 @pytest.mark.parametrize("flag", ["data_dir", "train_dir", "export_dir", "restore_from"])
 def test_a_tilde_is_the_home_directory(flag, monkeypatch):
-    """Also after =, where the shell leaves it as it is."""
+    """Also after =, where the shell does not expand it."""
     monkeypatch.setenv("HOME", "/somewhere/home")
     assert getattr(parse(f"--{flag}=~/run"), flag) == Path("/somewhere/home/run")
 
 
-def test_the_home_of_nobody_is_refused():
-    """A tilde with a name that no user has is wrong usage, like any other value that cannot be meant."""
-    assert "nobody-of-this-name" in complaint("--train_dir=~nobody-of-this-name/run")
+def test_the_home_of_an_unknown_user_is_a_usage_error():
+    """The message contains the path."""
+    assert "nobody-of-this-name" in error_message("--train_dir=~nobody-of-this-name/run")
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-help"])
-def test_help_is_no_command(flag):
-    """Who asks for help starts nothing, whatever else is on the line."""
+def test_help_returns_none(flag):
+    """--help wins over all other flags, so that nothing is started."""
     assert parse(flag, "--train_steps=7") is None
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"),
+    ("flag", "fragment"),
     [
         ("--train_steps=0", "train_steps"),
         ("--train_steps=ten", "train_steps"),
@@ -264,9 +272,9 @@ def test_help_is_no_command(flag):
         ("--max_restarts=often", "max_restarts"),
     ],
 )
-def test_values_out_of_bounds_are_refused(flag, told):
-    """The sentence names the flag, and the bound or the choices."""
-    assert told in complaint(flag)
+def test_values_out_of_bounds_are_usage_errors(flag, fragment):
+    """The message names the flag, and the bound or the choices."""
+    assert fragment in error_message(flag)
 
 
 @pytest.mark.parametrize(
@@ -280,49 +288,49 @@ def test_values_out_of_bounds_are_refused(flag, told):
         "keep_checkpoint_every_n_hours",
     ],
 )
-def test_what_is_no_number_is_refused(name):
-    """NaN passes every comparison, but not this one; nothing is endless."""
-    assert f"--{name}=nan: a finite number wanted" in complaint(f"--{name}=nan")
-    assert f"--{name}=" in complaint(f"--{name}=inf")
+def test_numbers_must_be_finite(name):
+    """NaN passes comparisons with bounds, so it is checked separately."""
+    assert f"--{name}=nan: expected a finite number" in error_message(f"--{name}=nan")
+    assert f"--{name}=" in error_message(f"--{name}=inf")
 
 
-def test_a_wrong_word_is_told_with_the_right_one():
-    """Who means to leave it to the program reads how that is said."""
-    assert "auto" in complaint("--save_every_seconds=often")
+def test_a_wrong_word_is_answered_with_the_right_one():
+    """The message lists `auto`."""
+    assert "expected a number or auto" in error_message("--save_every_seconds=often")
 
 
-def test_an_unknown_flag_is_refused_with_a_suggestion():
-    """A slip of the pen is told with what was probably meant."""
-    message = complaint("--train_step=7")
+def test_an_unknown_flag_is_a_usage_error_with_a_suggestion():
+    """The message suggests the flag with the most similar name."""
+    message = error_message("--train_step=7")
     assert "train_step" in message
     assert "Did you mean: train_steps" in message
 
 
-def test_a_flag_of_the_other_program_is_refused():
-    """The softmax drops nothing out."""
-    assert "dropout_rate" in complaint("--dropout_rate=0.5", program="softmax")
+def test_a_flag_of_the_other_program_is_a_usage_error():
+    """The softmax has no dropout."""
+    assert "dropout_rate" in error_message("--dropout_rate=0.5", program="softmax")
 
 
 @pytest.mark.parametrize(("program", "other"), [("cnn", "softmax"), ("softmax", "cnn")])
-def test_a_recipe_of_the_other_program_is_refused(program, other):
-    """Each program has recipes of its own; the sentence lists them."""
-    message = complaint(f"--config={other}", program=program)
+def test_a_recipe_of_the_other_program_is_a_usage_error(program, other):
+    """The message lists the recipes of this program."""
+    message = error_message(f"--config={other}", program=program)
     assert other in message
     assert program in message.replace(f"--config={other}", "")
 
 
 @pytest.mark.parametrize("flags", [["train_steps=7"], ["--", "--train_steps=7"], ["--seed=1", "data"], ["-"]])
-def test_what_is_no_flag_is_refused(flags):
-    """A forgotten dash does not start a run with other settings."""
-    assert "only flags wanted" in complaint(*flags)
+def test_positional_arguments_are_usage_errors(flags):
+    """So a forgotten dash does not start a run with default settings."""
+    assert "expected only flags" in error_message(*flags)
 
 
-def test_a_download_needs_a_place():
-    """--download without --data_dir would go nowhere."""
-    assert "--data_dir" in complaint("--download")
+def test_download_needs_a_data_dir():
+    """--download without --data_dir is a usage error."""
+    assert "--data_dir" in error_message("--download")
     assert parse("--download", "--data_dir=there").download is True
 
 
-def test_a_path_beyond_utf8_is_refused():
-    """TensorFlow could not write to it; the sentence can be read all the same."""
-    assert r"\udcff" in complaint("--train_dir=run\udcff")
+def test_a_path_that_is_not_utf8_is_a_usage_error():
+    """The message shows the undecodable byte as an escape."""
+    assert r"\udcff" in error_message("--train_dir=run\udcff")

@@ -14,7 +14,7 @@ from checkpointing.graphs.graph_safety import Run
 from checkpointing.graphs.harmless_ops import HARMLESS
 from checkpointing.storage import layout
 from mnist.input.dataset import Split
-from mnist.model import graph, networks, signatures
+from mnist.model import networks, signatures, training_graph
 from tests import hostile
 
 v1 = tf.compat.v1
@@ -476,12 +476,12 @@ def test_a_training_graph_with_queues_and_readers_is_restored(tmp_path):
 def test_a_scan_takes_milliseconds():
     """Of a training graph of ours."""
     split = Split(np.zeros((40, 28, 28), np.uint8), np.zeros(40, np.uint8))
-    built = graph.build(
+    built = training_graph.build(
         networks.Softmax,
         split,
         batch_size=4,
         seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer("momentum", rate, momentum=0.9),
+        make_optimizer=lambda rate: training_graph.make_optimizer("momentum", rate, momentum=0.9),
         learning_rate=lambda _: tf.constant(0.1),
     )
     with built.graph.as_default():

@@ -13,7 +13,7 @@ from checkpointing.protocol import resume
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.storage import layout
 from mnist.input.dataset import Split
-from mnist.model import graph, networks, signatures
+from mnist.model import networks, signatures, training_graph
 from tests.checkpoints import Killed, cut_in_half, flip_a_bit
 
 v1 = tf.compat.v1
@@ -24,12 +24,12 @@ DEFAULT = "serving_default"
 
 def softmax_graph():
     """Our training graph, on a few images."""
-    return graph.build(
+    return training_graph.build(
         networks.Softmax,
         TRAIN,
         batch_size=4,
         seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer("adam", rate, momentum=0.9),
+        make_optimizer=lambda rate: training_graph.make_optimizer("adam", rate, momentum=0.9),
         learning_rate=lambda _: tf.constant(0.01),
     )
 
@@ -43,8 +43,8 @@ def trained(tmp_path_factory):
     given = signatures.training_signatures(built)
     manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=given)
     with v1.Session(graph=built.graph) as session, manager:
-        graph.start(session, built, TRAIN)
-        session.run(built.run_steps, {built.steps_to_run: 5})
+        training_graph.initialize(session, built, TRAIN)
+        session.run(built.run_steps, {built.steps_per_execution: 5})
         outputs = {"classes": built.inference.classes, "probabilities": built.inference.probabilities}
         return manager.save(session), session.run(outputs, {built.inference.images: IMAGES})
 

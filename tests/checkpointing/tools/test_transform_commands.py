@@ -21,7 +21,7 @@ from checkpointing.protocol import resume, verification
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.storage import layout
 from mnist.input.dataset import Split
-from mnist.model import graph, networks, signatures
+from mnist.model import networks, signatures, training_graph
 from tests import checkpoints, hostile, programs
 from tests.checkpoints import is_one_error
 
@@ -35,20 +35,20 @@ DEFAULT = "serving_default"
 def trained(tmp_path_factory):
     """A train_dir with checkpoints after 2 and 4 steps, and the classes that the last one predicts."""
     train_dir = tmp_path_factory.mktemp("run[1]")
-    built = graph.build(
+    built = training_graph.build(
         networks.Softmax,
         TRAIN,
         batch_size=4,
         seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer("momentum", rate, momentum=0.9),
+        make_optimizer=lambda rate: training_graph.make_optimizer("momentum", rate, momentum=0.9),
         learning_rate=lambda _: tf.constant(0.1),
     )
     start, given = resume.open_train_dir(train_dir, {}), signatures.training_signatures(built)
     manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=given)
     with v1.Session(graph=built.graph) as session, manager:
-        graph.start(session, built, TRAIN)
+        training_graph.initialize(session, built, TRAIN)
         for _ in range(2):
-            session.run(built.run_steps, {built.steps_to_run: 2})
+            session.run(built.run_steps, {built.steps_per_execution: 2})
             manager.save(session)
         return train_dir, session.run(built.inference.classes, {built.inference.images: IMAGES})
 

@@ -194,7 +194,7 @@ def complaint(path):
     with odd_files.no_hang(), pytest.raises(ImageError) as refused:
         list(image_files.read(path))
     sentence = str(refused.value)
-    assert re.fullmatch(rf"{re.escape(str(path))}[:\[][^\n]+\.", sentence), sentence
+    assert re.fullmatch(rf"{re.escape(str(path))}[:\[][^\n]+", sentence), sentence
     assert len(sentence) < 1000
     return sentence
 
@@ -491,7 +491,7 @@ def test_a_thousand_lying_headers_are_read_or_named(tmp_path):
             with odd_files.little_memory(256 << 20):
                 read += len(list(image_files.read(path)))
         except ImageError as error:
-            assert re.fullmatch(r"[^\n]+\.", str(error)), error  # noqa: PT017 - one sentence, or a picture
+            assert re.fullmatch(r"[^\n]+", str(error)), error  # noqa: PT017 - one sentence, or a picture
     assert read
 
 
@@ -519,6 +519,6 @@ def test_a_thousand_mutated_files_are_read_or_named(seven, tmp_path):
         tracemalloc.stop()
     assert read > 100
     assert len(told) > 100
-    assert all(re.fullmatch(r"[^\n]+\.", each) for each in told), told
+    assert all(re.fullmatch(r"[^\n]+", each) for each in told), told
     assert slowest < 20
     assert highest < 1_500_000_000

@@ -31,12 +31,12 @@ BUNDLED_SHA256 = {
 
 
 def some_images(count, seed=0):
-    """Images of noise."""
+    """Random images, uint8 [count, 28, 28]."""
     return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)
 
 
 def some_labels(count):
-    """Labels that go round."""
+    """Labels 0 to 9 in turn, uint8 [count]."""
     return (np.arange(count) % 10).astype(np.uint8)
 
 
@@ -49,27 +49,27 @@ ARRAYS = {
 
 
 def idx_file(array):
-    """The bytes of an array's IDX file."""
+    """The bytes of the IDX file of an array."""
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def plain(directory, name, content):
-    """Puts a file there as it is."""
+    """Write a plain file under its canonical name."""
     (directory / name).write_bytes(content)
 
 
 def compressed(directory, name, content):
-    """Puts it there as gzip."""
+    """Write a gzip file."""
     (directory / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
 
 
 def dotted(directory, name, content):
-    """Puts it there under the other name that is in use."""
+    """Write a plain file under its dotted name."""
     plain(directory, name.replace("-idx", ".idx"), content)
 
 
 def dotted_compressed(directory, name, content):
-    """Puts it there as gzip under that name."""
+    """Write a gzip file under its dotted name."""
     compressed(directory, name.replace("-idx", ".idx"), content)
 
 
@@ -77,25 +77,26 @@ SPELLINGS = (plain, compressed, dotted, dotted_compressed)
 
 
 def data_dir(directory, spellings=(plain,) * 4, **arrays):
-    """A folder of the four files, each in its own spelling; `train_labels=` and the like replace an array."""
+    """Write the four files, each in its own spelling; `train_labels=` and so on replace an array."""
     directory.mkdir(exist_ok=True)
     for (part, name), put in zip(FILES.items(), spellings, strict=True):
         put(directory, name, idx_file(arrays.get(part.replace(" ", "_"), ARRAYS[part])))
     return directory
 
 
-def complaint(directory, validation_size=5, **options):
-    """The one sentence with which a data_dir is refused."""
-    with pytest.raises(DataError) as refused:
+def error_message(directory, validation_size=5, **options):
+    """The message and the hint of the error for a data_dir, as two lines."""
+    with pytest.raises(DataError) as raised:
         dataset.load(directory, validation_size, **options)
-    sentence = str(refused.value)
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence
+    message, hint = str(raised.value), raised.value.hint or ""
+    for line in (message, hint):
+        assert not line.endswith(".")
+        assert "\n" not in line
+    return f"{message}\nhint: {hint}"
 
 
 def assert_is(data, validation_size=5):
-    """The data are ARRAYS, split."""
+    """Assert that the data are ARRAYS, split."""
     size = 30 - validation_size
     np.testing.assert_array_equal(data.train.images, ARRAYS["train images"][:size], strict=True)
     np.testing.assert_array_equal(data.train.labels, ARRAYS["train labels"][:size], strict=True)
@@ -107,18 +108,18 @@ def assert_is(data, validation_size=5):
 
 @pytest.fixture(scope="module")
 def bundled():
-    """The MNIST that comes with the package, all of it for training."""
+    """The bundled MNIST, without a validation split."""
     return dataset.load(None, validation_size=0)
 
 
-def test_without_a_data_dir_it_is_mnist(bundled):
-    """The bundled files hold, to the last bit, what the MNIST database gave out."""
+def test_without_a_data_dir_the_bundled_mnist_is_loaded(bundled):
+    """The bundled files have the digests of the files that the MNIST database published."""
     arrays = zip(FILES, (*bundled.train, *bundled.test), strict=True)
     assert {part: idx.sha256(array) for part, array in arrays} == BUNDLED_SHA256
 
 
-def test_without_validation_all_images_train(bundled):
-    """validation_size=0 trains on all 60,000 and leaves nothing to validate by."""
+def test_validation_size_0_trains_on_all_images(bundled):
+    """The train split has all 60,000 images, the validation split none."""
     assert bundled.train.images.shape == (60_000, 28, 28)
     assert bundled.train.labels.shape == (60_000,)
     assert bundled.validation.images.shape == (0, 28, 28)
@@ -127,8 +128,8 @@ def test_without_validation_all_images_train(bundled):
     assert bundled.test.labels.shape == (10_000,)
 
 
-def test_the_last_images_validate(bundled):
-    """Of the bundled 60,000, the last 5,000 validate, 55,000 train, and the test set is as it was."""
+def test_the_last_training_images_are_the_validation_split(bundled):
+    """55,000 of the 60,000 images train, the last 5,000 validate; the test set is unchanged."""
     data = dataset.load(None, validation_size=5000)
     assert (len(data.train.images), len(data.validation.images), len(data.test.images)) == (55_000, 5_000, 10_000)
     assert (len(data.train.labels), len(data.validation.labels), len(data.test.labels)) == (55_000, 5_000, 10_000)
@@ -138,26 +139,26 @@ def test_the_last_images_validate(bundled):
         np.testing.assert_array_equal(getattr(data.test, split), getattr(bundled.test, split), strict=True)
 
 
-def test_a_data_dir_of_mnist_is_the_bundled_mnist(bundled, tmp_path):
-    """The same bytes are the same data, whether bundled or from a folder: a run can go on with either."""
+def test_a_data_dir_of_mnist_has_the_fingerprint_of_the_bundled_mnist(bundled, tmp_path):
+    """So a run can be resumed with either."""
     shutil.copytree(dataset.BUNDLED, tmp_path, dirs_exist_ok=True)
     assert dataset.load(tmp_path, validation_size=0).fingerprint == bundled.fingerprint
 
 
 def flip_a_bit(path):
-    """Damages the gzip data."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_short(path):
-    """Breaks a file off."""
+    """Remove the last 100 bytes of a file."""
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def alter_a_label(path):
-    """Makes another, valid file of it: only its digest can tell."""
+    """Change the last label; the file stays valid, only its digest differs."""
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[-1] = 9 - content[-1]
     path.write_bytes(gzip.compress(content))
@@ -165,52 +166,52 @@ def alter_a_label(path):
 
 @pytest.mark.parametrize("name", [f"{name}.gz" for name in FILES.values()])
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short])
-def test_a_damaged_bundled_file_is_refused(tmp_path, monkeypatch, name, damage):
-    """Nobody trains on a damaged checkout, whichever of the files it is."""
+def test_a_damaged_bundled_file_raises(tmp_path, monkeypatch, name, damage):
+    """The message names the file, whichever of the four it is."""
     monkeypatch.setattr(dataset, "BUNDLED", shutil.copytree(dataset.BUNDLED, tmp_path / "data"))
     damage(tmp_path / "data" / name)
-    assert str(tmp_path / "data" / name) in complaint(None)
+    assert str(tmp_path / "data" / name) in error_message(None)
 
 
 @pytest.mark.parametrize("name", ["train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
-def test_an_altered_bundled_file_is_refused(tmp_path, monkeypatch, name):
-    """One other label in an otherwise sound file is found by its digest."""
+def test_an_altered_bundled_file_raises(tmp_path, monkeypatch, name):
+    """One changed label in a valid file is detected by its digest."""
     monkeypatch.setattr(dataset, "BUNDLED", shutil.copytree(dataset.BUNDLED, tmp_path / "data"))
     alter_a_label(tmp_path / "data" / name)
-    sentence = complaint(None)
-    assert str(tmp_path / "data" / name) in sentence
-    assert "the bundled MNIST is damaged" in sentence
+    message = error_message(None)
+    assert str(tmp_path / "data" / name) in message
+    assert "the bundled MNIST is damaged" in message
 
 
 @pytest.mark.parametrize("name", FILES.values())
-def test_a_missing_bundled_file_is_refused(tmp_path, monkeypatch, name):
-    """A checkout that lacks one of the files says which."""
+def test_a_missing_bundled_file_raises(tmp_path, monkeypatch, name):
+    """The message names the file."""
     monkeypatch.setattr(dataset, "BUNDLED", shutil.copytree(dataset.BUNDLED, tmp_path / "data"))
     (tmp_path / "data" / f"{name}.gz").unlink()
-    assert f"{name}.gz" in complaint(None)
+    assert f"{name}.gz" in error_message(None)
 
 
 @pytest.mark.parametrize(
     "content", [None, b"", b"half a line", b"\xff\xfe\n"], ids=["absent", "empty", "cut", "binary"]
 )
-def test_bundled_files_that_cannot_be_verified_are_refused(tmp_path, monkeypatch, content):
-    """Without a whole list of digests, the bundled MNIST is damaged, and one sentence says so."""
+def test_a_damaged_list_of_digests_raises(tmp_path, monkeypatch, content):
+    """Without a complete list of digests the bundled files cannot be verified; the message names the list."""
     monkeypatch.setattr(dataset, "BUNDLED", shutil.copytree(dataset.BUNDLED, tmp_path / "data"))
     sums = tmp_path / "data" / "SHA256SUMS.uncompressed"
     sums.unlink()
     if content is not None:
         sums.write_bytes(content)
-    assert "SHA256SUMS.uncompressed" in complaint(None)
+    assert "SHA256SUMS.uncompressed" in error_message(None)
 
 
 def test_files_are_found_in_any_mix_of_spellings(tmp_path):
-    """Plain or .gz, canonical or dotted names: each of the four files may be spelled any way."""
+    """Each of the four files may be plain or gzip, under its canonical or its dotted name."""
     for number, spellings in enumerate(itertools.product(SPELLINGS, repeat=4)):
         assert_is(dataset.load(data_dir(tmp_path / str(number), spellings), validation_size=5))
 
 
-def test_a_plain_file_goes_before_its_gzip(tmp_path):
-    """Where a file lies there both packed and unpacked, the unpacked one is read."""
+def test_a_plain_file_takes_precedence_over_gzip(tmp_path):
+    """Of a file that is there both plain and as gzip, the plain one is read."""
     directory = data_dir(tmp_path, (compressed,) * 4, train_images=some_images(30, seed=2))
     plain(directory, FILES["train images"], idx_file(ARRAYS["train images"]))
     assert_is(dataset.load(directory, validation_size=5))
@@ -218,27 +219,27 @@ def test_a_plain_file_goes_before_its_gzip(tmp_path):
 
 @pytest.mark.parametrize("name", ["run[1]", "with spaces", "größe-数字", "star*?"])
 def test_a_data_dir_may_have_any_name(tmp_path, name):
-    """Brackets, spaces and letters of any script in a path mean nothing but themselves."""
+    """Brackets, spaces and non-ASCII letters in a path have no special meaning."""
     assert_is(dataset.load(data_dir(tmp_path / name), validation_size=5))
 
 
-def test_any_data_in_the_form_of_mnist_will_do(tmp_path):
-    """The sizes are the files' own, and not all ten classes need be there."""
+def test_other_data_in_the_form_of_mnist_are_read(tmp_path):
+    """Any number of images, and any subset of the ten classes."""
     labels = np.full(7, 3, np.uint8)
     data = dataset.load(data_dir(tmp_path, test_images=some_images(7), test_labels=labels), validation_size=29)
     assert (len(data.train.labels), len(data.validation.labels), len(data.test.labels)) == (1, 29, 7)
 
 
-def test_the_fingerprint_does_not_depend_on_where_data_came_from(tmp_path):
-    """Packed or not, split one way or another, the same images and labels have the same fingerprint."""
+def test_the_fingerprint_does_not_depend_on_the_file_format(tmp_path):
+    """Compression, names and validation_size do not change the fingerprint."""
     one = dataset.load(data_dir(tmp_path / "one"), validation_size=5)
     other = dataset.load(data_dir(tmp_path / "other", (dotted_compressed,) * 4), validation_size=0)
     assert one.fingerprint == other.fingerprint
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_the_fingerprint_tells_any_change(tmp_path, part):
-    """One other byte in any of the four files makes other data of them."""
+def test_the_fingerprint_changes_with_the_data(tmp_path, part):
+    """One changed byte in any of the four files changes it."""
     changed = ARRAYS[part].copy()
     changed.flat[-1] = 9 - changed.flat[-1] % 10
     one = dataset.load(data_dir(tmp_path / "one"), validation_size=5)
@@ -246,8 +247,8 @@ def test_the_fingerprint_tells_any_change(tmp_path, part):
     assert one.fingerprint != other.fingerprint
 
 
-def test_exchanged_splits_are_other_data(tmp_path):
-    """Training on the test set has a fingerprint of its own."""
+def test_exchanged_splits_have_another_fingerprint(tmp_path):
+    """Train and test sets are not interchangeable."""
     exchanged = {
         "train_images": ARRAYS["test images"],
         "train_labels": ARRAYS["test labels"],
@@ -261,51 +262,51 @@ def test_exchanged_splits_are_other_data(tmp_path):
 
 @pytest.mark.parametrize("part", FILES)
 def test_a_missing_file_is_named(tmp_path, part):
-    """Where one of the four files is missing, the sentence says which, and all names that it might have."""
+    """The message says which of the four files is missing, and lists all names that it may have."""
     (data_dir(tmp_path) / FILES[part]).unlink()
-    sentence = complaint(tmp_path)
-    assert sentence.startswith(f"{tmp_path}: ")
-    assert f"the file of {part} is missing" in sentence
+    message = error_message(tmp_path)
+    assert message.startswith(f"{tmp_path}: ")
+    assert f"the file of {part} is missing" in message
     for put in SPELLINGS:
         (shown := tmp_path / put.__name__).mkdir()
         put(shown, FILES[part], b"")
-        assert next(shown.iterdir()).name in sentence
+        assert next(shown.iterdir()).name in message
 
 
-def test_a_missing_file_is_not_downloaded(tmp_path):
-    """Beside files of somebody's own, --download does not put others."""
+def test_download_does_not_complete_a_directory(tmp_path):
+    """If some of the four files are there, download=True does not add others."""
     (data_dir(tmp_path) / FILES["test labels"]).unlink()
-    assert "the file of test labels is missing" in complaint(tmp_path, download=True)
+    assert "the file of test labels is missing" in error_message(tmp_path, download=True)
 
 
 @pytest.mark.parametrize("part", FILES)
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "link to a FIFO", "directory"])
-def test_what_is_no_file_is_named_at_once(tmp_path, part, kind):
-    """What lies in the place of one of the four files is named as what it is, and nothing waits for it."""
+def test_special_files_raise_at_once(tmp_path, part, kind):
+    """A FIFO, a device and so on in place of one of the four files raises without blocking."""
     path = odd_files.make(kind, data_dir(tmp_path) / FILES[part])
     with odd_files.no_hang():
-        assert complaint(tmp_path).startswith(f"{path}: cannot be read (")
+        assert error_message(tmp_path).startswith(f"{path}: cannot be read (")
 
 
-def test_nothing_waits_for_what_a_tfds_directory_holds(tmp_path):
-    """A FIFO among the files of tensorflow-datasets is named before the library opens it."""
+def test_a_fifo_in_a_tfds_directory_raises_at_once(tmp_path):
+    """It is detected before the library opens it and blocks."""
     (tmp_path / "dataset_info.json").write_text("{}")
     path = odd_files.make("FIFO", tmp_path / "mnist-train.tfrecord-00000-of-00001")
     with odd_files.no_hang():
-        assert complaint(tmp_path).startswith(f"{path}: cannot be read (expected a regular file, got a FIFO)")
+        assert error_message(tmp_path).startswith(f"{path}: cannot be read (expected a regular file, got a FIFO)")
 
 
-def test_without_descriptors_the_bundled_mnist_is_not_called_damaged():
-    """EMFILE says nothing about the data: the sentence names the file that could not be opened, and the shortage."""
+def test_a_lack_of_descriptors_is_not_damage():
+    """The message names the file that could not be opened, and EMFILE; the hint is to retry."""
     with odd_files.no_descriptors():
-        sentence = complaint(None)
-    assert sentence.startswith(f"{dataset.BUNDLED / FILES['train images']}.gz: cannot be read (Too many open files)")
-    assert "run the same command again" in sentence
+        message = error_message(None)
+    assert message.startswith(f"{dataset.BUNDLED / FILES['train images']}.gz: cannot be read (Too many open files)")
+    assert "run the same command again" in message
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES])
-def test_a_shortage_at_the_last_file_is_not_damage_either(monkeypatch, number):
-    """Nor is it where the list of digests is what cannot be opened."""
+def test_a_temporary_error_at_the_list_of_digests_is_not_damage(monkeypatch, number):
+    """The message names the list and the error, and does not mention damage."""
     sums = dataset.BUNDLED / "SHA256SUMS.uncompressed"
     open_file = os.open
 
@@ -315,15 +316,15 @@ def test_a_shortage_at_the_last_file_is_not_damage_either(monkeypatch, number):
         return open_file(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    sentence = complaint(None)
-    assert sentence.startswith(f"{sums}: cannot be read ({os.strerror(number)})")
-    assert "damaged" not in sentence
+    message = error_message(None)
+    assert message.startswith(f"{sums}: cannot be read ({os.strerror(number)})")
+    assert "damaged" not in message
 
 
 def test_files_that_do_not_belong_together_are_not_unpacked(tmp_path, monkeypatch):
-    """Where images and labels differ in number by their headers, that is said before any data are read."""
+    """If the headers of images and labels differ in their counts, no data are read."""
     monkeypatch.setattr(idx, "read", None)
-    assert "30 images and 29 labels found" in complaint(data_dir(tmp_path, train_labels=some_labels(29)))
+    assert "got 30 images and 29 labels" in error_message(data_dir(tmp_path, train_labels=some_labels(29)))
 
 
 MEASURED = """
@@ -338,8 +339,8 @@ except errors.DataError as error:
 
 
 @pytest.mark.parametrize("labels", ["as many", "fewer"])
-def test_a_gzip_bomb_takes_no_memory(tmp_path, labels):
-    """A gigabyte of blank images in a megabyte is refused within 64 MiB, whatever labels lie beside it."""
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, labels):
+    """A gigabyte of zeros in a megabyte of gzip raises, within 64 MiB of memory."""
     directory = data_dir(tmp_path)
     count = 1_370_000
     block = gzip.compress(bytes(784 * 10_000))
@@ -349,13 +350,13 @@ def test_a_gzip_bomb_takes_no_memory(tmp_path, labels):
         (directory / FILES["train labels"]).write_bytes(idx_file(np.zeros(count, np.uint8)))
     command = [sys.executable, "-c", MEASURED, str(directory)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    kilobytes, sentence = ended.stdout.split(maxsplit=1)
+    kilobytes, message = ended.stdout.split(maxsplit=1)
     assert int(kilobytes) < 64 << 10
-    assert sentence.startswith(f"{directory / FILES['train images']}")
+    assert message.startswith(f"{directory / FILES['train images']}")
 
 
-def test_too_little_memory_for_the_data_is_told(tmp_path):
-    """Data that are there, but do not fit into memory, are one sentence with the bytes that they need."""
+def test_too_little_memory_raises_a_data_error(tmp_path):
+    """The message contains the number of bytes that the data need."""
     directory = data_dir(tmp_path)
     images, labels = (directory / FILES[f"train {what}"] for what in ("images", "labels"))
     count = 1 << 20
@@ -364,50 +365,50 @@ def test_too_little_memory_for_the_data_is_told(tmp_path):
     os.truncate(images, 16 + count * 784)
     os.truncate(labels, 8 + count)
     with odd_files.little_memory(256 << 20):
-        assert f"not enough memory for {count * 784:,} bytes" in complaint(directory)
+        assert f"not enough memory for {count * 784:,} bytes" in error_message(directory)
 
 
-def test_a_missing_data_dir_is_told(tmp_path):
-    """A data_dir that is not there is refused with its name and what to do."""
-    sentence = complaint(tmp_path / "absent")
-    assert sentence.startswith(f"{tmp_path / 'absent'}: ")
-    assert "directory" in sentence
-    assert "--download" in sentence
+def test_a_missing_data_dir_raises(tmp_path):
+    """The message names the directory, the hint says what to do."""
+    message = error_message(tmp_path / "absent")
+    assert message.startswith(f"{tmp_path / 'absent'}: ")
+    assert "directory" in message
+    assert "--download" in message
 
 
-def test_a_file_is_no_data_dir(tmp_path):
-    """A file given as data_dir is refused as what it is: the path is there, but it is no directory."""
+def test_a_file_as_data_dir_raises(tmp_path):
+    """The message says that the path is a file, also with download=True."""
     path = tmp_path / "mnist.npz"
     path.write_bytes(b"PK")
     for download in (False, True):
-        assert complaint(path, download=download).startswith(f"{path}: expected a directory, got a file")
+        assert error_message(path, download=download).startswith(f"{path}: expected a directory, got a file")
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "link to itself"])
-def test_nor_is_anything_else(tmp_path, kind):
-    """A FIFO, a device or a link to nowhere given as data_dir is named."""
+def test_a_special_file_as_data_dir_raises(tmp_path, kind):
+    """A FIFO, a device or a circular link raises without blocking."""
     path = odd_files.make(kind, tmp_path / "data")
     with odd_files.no_hang():
-        assert complaint(path).startswith(f"{path}: ")
+        assert error_message(path).startswith(f"{path}: ")
 
 
-def test_one_of_the_files_is_no_data_dir(tmp_path):
-    """Nor is one of the four files taken for the folder that it lies in."""
+def test_one_of_the_four_files_as_data_dir_raises(tmp_path):
+    """The file's directory is not used in its place."""
     path = data_dir(tmp_path) / FILES["train images"]
-    assert complaint(path).startswith(f"{path}: ")
+    assert error_message(path).startswith(f"{path}: ")
 
 
-def test_an_empty_data_dir_says_what_was_looked_for(tmp_path):
-    """A directory without data is refused with the names looked for and what to do."""
-    sentence = complaint(tmp_path)
-    assert sentence.startswith(f"{tmp_path}: no data found")
-    for looked_for in (*FILES.values(), "TFDS", "--download"):
-        assert looked_for in sentence
+def test_an_empty_data_dir_raises(tmp_path):
+    """The message lists the names searched for, the hint says what to do."""
+    message = error_message(tmp_path)
+    assert message.startswith(f"{tmp_path}: no data found")
+    for name in (*FILES.values(), "TFDS", "--download"):
+        assert name in message
 
 
 @contextmanager
 def forbidden(directory):
-    """Keeps everybody from looking into a directory, root included, whom permissions alone do not keep."""
+    """Make a directory unreadable; also for root, which ignores permissions."""
     user = os.geteuid()
     directory.chmod(0)
     os.seteuid(65534 if user == 0 else user)
@@ -418,61 +419,61 @@ def forbidden(directory):
         directory.chmod(0o700)
 
 
-def test_a_data_dir_without_permission_is_told(tmp_path):
-    """A directory that may not be looked into is neither taken for an empty one nor an error without a sentence."""
+def test_an_unreadable_data_dir_raises(tmp_path):
+    """The message says "Permission denied", not that the directory is empty."""
     directory = data_dir(tmp_path / "data")
     with forbidden(directory):
-        sentence = complaint(directory)
-    assert "Permission denied" in sentence
-    assert "permission to read it" in sentence
+        message = error_message(directory)
+    assert "Permission denied" in message
+    assert "permission to read it" in message
 
 
-def test_images_without_labels_are_refused(tmp_path):
-    """As many labels as images are wanted: the sentence tells both numbers and both files."""
-    sentence = complaint(data_dir(tmp_path, train_labels=some_labels(29)))
-    assert "30 images and 29 labels found" in sentence
-    assert FILES["train images"] in sentence
-    assert FILES["train labels"] in sentence
+def test_unequal_counts_raise(tmp_path):
+    """The message has both counts and both files."""
+    message = error_message(data_dir(tmp_path, train_labels=some_labels(29)))
+    assert "expected as many labels as images, got 30 images and 29 labels" in message
+    assert FILES["train images"] in message
+    assert FILES["train labels"] in message
 
 
-def test_exchanged_files_are_refused(tmp_path):
-    """Labels under the name of the images are told by their dimensions."""
+def test_exchanged_files_raise(tmp_path):
+    """Labels under the name of the images are detected by their number of dimensions."""
     directory = data_dir(tmp_path)
     shutil.copy(directory / FILES["train labels"], directory / FILES["train images"])
-    sentence = complaint(directory)
-    assert sentence.startswith(f"{directory / FILES['train images']}: ")
-    assert "expected the first bytes [00 00 08 03], got [00 00 08 01]" in sentence
+    message = error_message(directory)
+    assert message.startswith(f"{directory / FILES['train images']}: ")
+    assert "expected the first bytes [00 00 08 03], got [00 00 08 01]" in message
 
 
 @pytest.mark.parametrize("label", [10, 255])
-def test_a_label_above_nine_is_refused(tmp_path, label):
-    """There are ten classes: the first label beyond them is told with its position."""
+def test_a_label_above_nine_raises(tmp_path, label):
+    """The message has the first such label and its position."""
     labels = some_labels(12)
     labels[[4, 7]] = label
-    sentence = complaint(data_dir(tmp_path, test_labels=labels))
-    assert f"label {label} found at position 4, 0 to 9 wanted" in sentence
-    assert FILES["test labels"] in sentence
+    message = error_message(data_dir(tmp_path, test_labels=labels))
+    assert f"expected labels 0 to 9, got {label} at position 4" in message
+    assert FILES["test labels"] in message
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_an_empty_split_is_refused(tmp_path, split):
-    """There must be something to train on, and something to judge by."""
+def test_an_empty_split_raises(tmp_path, split):
+    """Train and test sets need at least one image."""
     empty = {f"{split}_images": some_images(0), f"{split}_labels": some_labels(0)}
-    sentence = complaint(data_dir(tmp_path, **empty), validation_size=0)
-    assert "no images found, at least one wanted" in sentence
-    assert FILES[f"{split} images"] in sentence
+    message = error_message(data_dir(tmp_path, **empty), validation_size=0)
+    assert "expected at least one image, got none" in message
+    assert FILES[f"{split} images"] in message
 
 
-def test_images_of_another_size_are_refused(tmp_path):
-    """Images must be of 28 x 28 pixels."""
-    sentence = complaint(data_dir(tmp_path, test_images=np.zeros((12, 32, 32), np.uint8)))
-    assert "expected dimensions any x 28 x 28, got 12 x 32 x 32" in sentence
-    assert FILES["test images"] in sentence
+def test_images_of_another_size_raise(tmp_path):
+    """The message has the expected dimensions and those of the file."""
+    message = error_message(data_dir(tmp_path, test_images=np.zeros((12, 32, 32), np.uint8)))
+    assert "expected dimensions any x 28 x 28, got 12 x 32 x 32" in message
+    assert FILES["test images"] in message
 
 
 @pytest.mark.parametrize("validation_size", [30, 31, 60_000])
-def test_validation_must_leave_something_to_train_on(tmp_path, validation_size):
-    """A validation_size that takes all training images is refused, with both numbers."""
-    sentence = complaint(data_dir(tmp_path), validation_size)
-    assert sentence.startswith(f"{tmp_path}: 30 training images found")
-    assert f"--validation_size={validation_size}" in sentence
+def test_a_validation_size_of_all_images_raises(tmp_path, validation_size):
+    """At least one image must be left to train on; the message has both numbers."""
+    message = error_message(data_dir(tmp_path), validation_size)
+    assert message.startswith(f"{tmp_path}: expected more than --validation_size={validation_size} training images")
+    assert "got 30" in message

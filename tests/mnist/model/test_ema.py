@@ -6,7 +6,7 @@ from mnist.model import ema, networks
 
 
 def test_every_variable_of_the_model_has_an_average():
-    """Weights and normalization's moving averages alike, under TensorFlow's own names, and none of them is trained."""
+    """Also the moving averages of normalization. The averages have TensorFlow's names, and are not trained."""
     with tf.Graph().as_default():
         networks.make_cnn("small", seed=0, dropout_rate=0.0, precision="float32")
         before, trained = tf.compat.v1.global_variables(), tf.compat.v1.trainable_variables()
@@ -17,16 +17,16 @@ def test_every_variable_of_the_model_has_an_average():
         assert tf.compat.v1.trainable_variables() == trained
 
 
-def test_where_nothing_is_averaged_there_are_no_pairs():
-    """A plain model has none."""
+def test_a_model_without_averages_has_no_pairs():
+    """Its variables have no averages."""
     with tf.Graph().as_default():
         networks.Softmax()
         assert ema.pairs() == []
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, 0.1), (1, 2 / 11), (10_000, 0.99)])
-def test_an_average_moves_by_the_decay(step, kept):
-    """As TensorFlow's ExponentialMovingAverage has it: the smaller of decay and (1 + step) / (10 + step) stays."""
+def test_averages_decay_as_in_tensorflow(step, kept):
+    """As in tf.train.ExponentialMovingAverage, min(decay, (1 + step) / (10 + step)) of an average is kept."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         model = networks.Softmax()
         average = ema.averaged(networks.Softmax)

@@ -8,14 +8,14 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
 
 
 def make(name, seed=0):
-    """A model in the current graph."""
+    """Create a model in the current graph."""
     if name == "softmax":
         return networks.Softmax()
     return networks.make_cnn(name, seed=seed, dropout_rate=0.5, precision="float32")
 
 
 def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
-    """What a freshly made model says."""
+    """The logits of a newly initialized model."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tensor = make(name, seed).logits(tf.constant(images), dropout_key)
         session.run(tf.compat.v1.global_variables_initializer())
@@ -55,7 +55,7 @@ def logits(name, *, seed=0, dropout_key=None, images=IMAGES):
     ],
 )
 def test_names_and_shapes_are_a_persistent_format(name, shapes):
-    """Checkpoints are read by these names and shapes."""
+    """Checkpoints of older releases are read by these names and shapes."""
     with tf.Graph().as_default():
         make(name)
         found = {variable.op.name: variable.shape.as_list() for variable in tf.compat.v1.trainable_variables()}
@@ -63,8 +63,8 @@ def test_names_and_shapes_are_a_persistent_format(name, shapes):
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("small", 7_578), ("deep", 197_802)])
-def test_normalized_networks_are_as_large_as_they_say(name, parameters):
-    """Each layer has weights, scale and offset to train, and two moving averages that are saved beside them."""
+def test_normalized_networks_have_the_documented_size(name, parameters):
+    """Each layer has three trained variables (weights, scale, offset) and two moving averages."""
     with tf.Graph().as_default():
         make(name)
         trained = tf.compat.v1.trainable_variables()
@@ -74,8 +74,8 @@ def test_normalized_networks_are_as_large_as_they_say(name, parameters):
         assert len(tf.compat.v1.global_variables()) == 5 * layers + 2
 
 
-def test_normalization_in_use_is_by_moving_averages():
-    """An image is answered alike whatever stands beside it; in training the batch decides, and moves the averages."""
+def test_inference_normalizes_by_moving_averages():
+    """Predictions do not depend on the rest of the batch; training uses the batch and updates the averages."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         model = make("small")
         mean = model.layers[0].moving_mean
@@ -88,8 +88,8 @@ def test_normalization_in_use_is_by_moving_averages():
         assert session.run(mean).all()
 
 
-def test_an_unknown_architecture_is_refused():
-    """The sentence lists those that there are."""
+def test_an_unknown_architecture_raises():
+    """The message lists the architectures."""
     with pytest.raises(ValueError, match="tutorial, one_epoch, small, deep"):
         make("transformer")
 
@@ -102,14 +102,14 @@ def test_raw_pixels_give_ten_logits(name):
     assert found.dtype == np.float32
 
 
-def test_the_cnn_starts_as_its_seed_says():
-    """One seed gives one start, another seed another."""
+def test_initial_weights_are_a_function_of_the_seed():
+    """The same seed gives the same logits, another seed others."""
     assert np.array_equal(logits("tutorial", seed=1), logits("tutorial", seed=1))
     assert not np.array_equal(logits("tutorial", seed=1), logits("tutorial", seed=2))
 
 
-def test_dropout_is_keyed():
-    """With a key, the cnn drops what the key says; without one it drops nothing."""
+def test_dropout_is_a_function_of_its_key():
+    """The same key drops the same units, another key others; without a key there is no dropout."""
     dropped = logits("tutorial", dropout_key=[0, 7])
     assert np.array_equal(dropped, logits("tutorial", dropout_key=[0, 7]))
     assert not np.array_equal(dropped, logits("tutorial", dropout_key=[0, 8]))
@@ -117,7 +117,7 @@ def test_dropout_is_keyed():
 
 
 def test_pixels_are_scaled_to_one():
-    """White pixels weigh 1: a softmax with all weights 1 says 784 for a white image."""
+    """With all weights 1, the logits of a white image are 784."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         model = networks.Softmax()
         session.run(tf.compat.v1.global_variables_initializer())
@@ -126,37 +126,37 @@ def test_pixels_are_scaled_to_one():
     assert found == pytest.approx(784)
 
 
-def test_the_softmax_is_a_product_of_scaled_pixels_and_weights():
-    """However it is computed: x / 255 times the weights, plus the biases, and the gradients of that."""
+def test_both_formulas_of_the_softmax_are_equal():
+    """Inference and training compute pixels / 255 @ weights + biases; so do the gradients."""
     rng = np.random.default_rng(1)
     weights, biases = rng.normal(size=(784, 10)).astype(np.float32), rng.normal(size=10).astype(np.float32)
-    towards = rng.normal(size=(5, 10)).astype(np.float32)
+    upstream = rng.normal(size=(5, 10)).astype(np.float32)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         model = networks.Softmax()
         session.run(tf.compat.v1.global_variables_initializer())
         session.run([model.layer1.weights.assign(weights), model.layer1.biases.assign(biases)])
-        in_use, found = (
+        inference, found = (
             model.logits(tf.constant(IMAGES)),
             model.logits(tf.constant(IMAGES), tf.constant([0, 7], tf.int64)),
         )
-        gradients = tf.gradients(tf.reduce_sum(found * towards), [model.layer1.weights, model.layer1.biases])
-        in_use, found, (by_weights, by_biases) = session.run([in_use, found, gradients])
+        gradients = tf.gradients(tf.reduce_sum(found * upstream), [model.layer1.weights, model.layer1.biases])
+        inference, found, (by_weights, by_biases) = session.run([inference, found, gradients])
     pixels = IMAGES.reshape(5, 784) / 255
     assert found == pytest.approx(pixels @ weights + biases, rel=1e-4, abs=1e-4)
-    assert in_use == pytest.approx(found, rel=1e-4, abs=1e-4)
-    assert by_weights == pytest.approx(pixels.T @ towards, rel=1e-4, abs=1e-4)
-    assert by_biases == pytest.approx(towards.sum(axis=0), rel=1e-4, abs=1e-4)
+    assert inference == pytest.approx(found, rel=1e-4, abs=1e-4)
+    assert by_weights == pytest.approx(pixels.T @ upstream, rel=1e-4, abs=1e-4)
+    assert by_biases == pytest.approx(upstream.sum(axis=0), rel=1e-4, abs=1e-4)
 
 
 def softmax(logits):
-    """In float64, for comparison."""
+    """Probabilities in float64, for comparison."""
     powers = np.exp(np.float64(logits))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 @pytest.mark.parametrize("crops", [2, 5, 9])
-def test_crops_average_the_answers_for_an_image_that_moves_by_a_pixel(crops):
-    """In training the model is as it is."""
+def test_crops_average_predictions_for_moved_images(crops):
+    """Training uses the model without crops."""
     moves = [(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
     padded = np.pad(IMAGES, [(0, 0), (1, 1), (1, 1)])
     moved = [padded[:, 1 + y : 29 + y, 1 + x : 29 + x] for y, x in moves[:crops]]
@@ -171,8 +171,8 @@ def test_crops_average_the_answers_for_an_image_that_moves_by_a_pixel(crops):
     assert training == pytest.approx(alone[0], rel=1e-4, abs=1e-4)
 
 
-def test_an_ensemble_averages_the_answers_of_its_members():
-    """Their variables lie apart."""
+def test_an_ensemble_averages_the_probabilities_of_its_members():
+    """Each member has its own variables."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         model = networks.Ensemble([lambda seed=seed: make("one_epoch", seed) for seed in range(3)])
         names = [variable.op.name for variable in tf.compat.v1.global_variables()]

@@ -3,13 +3,13 @@ import pytest
 import tensorflow as tf
 
 from mnist.input.dataset import BUNDLED, Split
-from mnist.model import graph, networks, signatures
+from mnist.model import networks, signatures, training_graph
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
 
 
-def ask(name, inputs):
-    """What the signatures of a fresh cnn answer."""
+def predict(name, inputs):
+    """The outputs of a signature of a newly initialized cnn."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         served = signatures.build_signatures(networks.Cnn(0, dropout_rate=0.5))[name]
         session.run(tf.compat.v1.global_variables_initializer())
@@ -21,32 +21,32 @@ def png(image):
     return tf.io.encode_png(np.atleast_3d(image)).numpy()
 
 
-def test_png_files_are_answered_as_their_pixels():
-    """A PNG of 28 x 28 gives what its raw pixels give, bit for bit."""
-    raw = ask("serving_default", {"images": IMAGES})
-    from_png = ask("png", {"png": [png(image) for image in IMAGES]})
+def test_png_files_give_the_predictions_of_their_pixels():
+    """Bit for bit."""
+    raw = predict("serving_default", {"images": IMAGES})
+    from_png = predict("png", {"png": [png(image) for image in IMAGES]})
     assert np.array_equal(raw["classes"], from_png["classes"])
     assert np.array_equal(raw["probabilities"], from_png["probabilities"])
 
 
-def test_answers_have_the_promised_form():
-    """Classes are int64 [N]; probabilities float32 [N, 10], add up to 1, and are highest at the class."""
-    answers = ask("serving_default", {"images": IMAGES})
-    assert answers["classes"].dtype == np.int64
-    assert answers["classes"].shape == (3,)
-    assert answers["probabilities"].dtype == np.float32
-    assert answers["probabilities"].sum(axis=1) == pytest.approx(1, abs=1e-6)
-    assert np.array_equal(answers["probabilities"].argmax(axis=1), answers["classes"])
+def test_shapes_and_dtypes_of_outputs():
+    """classes: int64 [N], the largest index of probabilities: float32 [N, 10], with a sum of 1."""
+    outputs = predict("serving_default", {"images": IMAGES})
+    assert outputs["classes"].dtype == np.int64
+    assert outputs["classes"].shape == (3,)
+    assert outputs["probabilities"].dtype == np.float32
+    assert outputs["probabilities"].sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert np.array_equal(outputs["probabilities"].argmax(axis=1), outputs["classes"])
 
 
-def test_a_picture_of_another_size_is_refused():
-    """A PNG that is not 28 x 28 is an error, not a guess."""
+def test_a_png_of_another_size_raises():
+    """It is not resized."""
     with pytest.raises(tf.errors.InvalidArgumentError):
-        ask("png", {"png": [png(np.zeros((29, 28), np.uint8))]})
+        predict("png", {"png": [png(np.zeros((29, 28), np.uint8))]})
 
 
 def test_labels_are_the_lines_of_a_file():
-    """The signature `labels` gives the name of each class, from a file that is an asset of the graph."""
+    """The signature `labels` returns the names of classes, from a file that is an asset of the graph."""
     names = (BUNDLED / "labels.txt").read_text().splitlines()
     assert names == list("0123456789")
     with tf.Graph().as_default() as built, tf.compat.v1.Session() as session:
@@ -61,14 +61,14 @@ def test_labels_are_the_lines_of_a_file():
         assert session.run(asset).decode().endswith("labels.txt")
 
 
-def test_a_training_graph_says_how_to_train_it():
-    """Its signatures load the data, make steps, and answer; nothing else has to be known."""
-    built = graph.build(
+def test_training_signatures_suffice_to_train():
+    """They load the data, apply updates, and predict, without any other name of the graph."""
+    built = training_graph.build(
         networks.Softmax,
         Split(IMAGES, np.arange(3, dtype=np.uint8)),
         batch_size=2,
         seed=0,
-        make_optimizer=lambda rate: graph.make_optimizer("sgd", rate, momentum=0.9),
+        make_optimizer=lambda rate: training_graph.make_optimizer("sgd", rate, momentum=0.9),
         learning_rate=lambda _: tf.constant(0.5),
     )
     served = signatures.training_signatures(built)
@@ -81,5 +81,5 @@ def test_a_training_graph_says_how_to_train_it():
         update = session.run(served["train"].outputs, {served["train"].inputs["steps_to_run"]: 5})
         assert (update["step"], update["learning_rate"]) == (5, 0.5)
         assert np.isfinite(update["loss"])
-        answers = session.run(served["serving_default"].outputs, {served["serving_default"].inputs["images"]: IMAGES})
-        assert answers["probabilities"].shape == (3, 10)
+        outputs = session.run(served["serving_default"].outputs, {served["serving_default"].inputs["images"]: IMAGES})
+        assert outputs["probabilities"].shape == (3, 10)

@@ -3,69 +3,69 @@ import itertools
 import pytest
 
 from mnist.errors import NonFiniteLossError
-from mnist.model import graph
+from mnist.model import training_graph
 from mnist.training import loop
 from mnist.training.stopwatch import Stopwatch
-from tests.mnist.model.test_graph import build, digits
+from tests.mnist.model.test_training_graph import build, digits
 
 
-class Stopped(Exception):  # noqa: N818 - a request, no error
-    """What check_stop raises here."""
+class Stopped(Exception):  # noqa: N818 - a request, not an error
+    """Raised by `check_stop` of these tests."""
 
 
-class Events:
-    """Hooks that write down what they were called for."""
+class RecordingHooks:
+    """Hooks that record their calls."""
 
     def __init__(self, stop_after=None, *, stop_in_evaluation=False):
-        """Stops at the check so many saves later, or in the first evaluation."""
-        self.seen = []
+        """Raise Stopped after that many calls of save_if_due, or in the first evaluation."""
+        self.calls = []
         self.saves = []
         self._stop_in_evaluation = stop_in_evaluation
         self.records = []
         self._accuracies = itertools.count(1)
         self._stop_after = stop_after
 
-    def hooks(self):
-        """These events as hooks."""
+    def as_hooks(self):
+        """Return them as loop.Hooks."""
         return loop.Hooks(self.evaluate, self.record, self.save_if_due, self.check_stop)
 
     def evaluate(self):
-        """An accuracy that tells how many came before."""
-        self.seen.append("evaluate")
+        """Return 0.01, 0.02 and so on."""
+        self.calls.append("evaluate")
         if self._stop_in_evaluation:
             raise Stopped
         return next(self._accuracies) / 100
 
     def record(self, record):
-        """Keeps the record."""
-        self.seen.append(f"record {record['step']}")
+        """Keep the record."""
+        self.calls.append(f"record {record['step']}")
         self.records.append(record)
 
     def save_if_due(self, step, score):
-        """Notes the call."""
-        self.seen.append("save_if_due")
+        """Keep step and score."""
+        self.calls.append("save_if_due")
         self.saves.append((step, score))
 
     def check_stop(self):
-        """Stops once enough saves were offered."""
-        if self._stop_after is not None and self.seen.count("save_if_due") >= self._stop_after:
+        """Raise after the configured number of calls of save_if_due."""
+        if self._stop_after is not None and self.calls.count("save_if_due") >= self._stop_after:
             raise Stopped
 
 
-def train(events, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10, save_every_steps=7, before=None):
-    """Trains on the digits; gives the validation accuracy and the step that the session ends at.
+def train(hooks, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10, save_every_steps=7, before=None):
+    """Train on the digits; return the validation accuracy and the session's last step.
 
-    `before` is called with session and graph, once all is at its start.
+    `before` is called with session and graph after initialization.
     """
-    training_graph = build(schedule="constant")
-    with graph.open_session(training_graph.graph, threads=1) as session:
-        graph.start(session, training_graph, digits())
+    built = build(schedule="constant")
+    with training_graph.open_session(built.graph, threads=1) as session:
+        training_graph.initialize(session, built, digits())
         if before is not None:
-            before(session, training_graph)
+            before(session, built)
         accuracy = loop.train(
             session,
-            training_graph,
-            events.hooks(),
+            built,
+            hooks.as_hooks(),
             Stopwatch(),
             train_steps=train_steps,
             batch_size=16,
@@ -73,95 +73,95 @@ def train(events, *, train_steps=24, log_every_steps=5, evaluate_every_steps=10,
             evaluate_every_steps=evaluate_every_steps,
             save_every_steps=save_every_steps,
         )
-        return accuracy, int(session.run(training_graph.step))
+        return accuracy, int(session.run(built.step))
 
 
-def test_logged_steps_are_the_multiples_and_the_last():
-    """Each multiple of either period and the last step have one record; the evaluated ones say how good."""
-    events = Events()
-    accuracy, step = train(events)
+def test_logged_steps_are_multiples_and_the_last():
+    """Multiples of both periods and the last step have one record each; evaluated ones have an accuracy."""
+    hooks = RecordingHooks()
+    accuracy, step = train(hooks)
     assert step == 24
-    assert [record["step"] for record in events.records] == [5, 10, 15, 20, 24]
-    assert [record.get("validation_accuracy") for record in events.records] == [None, 0.01, None, 0.02, 0.03]
+    assert [record["step"] for record in hooks.records] == [5, 10, 15, 20, 24]
+    assert [record.get("validation_accuracy") for record in hooks.records] == [None, 0.01, None, 0.02, 0.03]
     assert accuracy == 0.03
 
 
-def test_a_save_is_told_how_good_the_state_is():
-    """Where the step was evaluated; of any other, nobody knows."""
-    events = Events()
-    train(events)
-    scores = {step: score for step, score in events.saves if score is not None}
+def test_save_if_due_gets_the_validation_accuracy():
+    """Of evaluated steps only."""
+    hooks = RecordingHooks()
+    train(hooks)
+    scores = {step: score for step, score in hooks.saves if score is not None}
     assert scores == {10: 0.01, 20: 0.02, 24: 0.03}
-    assert {step for step, _ in events.saves} >= {5, 7, 14, 15, 21}
+    assert {step for step, _ in hooks.saves} >= {5, 7, 14, 15, 21}
 
 
 def test_an_interrupted_validation_leaves_its_record_unfinished():
-    """What is known of the step is kept; whoever goes on completes it, and the record is the undisturbed one."""
-    undisturbed, events = Events(), Events(stop_in_evaluation=True)
+    """`validate` completes it in the next attempt, to the record of an undisturbed run."""
+    undisturbed, hooks = RecordingHooks(), RecordingHooks(stop_in_evaluation=True)
     train(undisturbed, train_steps=10)
     with pytest.raises(Stopped):
-        train(events, train_steps=10)
-    record = events.records[-1]
+        train(hooks, train_steps=10)
+    record = hooks.records[-1]
     assert record.pop(loop.UNFINISHED) is True
     assert "validation_accuracy" not in record
-    loop.validate(record, undisturbed.hooks(), Stopwatch())
+    loop.validate(record, undisturbed.as_hooks(), Stopwatch())
     for each in (record, undisturbed.records[-1]):
         del each["images_per_second"], each["validation_accuracy"]
     assert record == undisturbed.records[-1]
 
 
 def test_periods_of_zero_never_come_due():
-    """With all periods 0, only the last step is logged."""
-    events = Events()
-    train(events, log_every_steps=0, evaluate_every_steps=0, save_every_steps=0)
-    assert [record["step"] for record in events.records] == [24]
+    """Only the last step is logged."""
+    hooks = RecordingHooks()
+    train(hooks, log_every_steps=0, evaluate_every_steps=0, save_every_steps=0)
+    assert [record["step"] for record in hooks.records] == [24]
 
 
-def test_a_step_is_recorded_before_it_can_be_saved():
-    """A save is offered after each call, never between an evaluation and its record."""
-    events = Events()
-    train(events)
-    for before, after in itertools.pairwise(events.seen):
+def test_a_step_is_recorded_before_it_is_saved():
+    """save_if_due is called after the record, never between an evaluation and its record."""
+    hooks = RecordingHooks()
+    train(hooks)
+    for before, after in itertools.pairwise(hooks.calls):
         assert (before == "evaluate") == (after in {"record 10", "record 20", "record 24"})
         if before.startswith("record"):
             assert after == "save_if_due"
 
 
-def test_the_loop_stops_where_it_is_asked_to():
-    """A request is heard after the call that is under way, at a step that is whole."""
-    events = Events(stop_after=3)
+def test_check_stop_stops_the_loop():
+    """After the current call of session.run."""
+    hooks = RecordingHooks(stop_after=3)
     with pytest.raises(Stopped):
-        train(events)
-    assert events.seen.count("save_if_due") == 3
+        train(hooks)
+    assert hooks.calls.count("save_if_due") == 3
 
 
-def test_no_step_is_made_beyond_a_stop_before_the_first():
-    """A request that came before training is heard before the first step."""
-    events = Events(stop_after=0)
+def test_check_stop_is_called_before_the_first_step():
+    """If it raises, no step is run."""
+    hooks = RecordingHooks(stop_after=0)
     with pytest.raises(Stopped):
-        train(events)
-    assert events.seen == []
+        train(hooks)
+    assert hooks.calls == []
 
 
-def test_a_loss_that_is_no_number_ends_the_run_unsaved():
-    """Weights that have become useless are not offered for saving."""
+def test_a_non_finite_loss_raises():
+    """The step is neither recorded nor saved."""
 
-    def spoil(session, training_graph):
-        weights = next(variable for variable in training_graph.trained if variable.op.name == "layer1/weights")
+    def set_weights_to_nan(session, built):
+        weights = next(variable for variable in built.trained if variable.op.name == "layer1/weights")
         weights.load(float("nan") * session.run(weights), session)
 
-    events = Events()
+    hooks = RecordingHooks()
     with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
-        train(events, before=spoil)
-    assert events.seen == []
+        train(hooks, before=set_weights_to_nan)
+    assert hooks.calls == []
 
 
 def test_a_finished_run_is_only_evaluated():
-    """Nothing is left to train: one evaluation, no record, no save."""
+    """One evaluation, no record, no save."""
 
-    def finish(session, training_graph):
-        session.run(training_graph.run_steps, {training_graph.steps_to_run: 24})
+    def finish(session, built):
+        session.run(built.run_steps, {built.steps_per_execution: 24})
 
-    events = Events()
-    assert train(events, before=finish) == (0.01, 24)
-    assert events.seen == ["evaluate"]
+    hooks = RecordingHooks()
+    assert train(hooks, before=finish) == (0.01, 24)
+    assert hooks.calls == ["evaluate"]

@@ -8,20 +8,20 @@ from mnist.training.progress import Progress
 
 
 class Terminal(io.StringIO):
-    """What a bar is drawn on."""
+    """A stream that is a terminal."""
 
     def isatty(self):
-        """Says yes."""
+        """Return True."""
         return True
 
 
 def logged(step, **more):
-    """The record of a step."""
+    """A record as logged by the loop."""
     return {"step": step, "loss": 0.25, "images_per_second": 12345.6, **more}
 
 
 def lines_of_a_log(caplog, monkeypatch, records, *, train_steps=1000, seconds_a_step=0.01):
-    """What a run that logs these records leaves where there is no terminal."""
+    """The log lines of a run with these records, without a terminal."""
     now = 0.0
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with caplog.at_level(logging.INFO), Progress(train_steps, 0, clock=lambda: now) as progress:
@@ -33,21 +33,21 @@ def lines_of_a_log(caplog, monkeypatch, records, *, train_steps=1000, seconds_a_
     return caplog.messages
 
 
-def test_a_log_has_a_line_every_few_seconds_however_often_is_recorded(caplog, monkeypatch):
-    """A thousand steps in ten seconds: the first, one after five seconds, the last."""
+def test_a_log_has_a_line_every_five_seconds(caplog, monkeypatch):
+    """A thousand steps in ten seconds, recorded every ten steps: the first, one after five seconds, the last."""
     lines = lines_of_a_log(caplog, monkeypatch, [logged(step) for step in range(10, 1001, 10)])
     assert [line.split()[1] for line in lines] == ["10/1000", "510/1000", "1000/1000"]
     assert lines[0] == "step 10/1000  loss 0.2500  12,346 images/s  00:09 left"
 
 
-def test_a_slow_run_leaves_a_line_for_each_record(caplog, monkeypatch):
-    """Nothing is held back that comes seconds after the line before."""
+def test_a_slow_run_logs_every_record(caplog, monkeypatch):
+    """Records that are five seconds apart are all logged."""
     records = [logged(step) for step in (100, 200, 300)]
     assert len(lines_of_a_log(caplog, monkeypatch, records, seconds_a_step=0.05)) == len(records)
 
 
-def test_a_validation_is_always_told(caplog, monkeypatch):
-    """They are few, and what people wait for."""
+def test_a_validation_accuracy_is_always_logged(caplog, monkeypatch):
+    """Also if the previous line is less than five seconds old."""
     records = [logged(100), logged(101, validation_accuracy=0.98765), logged(102)]
     lines = lines_of_a_log(caplog, monkeypatch, records)
     assert [line.split()[1] for line in lines] == ["100/1000", "101/1000"]
@@ -55,7 +55,7 @@ def test_a_validation_is_always_told(caplog, monkeypatch):
 
 
 def test_a_bar_of_80_columns_shows_loss_speed_validation_and_the_last_save(monkeypatch, caplog):
-    """On a terminal; a validation stays until the next, and there is no line besides."""
+    """On a terminal; a validation accuracy stays until the next, and nothing is logged."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _file: (80, 24))
@@ -74,8 +74,8 @@ def test_a_bar_of_80_columns_shows_loss_speed_validation_and_the_last_save(monke
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
-def test_who_wants_no_news_gets_no_bar(monkeypatch, caplog, level):
-    """As --quiet asks."""
+def test_level_warning_shows_no_bar(monkeypatch, caplog, level):
+    """The level of --quiet."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     caplog.set_level(level)

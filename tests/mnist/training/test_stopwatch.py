@@ -9,12 +9,12 @@ class Clock:
     now = 1000.0
 
     def __call__(self):
-        """Seconds since whenever."""
+        """Return the current time."""
         return self.now
 
 
-def test_seconds_add_up_under_their_name():
-    """Entering a name again adds to what it had."""
+def test_seconds_add_up_by_name():
+    """Entering a name again adds to its seconds."""
     stopwatch = Stopwatch(clock := Clock())
     for seconds in (1, 2):
         with stopwatch("train"):
@@ -24,7 +24,7 @@ def test_seconds_add_up_under_their_name():
 
 
 def test_a_name_inside_another_counts_for_both():
-    """Evaluating within training is told under both."""
+    """Evaluation within training counts as both."""
     stopwatch = Stopwatch(clock := Clock())
     with stopwatch("train"):
         clock.now += 1
@@ -33,8 +33,8 @@ def test_a_name_inside_another_counts_for_both():
     assert stopwatch.seconds == {"train": 3, "evaluate": 2}
 
 
-def test_what_fails_has_taken_its_time():
-    """A block that raises is counted up to where it raised."""
+def test_a_block_that_raises_counts():
+    """Up to the exception."""
     stopwatch = Stopwatch(clock := Clock())
 
     def fail():
@@ -47,13 +47,13 @@ def test_what_fails_has_taken_its_time():
     assert stopwatch.seconds == {"train": 5}
 
 
-def test_what_never_happened_took_no_time():
-    """A name that was never entered has 0 seconds."""
+def test_an_unused_name_has_0_seconds():
+    """No KeyError."""
     assert Stopwatch(Clock()).seconds["export"] == 0
 
 
-def test_the_total_runs_from_the_beginning():
-    """The total is told from when the stopwatch was made, whatever was entered."""
+def test_the_total_starts_at_creation():
+    """It does not depend on the names entered."""
     clock = Clock()
     stopwatch = Stopwatch(clock)
     clock.now += 7

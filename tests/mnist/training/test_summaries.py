@@ -12,38 +12,38 @@ from tests import programs
 
 @pytest.fixture
 def graph_def():
-    """Of a graph with one operation."""
+    """The GraphDef of a graph with one op."""
     with tf.Graph().as_default() as graph:
         tf.constant(1, name="one")
     return graph.as_graph_def()
 
 
 def append(path, content):
-    """Adds to a file that may be new."""
+    """Append to a file, which is created if necessary."""
     path.parent.mkdir(exist_ok=True)
     with path.open("ab") as file:
         file.write(content)
 
 
-def begun(directory, step, graph_def, now=1000.0):
-    """The events of an attempt."""
-    events = SummaryWriter(directory, append, lambda: now)
-    events.begin(step, graph_def, {"learning_rate": 0.5, "architecture": "tutorial"})
-    return events
+def begin(directory, step, graph_def, now=1000.0):
+    """Return the writer of an attempt that begins at a step."""
+    writer = SummaryWriter(directory, append, lambda: now)
+    writer.begin(step, graph_def, {"learning_rate": 0.5, "architecture": "tutorial"})
+    return writer
 
 
 def read(directory):
-    """What TensorBoard shows."""
+    """Read a directory as TensorBoard does."""
     return EventAccumulator(str(directory)).Reload()
 
 
 def test_tensorboard_shows_what_was_written(tmp_path, graph_def):
-    """Scalars, histograms, pictures, the graph and the settings."""
-    events = begun(tmp_path, 0, graph_def)
-    events.scalars(10, {"loss": 0.5})
-    events.histograms(10, {"layer1/weights": np.arange(100.0)})
+    """Scalars, histograms, images, the graph and the settings."""
+    writer = begin(tmp_path, 0, graph_def)
+    writer.scalars(10, {"loss": 0.5})
+    writer.histograms(10, {"layer1/weights": np.arange(100.0)})
     images = np.full((3, 28, 28), 9, np.uint8)
-    events.judged(10, images, np.array([1, 2, 3], np.uint8), np.array([1, 2, 4]))
+    writer.predictions(10, images, np.array([1, 2, 3], np.uint8), np.array([1, 2, 4]))
     shown = read(tmp_path)
     assert [(each.step, each.value) for each in shown.Scalars("loss")] == [(10, 0.5)]
     (histogram,) = shown.Histograms("layer1/weights")
@@ -55,12 +55,12 @@ def test_tensorboard_shows_what_was_written(tmp_path, graph_def):
     assert shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
 
 
-def test_no_curve_is_double_after_a_crash(tmp_path, graph_def):
-    """What a killed attempt wrote beyond the checkpoint is not shown; nor is it after going back."""
-    first = begun(tmp_path, 0, graph_def)
+def test_resuming_purges_later_steps(tmp_path, graph_def):
+    """TensorBoard shows one value per step after a crash and after a rollback."""
+    first = begin(tmp_path, 0, graph_def)
     for step in range(10, 60, 10):
         first.scalars(step, {"loss": 1.0})
-    second = begun(tmp_path, 30, graph_def, now=2000.0)
+    second = begin(tmp_path, 30, graph_def, now=2000.0)
     for step in range(40, 80, 10):
         second.scalars(step, {"loss": 2.0})
     second.purge_from(60)
@@ -70,38 +70,38 @@ def test_no_curve_is_double_after_a_crash(tmp_path, graph_def):
 
 
 def test_each_event_is_in_the_file_at_once(tmp_path, graph_def):
-    """A process that is killed has lost none."""
-    events = begun(tmp_path, 0, graph_def)
-    events.scalars(10, {"loss": 0.5})
+    """A killed process loses none."""
+    writer = begin(tmp_path, 0, graph_def)
+    writer.scalars(10, {"loss": 0.5})
     assert len(read(tmp_path).Scalars("loss")) == 1
 
 
-def test_a_disk_that_refuses_stops_nothing(tmp_path, graph_def, caplog):
-    """One warning, and training goes on; once it takes records again, they are shown."""
-    events = begun(tmp_path, 0, graph_def)
+def test_a_write_error_is_logged_once(tmp_path, graph_def, caplog):
+    """Training continues, and later records are written once the disk accepts them."""
+    writer = begin(tmp_path, 0, graph_def)
     (written,) = tmp_path.iterdir()
     written.rename(tmp_path / "moved")
     written.mkdir()
     with caplog.at_level(logging.WARNING):
-        events.scalars(10, {"loss": 0.5})
-        events.scalars(20, {"loss": 0.4})
+        writer.scalars(10, {"loss": 0.5})
+        writer.scalars(20, {"loss": 0.4})
     assert len(caplog.records) == 1
     written.rmdir()
     (tmp_path / "moved").rename(written)
-    events.scalars(30, {"loss": 0.3})
+    writer.scalars(30, {"loss": 0.3})
     assert [each.step for each in read(tmp_path).Scalars("loss")] == [30]
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_nothing_is_written_before_an_attempt_begins(tmp_path):
-    """A run that has ended is only looked at."""
-    events = SummaryWriter(tmp_path, append)
-    events.scalars(10, {"loss": 0.5})
+    """A finished run is only evaluated."""
+    writer = SummaryWriter(tmp_path, append)
+    writer.scalars(10, {"loss": 0.5})
     assert not list(tmp_path.iterdir())
 
 
-def test_the_confusion_matrix_is_dark_where_answers_are():
-    """Labels are rows."""
+def test_the_confusion_matrix_is_dark_at_frequent_cells():
+    """Labels are rows, classes are columns."""
     pixels = confusion(np.array([0, 0, 7]), np.array([0, 1, 7]))
     assert pixels.shape == (160, 160)
     cells = pixels[8::16, 8::16]
@@ -110,8 +110,8 @@ def test_the_confusion_matrix_is_dark_where_answers_are():
     assert cells[1, 0] == 255
 
 
-def test_a_grid_shows_each_image_in_its_place():
-    """Eight a row."""
+def test_a_grid_has_rows_of_eight_images():
+    """In order; without images, one black row."""
     images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((28, 28), np.uint8)
     pixels = grid(images)
     assert pixels.shape == (56, 224)
@@ -120,17 +120,17 @@ def test_a_grid_shows_each_image_in_its_place():
     assert grid(images[:0]).shape == (28, 224)
 
 
-def test_numbers_that_are_none_are_left_out(tmp_path, graph_def):
-    """A spoilt state is for others to judge; showing it stops nothing."""
-    events = begun(tmp_path, 0, graph_def)
-    events.histograms(10, {"some": np.array([1.0, np.nan, np.inf]), "all": np.array([np.nan])})
+def test_non_finite_numbers_are_left_out_of_histograms(tmp_path, graph_def):
+    """An array without finite numbers has no histogram."""
+    writer = begin(tmp_path, 0, graph_def)
+    writer.histograms(10, {"some": np.array([1.0, np.nan, np.inf]), "all": np.array([np.nan])})
     shown = read(tmp_path)
     assert shown.Tags()["histograms"] == ["some"]
     assert shown.Histograms("some")[0].histogram_value.num == 1
 
 
-def test_what_a_file_begins_with_is_made_up_for(tmp_path, graph_def):
-    """Where the disk refuses at first, version and start come before whatever is written later."""
+def test_the_start_of_a_file_is_written_later_after_an_error(tmp_path, graph_def):
+    """If the disk is full at first, version and session log precede the next record."""
     full = [True]
 
     def append_unless_full(path, content):
@@ -139,19 +139,19 @@ def test_what_a_file_begins_with_is_made_up_for(tmp_path, graph_def):
         append(path, content)
 
     append(tmp_path / "events.out.tfevents.0000000001.1", b"")
-    events = SummaryWriter(tmp_path, append_unless_full, lambda: 1000.0)
-    events.begin(0, graph_def, {})
-    events.scalars(10, {"loss": 0.5})
+    writer = SummaryWriter(tmp_path, append_unless_full, lambda: 1000.0)
+    writer.begin(0, graph_def, {})
+    writer.scalars(10, {"loss": 0.5})
     full[0] = False
-    events.scalars(20, {"loss": 0.4})
+    writer.scalars(20, {"loss": 0.4})
     shown = read(tmp_path)
     assert [each.step for each in shown.Scalars("loss")] == [20]
     assert shown.FirstEventTimestamp() == 1000.0
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_the_curves_are_those_in_the_metrics(how, tmp_path, small_data):
-    """Also of a run that was killed or stopped: each logged step once, with the figures that metrics.jsonl has."""
+def test_scalars_are_those_of_the_metrics(how, tmp_path, small_data):
+    """Also after a run was killed or stopped: each logged step once, with the values in metrics.jsonl."""
     train_dir = tmp_path / "run"
     flags = [f"--train_dir={train_dir}", f"--data_dir={small_data}", "--validation_size=200", "--train_steps=2000"]
     flags += ["--save_every_steps=500", "--log_every_steps=40", "--evaluate_every_steps=400"]
@@ -162,9 +162,9 @@ def test_the_curves_are_those_in_the_metrics(how, tmp_path, small_data):
     programs.train("softmax", train_dir, *flags[1:])
     shown, records = read(train_dir / "events"), programs.metrics(train_dir)
     for name in ("loss", "learning_rate", "validation_accuracy"):
-        wanted = [(each["step"], each[name]) for each in records if name in each]
+        expected = [(each["step"], each[name]) for each in records if name in each]
         found = [(each.step, each.value) for each in shown.Scalars(name)]
-        assert [step for step, _ in found] == [step for step, _ in wanted]
-        np.testing.assert_allclose([value for _, value in found], [value for _, value in wanted], rtol=1e-6)
+        assert [step for step, _ in found] == [step for step, _ in expected]
+        np.testing.assert_allclose([value for _, value in found], [value for _, value in expected], rtol=1e-6)
     assert {"layer1/weights", "layer1/biases"} == set(shown.Tags()["histograms"])
     assert len(list((train_dir / "events").iterdir())) == 2
