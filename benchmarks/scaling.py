@@ -134,13 +134,16 @@ class _Session:
             from mnist.model import training_graph  # noqa: PLC0415
             from trainer import train  # noqa: PLC0415
         import configs  # noqa: PLC0415
+        import train_cnn  # noqa: PLC0415
+        import train_softmax  # noqa: PLC0415
         from configs.settings import CnnSettings  # noqa: PLC0415
 
+        program = train_softmax if name == "softmax" else train_cnn
         settings = configs.load("softmax" if name == "softmax" else "cnn")
         if isinstance(settings, CnnSettings):
             settings = dataclasses.replace(settings, architecture=name)
         settings = dataclasses.replace(settings, batch_size=_BATCH, train_steps=10**9)
-        self.graph = train.build_graph(settings, partial(train.make_model, settings), data)
+        self.graph = train.build_graph(settings, partial(program.make_model, settings), data)
         self._session = training_graph.open_session(self.graph.graph, settings.threads)
         training_graph.initialize(self._session, self.graph, data)
 

@@ -1,4 +1,4 @@
-"""What all tests share: small data cut from the bundled MNIST, and the programs as processes."""
+"""Fixtures for all tests: a small data_dir cut from the bundled MNIST, and a finished ensemble."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ from mnist.input import idx
 from mnist.input.dataset import BUNDLED
 from tests import ensembles
 
-# A shell starts its background jobs with SIGINT ignored, and so would be all that the tests start.
+# A shell starts its background jobs with SIGINT ignored, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# TensorFlow is imported by pytest's own process too: no lines about the machine.
+# pytest's own process imports TensorFlow, too.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 choose_kernels()
 
@@ -23,13 +23,13 @@ TRAIN_IMAGES, TEST_IMAGES = 1200, 300
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Writes an array as a plain IDX file."""
+    """Write an array as an uncompressed IDX file."""
     path.write_bytes(idx.header(array) + array.tobytes())
 
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data_dir with the first images of the bundled MNIST: 1,200 to train on, 300 to test."""
+    """A data_dir with the first images of the bundled MNIST: 1,200 for training, 300 for the test."""
     directory = tmp_path_factory.mktemp("small_data")
     for name, count in (("train", TRAIN_IMAGES), ("t10k", TEST_IMAGES)):
         images = idx.read(BUNDLED / f"{name}-images-idx3-ubyte.gz", (None, 28, 28))
@@ -41,9 +41,9 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ensemble(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
-    """The train_dir of an ensemble that was killed, and run again; tests only read it, or copy it."""
+    """The train_dir of an ensemble that was killed and run again; tests read or copy it."""
     train_dir = tmp_path_factory.mktemp("ensemble") / "run"
-    status, said = ensembles.disturbed(train_dir, small_data, signal.SIGKILL)
+    status, stderr = ensembles.train_disturbed(train_dir, small_data, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    assert "seed-3" not in said  # which had ended
+    assert "seed-3" not in stderr  # the finished member is not run again
     return train_dir

@@ -1,4 +1,4 @@
-"""A small ensemble, disturbed while it is trained."""
+"""A small ensemble that gets a signal while it is trained."""
 
 from pathlib import Path
 
@@ -11,8 +11,12 @@ FLAGS = [
 ]
 
 
-def disturbed(train_dir: Path, data_dir: Path, number: int) -> tuple[int, str]:
-    """Trains an ensemble, with a signal while the second is trained; gives the exit status, and what was said after."""
+def train_disturbed(train_dir: Path, data_dir: Path, number: int) -> tuple[int, str]:
+    """Train an ensemble, send a signal while its second member is trained, run it again.
+
+    Returns:
+      The exit status of the first process, and the standard error of the second.
+    """
     flags = [f"--train_dir={train_dir}", f"--data_dir={data_dir}", *FLAGS]
     watched = programs.Watched("cnn", *flags)
     watched.wait_for("seed-4/model.ckpt-20")

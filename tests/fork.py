@@ -1,4 +1,4 @@
-"""Runs of the programs, forked from a process that has imported TensorFlow: `zygote.py` is the other end."""
+"""Runs of the programs, forked from a process that has imported TensorFlow (`zygote.py`)."""
 
 import atexit
 import json
@@ -19,43 +19,45 @@ _ROOT = Path(__file__).parent.parent
 
 
 class Fork:
-    """A run forked from the zygote; it can be treated as a subprocess.Popen of text."""
+    """A run forked from the zygote, with the methods of a subprocess.Popen of text."""
 
     def __init__(self, program: str, *flags: str, stderr_to_stdout: bool = False) -> None:
-        """Starts it; what it prints goes to pipes, or all of it to one."""
-        ours, told = os.pipe()
+        """Start it; standard output and error go to two pipes, or to one."""
+        ours, status = os.pipe()
         stdout, out = os.pipe()
         stderr, err = (None, out) if stderr_to_stdout else os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         request = zygote.Request(program, list(flags), dict(os.environ))
-        socket.send_fds(_zygote(), [json.dumps(request._asdict()).encode()], [nothing, out, err, told])
-        for descriptor in {nothing, out, err, told}:
+        socket.send_fds(_zygote(), [json.dumps(request._asdict()).encode()], [nothing, out, err, status])
+        for descriptor in {nothing, out, err, status}:
             os.close(descriptor)
-        self._told = os.fdopen(ours, "rb", buffering=0)
+        self._status = os.fdopen(ours, "rb", buffering=0)
         self.stdout = os.fdopen(stdout)
         self.stderr = None if stderr is None else os.fdopen(stderr)
         self.returncode: int | None = None
         self.pid = self._read()
 
     def _read(self) -> int:
-        text = self._told.read(zygote.NUMBER.size)
+        text = self._status.read(zygote.NUMBER.size)
         assert text, "the zygote has died"
         return int(zygote.NUMBER.unpack(text)[0])
 
     def poll(self) -> int | None:
-        """Its exit status, or minus the signal that ended it; None while it runs."""
-        return self.wait() if self.returncode is None and select.select([self._told], [], [], 0)[0] else self.returncode
+        """Return its exit status, or minus the signal that ended it; None while it runs."""
+        return (
+            self.wait() if self.returncode is None and select.select([self._status], [], [], 0)[0] else self.returncode
+        )
 
     def wait(self) -> int:
-        """The same, once it has ended."""
+        """Wait for its end; return its exit status, or minus the signal that ended it."""
         if self.returncode is None:
             self.returncode = self._read()
-            self._told.close()
+            self._status.close()
         return self.returncode
 
     def communicate(self) -> tuple[str, str]:
-        """All that it prints; then it has ended."""
-        with ThreadPoolExecutor() as pool:  # both at once, for it waits while a pipe is full
+        """Wait for its end; return its standard output and error."""
+        with ThreadPoolExecutor() as pool:  # both at once: it blocks while a pipe is full
             stderr = pool.submit(self.stderr.read) if self.stderr else None
             stdout = self.stdout.read()
             printed = stdout, stderr.result() if stderr else ""
@@ -66,23 +68,23 @@ class Fork:
         return printed
 
     def send_signal(self, number: int) -> None:
-        """Sends it a signal, unless it has ended."""
+        """Send a signal, unless it has ended."""
         if self.poll() is None:
             with suppress(ProcessLookupError):  # it ended just now
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Sends SIGKILL."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 @cache
 def _zygote() -> socket.socket:
-    """The socket that takes requests; the process behind it, in whose directory runs begin, ends with this one."""
+    """Start the zygote, once; return the socket for requests. The zygote ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.zygote", str(theirs.fileno())]

@@ -1,4 +1,4 @@
-"""Both programs as a user runs them: train, stop, resume, export."""
+"""Both programs as processes: train, stop, resume, export."""
 
 import contextlib
 import json
@@ -22,12 +22,12 @@ from mnist.input import dataset
 from tests import checkpoints as checkpoint_files
 from tests import programs
 
-# Seconds rather than minutes.
+# Runs of a second or two.
 SHORT = {
     "softmax": ["--train_steps=60", "--batch_size=20", "--save_every_steps=10", "--log_every_steps=5"],
     "cnn": ["--train_steps=30", "--batch_size=20", "--save_every_steps=5", "--log_every_steps=5"],
 }
-# Long enough that a signal finds it training.
+# A run that a signal always reaches while it trains.
 ENDLESS = ["--train_steps=100000000", "--save_every_steps=0", "--evaluate_every_steps=0", "--log_every_steps=1000"]
 
 RESULT_FIELDS = {
@@ -52,38 +52,38 @@ RESULT_FIELDS = {
 
 
 def checkpoints(train_dir):
-    """The names in TensorFlow's state file."""
+    """Return the checkpoints' names in TensorFlow's state file."""
     state = tf.train.get_checkpoint_state(str(train_dir))
     return [Path(path).name for path in state.all_model_checkpoint_paths]
 
 
-def fails(program, *flags, anew=False):
-    """Runs a program that must end with exit status 1; gives its one sentence."""
-    ended = programs.run(program, *flags, anew=anew)
+def fails(program, *flags, fork=True):
+    """Run a program that must end with exit status 1; return its error line, and its hint line if there is one."""
+    ended = programs.run(program, *flags, fork=fork)
     assert ended.returncode == 1, ended.stdout
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert [line.partition(":")[0] for line in lines] in (["error"], ["error", "hint"]), ended.stderr
     assert "Traceback" not in ended.stderr
-    return lines[0]
+    return "\n".join(lines)
 
 
 def wait_for_training(process):
-    """Waits until a run has logged a step."""
+    """Wait until a run has logged a step."""
     while "step " not in (line := process.stderr.readline()):
         assert line, "the run ended before its first logged step"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, small_data):
-    """A softmax run on small data that has ended; tests only read it, or copy it."""
+    """The train_dir and flags of a finished softmax run on small data; tests read or copy it."""
     train_dir = tmp_path_factory.mktemp("finished") / "run"
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"]]
     programs.train("softmax", train_dir, *flags)
     return train_dir, flags
 
 
-def test_the_tutorials_softmax_reaches_its_accuracy(tmp_path):
-    """1000 steps of 100 on real MNIST give at least 0.915 on the test set, and five whole checkpoints."""
+def test_softmax_reaches_its_accuracy(tmp_path):
+    """1000 steps of 100 on MNIST: test accuracy at least 0.915, and five complete checkpoints."""
     result = programs.train("softmax", tmp_path / "run", f"--data_dir={dataset.BUNDLED}")
     assert result["step"] == 1000
     assert result["test_accuracy"] >= 0.915
@@ -95,21 +95,21 @@ def test_the_tutorials_softmax_reaches_its_accuracy(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tutorials_cnn_reaches_its_accuracy(tmp_path):
-    """With its default settings the cnn gets at least 0.99 of the test set right."""
+def test_cnn_reaches_its_accuracy(tmp_path):
+    """Default settings: test accuracy at least 0.99."""
     assert programs.train("cnn", tmp_path / "run")["test_accuracy"] >= 0.99
 
 
 @pytest.mark.parametrize("program", ["softmax", "cnn"])
-def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data, program):
-    """SIGTERM saves and exits 75; run again, the weights are those of a run left alone."""
+def test_a_run_stopped_by_sigterm_resumes_to_the_same_weights(tmp_path, small_data, program):
+    """SIGTERM saves and exits with status 75; the same command ends with the undisturbed weights."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--save_every_steps=0", "--batch_size=20"]
     flags += {
         "softmax": ["--train_steps=20000", "--log_every_steps=200"],
         "cnn": ["--train_steps=120", "--log_every_steps=10"],
     }[program]
     undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
-    process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags, anew=True)
+    process = programs.start(program, f"--train_dir={tmp_path / 'stopped'}", *flags, fork=False)
     wait_for_training(process)
     process.terminate()
     stdout, stderr = process.communicate()
@@ -118,15 +118,15 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(tmp_path, small_data
     assert "run the same command again" in stdout
     [checkpoint] = checkpoints(tmp_path / "stopped")
 
-    result = programs.train(program, tmp_path / "stopped", *flags, anew=True)
+    result = programs.train(program, tmp_path / "stopped", *flags, fork=False)
     assert result["weights_sha256"] == undisturbed["weights_sha256"]
     assert result["resumed_from"] == str(tmp_path / "stopped" / checkpoint)
     assert (result["restarts"], result["steps_redone"]) == (1, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_heard_within_a_second(tmp_path, small_data, number):
-    """However long the run, the process ends within the call that is under way and the save that follows."""
+def test_a_signal_stops_a_run_within_a_second(tmp_path, small_data, number):
+    """The current call of session.run and one save, however long the run."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *ENDLESS]
     process = programs.start("softmax", *flags)
     wait_for_training(process)
@@ -134,13 +134,13 @@ def test_a_signal_is_heard_within_a_second(tmp_path, small_data, number):
     process.send_signal(number)
     process.communicate()
     assert process.returncode == 75
-    assert time.monotonic() - sent < 3  # a generous bound for a busy machine; a call aims at 0.4 s
+    assert time.monotonic() - sent < 3  # for a busy machine; a call takes about 0.4 s
 
 
-def test_a_signal_during_startup_is_heard(tmp_path, small_data):
-    """A run asked to stop before its first step stops there, with exit status 75."""
+def test_a_signal_during_startup_stops_the_run(tmp_path, small_data):
+    """Before the first step the exit status is 75, too."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path / 'run'}", *ENDLESS]
-    process = programs.start("softmax", *flags, anew=True)
+    process = programs.start("softmax", *flags, fork=False)
     while not (tmp_path / "run").exists():
         time.sleep(0.01)
     process.terminate()
@@ -156,12 +156,12 @@ def test_a_signal_during_startup_is_heard(tmp_path, small_data):
     ],
 )
 def test_environment_variables_do_not_change_the_weights(tmp_path, small_data, monkeypatch, program, variables):
-    """Those that would are ignored, in a process that supervises its run and in the run, and each warns of it once."""
+    """Those that would are ignored with one warning, by a supervised run as well."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
     undisturbed = programs.train(program, tmp_path / "undisturbed", *flags)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    ended = programs.run(program, f"--train_dir={tmp_path / 'run'}", *flags, "--max_restarts=1", anew=True)
+    ended = programs.run(program, f"--train_dir={tmp_path / 'run'}", *flags, "--max_restarts=1", fork=False)
     assert ended.returncode == 0, ended.stderr
     result = programs.result(tmp_path / "run")
     assert result["weights_sha256"] == undisturbed["weights_sha256"]
@@ -171,20 +171,20 @@ def test_environment_variables_do_not_change_the_weights(tmp_path, small_data, m
 
 
 def test_a_variable_that_differs_on_resume_is_reported(tmp_path, small_data, monkeypatch):
-    """What cannot be undone once Python runs, as the choice among glibc's functions, is recorded and compared."""
+    """Variables that act before Python starts, such as GLIBC_TUNABLES, are recorded and compared."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *SHORT["softmax"]]
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
     assert "environment variables" not in programs.run("softmax", *flags).stderr
     assert "environment variables" not in programs.run("softmax", *flags).stderr
     monkeypatch.delenv("GLIBC_TUNABLES")
-    said = programs.run("softmax", *flags).stderr
+    stderr = programs.run("softmax", *flags).stderr
     change = "GLIBC_TUNABLES glibc.malloc.check=1 (now unset)"
-    assert f"{tmp_path} was made with environment variables {change}: the last bits may differ" in said
+    assert f"{tmp_path} was made with environment variables {change}: the last bits may differ" in stderr
 
 
 @pytest.mark.parametrize("at", ["validation", "export"])
-def test_a_signal_is_heard_wherever_the_run_is(tmp_path, small_data, at):
-    """In the middle of a validation or of the export: exit 75, and the same command gives the undisturbed run."""
+def test_a_signal_during_validation_or_export_stops_the_run(tmp_path, small_data, at):
+    """Exit status 75, and the same command ends as the undisturbed run: weights and metrics."""
     flags = [f"--data_dir={small_data}", "--validation_size=600", "--batch_size=20", "--log_every_steps=10"]
     flags += {
         "validation": ["--train_steps=300", "--save_every_steps=0", "--evaluate_every_steps=1"],
@@ -204,7 +204,7 @@ def test_a_signal_is_heard_wherever_the_run_is(tmp_path, small_data, at):
 
 
 def test_a_second_run_in_the_same_train_dir_is_refused(tmp_path, small_data):
-    """It says who holds it; the first goes on, and once it is dead its lock is taken."""
+    """The error names the owner's host and pid; the lock of a killed run is free."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_dir={tmp_path}", *ENDLESS]
     first = programs.start("softmax", *flags)
     wait_for_training(first)
@@ -220,8 +220,8 @@ def test_a_second_run_in_the_same_train_dir_is_refused(tmp_path, small_data):
     assert third.returncode == 75
 
 
-def test_a_supervised_run_is_started_again_when_it_crashes(tmp_path, small_data):
-    """The parent sees to it; the result is that of a run left alone, and says how often it was started again."""
+def test_a_supervised_run_is_restarted_after_a_crash(tmp_path, small_data):
+    """The weights are those of the undisturbed run; result.json has the number of restarts."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=20000", "--save_every_steps=1000"]
     flags += ["--evaluate_every_steps=0", "--log_every_steps=1000"]
     undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags)
@@ -236,8 +236,8 @@ def test_a_supervised_run_is_started_again_when_it_crashes(tmp_path, small_data)
     assert result["restarts"] == 2
 
 
-def test_result_json_holds_what_programs_rely_on(finished):
-    """Every field of the contract is there, with the values of this run."""
+def test_result_json_has_every_field(finished):
+    """With the values of this run."""
     train_dir, _ = finished
     result = programs.result(train_dir)
     assert result.keys() == RESULT_FIELDS
@@ -251,20 +251,20 @@ def test_result_json_holds_what_programs_rely_on(finished):
     assert result["versions"].keys() == {"python", "tensorflow", "numpy"}
 
 
-def test_metrics_hold_each_logged_step_once(finished):
-    """One object every five steps, the evaluated one among them."""
+def test_metrics_have_each_logged_step_once(finished):
+    """One object every five steps; the validated one is among them."""
     train_dir, _ = finished
     records = programs.metrics(train_dir)
     assert [record["step"] for record in records] == list(range(5, 61, 5))
     assert "validation_accuracy" in records[-1]
 
 
-def test_a_finished_run_says_so_and_changes_nothing(finished):
-    """Run again it evaluates, exits 0, and gives the same results from the same files."""
+def test_a_finished_run_run_again_only_evaluates(finished):
+    """Exit status 0 and the same results; no file changes but result.json and the lock."""
     train_dir, flags = finished
     before = programs.result(train_dir)
-    told_anew = {"result.json", "lock"}
-    files = {path: path.read_bytes() for path in train_dir.rglob("*") if path.is_file() and path.name not in told_anew}
+    rewritten = {"result.json", "lock"}
+    files = {path: path.read_bytes() for path in train_dir.rglob("*") if path.is_file() and path.name not in rewritten}
     ended = programs.run("softmax", f"--train_dir={train_dir}", *flags)
     assert ended.returncode == 0
     assert "finished already: step 60 of 60" in ended.stderr
@@ -274,60 +274,60 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
     assert files == {path: path.read_bytes() for path in files}
 
 
-def test_a_prolonged_run_equals_a_longer_one(tmp_path, small_data):
-    """With a constant learning rate, 40 steps and then 60 are 60 steps."""
+def test_an_extended_run_equals_a_longer_one(tmp_path, small_data):
+    """With a constant learning rate, 40 steps extended to 60 give the weights of 60 steps."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--learning_rate_schedule=constant"]
-    programs.train("softmax", tmp_path / "prolonged", *flags, "--train_steps=40")
-    prolonged = programs.train("softmax", tmp_path / "prolonged", *flags, "--train_steps=60")
+    programs.train("softmax", tmp_path / "extended", *flags, "--train_steps=40")
+    extended = programs.train("softmax", tmp_path / "extended", *flags, "--train_steps=60")
     straight = programs.train("softmax", tmp_path / "straight", *flags, "--train_steps=60")
-    assert prolonged["weights_sha256"] == straight["weights_sha256"]
-    assert (tmp_path / "prolonged" / "saved_model" / "40").is_dir()
-    assert (tmp_path / "prolonged" / "saved_model" / "60").is_dir()
+    assert extended["weights_sha256"] == straight["weights_sha256"]
+    assert (tmp_path / "extended" / "saved_model" / "40").is_dir()
+    assert (tmp_path / "extended" / "saved_model" / "60").is_dir()
 
 
-def test_prolonging_says_what_it_changes(finished, tmp_path):
-    """Where the schedule depends on the number of steps, the program says that the result will."""
+def test_extending_a_run_warns_if_the_schedule_changes(finished, tmp_path):
+    """A schedule that depends on the number of steps gives other weights."""
     train_dir, flags = finished
     shutil.copytree(train_dir, tmp_path / "run")
     ended = programs.run("softmax", f"--train_dir={tmp_path / 'run'}", *flags, "--train_steps=80")
     assert ended.returncode == 0
-    assert "prolonged from 60 to 80 steps" in ended.stderr
+    assert "extended from 60 to 80 steps" in ended.stderr
     assert "the cosine schedule now ends at step 80" in ended.stderr
 
 
-def test_other_settings_are_listed_and_refused(finished):
-    """One sentence names each difference; nothing is changed."""
+def test_other_settings_are_refused_with_a_list(finished):
+    """The error names each difference; no file changes."""
     train_dir, flags = finished
     files = sorted(train_dir.rglob("*"))
-    sentence = fails("softmax", f"--train_dir={train_dir}", *flags, "--seed=3", "--batch_size=30", "--train_steps=50")
+    error = fails("softmax", f"--train_dir={train_dir}", *flags, "--seed=3", "--batch_size=30", "--train_steps=50")
     for difference in ("seed 0 (now 3)", "batch_size 20 (now 30)", "train_steps 60 (now 50)"):
-        assert difference in sentence
+        assert difference in error
     assert sorted(train_dir.rglob("*")) == files
 
 
 def test_other_data_are_refused(finished):
-    """A run does not go on with data that it was not made with."""
+    """A run is not resumed with data of another fingerprint."""
     train_dir, flags = finished
-    sentence = fails("softmax", f"--train_dir={train_dir}", *flags, f"--data_dir={dataset.BUNDLED}")
-    assert "was made with data " in sentence
+    error = fails("softmax", f"--train_dir={train_dir}", *flags, f"--data_dir={dataset.BUNDLED}")
+    assert "was made with data " in error
 
 
 def test_another_model_is_refused(finished):
-    """The cnn does not go on in a train_dir of the softmax."""
+    """The cnn does not resume a train_dir of the softmax."""
     train_dir, _ = finished
     assert "model softmax (now cnn)" in fails("cnn", f"--train_dir={train_dir}")
 
 
 def test_settings_that_change_no_weight_may_differ(finished, tmp_path):
-    """How often to log and how many checkpoints to keep is free."""
+    """How often to log, how many checkpoints to keep, and the number of threads."""
     train_dir, flags = finished
     shutil.copytree(train_dir, tmp_path / "run")
     programs.train("softmax", tmp_path / "run", *flags, "--max_to_keep=2", "--log_every_steps=7", "--threads=2")
     assert checkpoints(tmp_path / "run") == ["model.ckpt-50", "model.ckpt-60"]
 
 
-def test_a_named_checkpoint_starts_a_run_of_its_own(finished, tmp_path):
-    """From an older checkpoint, in a train_dir of its own, the run comes to the same end."""
+def test_restore_from_starts_a_new_run(finished, tmp_path):
+    """From an older checkpoint, in another train_dir, the run ends with the same weights."""
     train_dir, flags = finished
     prefix = train_dir / "model.ckpt-30"
     result = programs.train("softmax", tmp_path / "run", *flags, f"--restore_from={prefix}")
@@ -336,8 +336,8 @@ def test_a_named_checkpoint_starts_a_run_of_its_own(finished, tmp_path):
     assert [record["step"] for record in programs.metrics(tmp_path / "run")] == list(range(35, 61, 5))
 
 
-def test_a_killed_run_that_started_elsewhere_goes_on_by_the_same_command(finished, tmp_path):
-    """--restore_from says where a new train_dir starts; once it has checkpoints, it goes on from those."""
+def test_a_killed_run_with_restore_from_resumes_by_the_same_command(finished, tmp_path):
+    """--restore_from applies to a new train_dir; one with checkpoints resumes from its own."""
     train_dir, flags = finished
     flags = [*flags, f"--restore_from={train_dir / 'model.ckpt-30'}"]
     programs.train("softmax", tmp_path / "run", *flags)
@@ -348,17 +348,17 @@ def test_a_killed_run_that_started_elsewhere_goes_on_by_the_same_command(finishe
     assert result["weights_sha256"] == programs.result(train_dir)["weights_sha256"]
 
 
-def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(finished, tmp_path):
-    """The sentence lists the prefixes to choose from."""
+def test_a_missing_checkpoint_is_an_error_that_lists_the_others(finished, tmp_path):
+    """In the directory of the prefix."""
     train_dir, flags = finished
     missing = train_dir / "model.ckpt-31"
-    sentence = fails("softmax", f"--train_dir={tmp_path / 'run'}", *flags, f"--restore_from={missing}")
-    assert "model.ckpt-20, model.ckpt-30" in sentence
+    error = fails("softmax", f"--train_dir={tmp_path / 'run'}", *flags, f"--restore_from={missing}")
+    assert "model.ckpt-20, model.ckpt-30" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_the_exported_model_can_be_given_a_place(tmp_path, small_data):
-    """--export_dir is where it goes; a place that exists is refused before training, not after."""
+def test_export_dir_names_the_exported_model(tmp_path, small_data):
+    """An existing directory is refused before training."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
     result = programs.train("softmax", tmp_path / "run", *flags)
     assert result["export_dir"] == str(tmp_path / "out")
@@ -367,8 +367,8 @@ def test_the_exported_model_can_be_given_a_place(tmp_path, small_data):
     assert not list((tmp_path / "other").glob("model.ckpt*"))
 
 
-def test_what_lies_beside_the_place_of_the_exported_model_stays(tmp_path, small_data):
-    """Directories whose names end as an unfinished export's do, with files whose names begin as those of an export."""
+def test_directories_beside_the_export_stay(tmp_path, small_data):
+    """Even if they are named like an unfinished export, with files named like those of an export."""
     for name in ("out.incomplete", "out.incomplete-01234567"):
         for part in ("variables-of-my-thesis", "assets", "assets-old"):
             (tmp_path / name / part).mkdir(parents=True)
@@ -386,8 +386,8 @@ def test_what_lies_beside_the_place_of_the_exported_model_stays(tmp_path, small_
 
 
 @pytest.mark.parametrize("name", ["assets/labels.txt", "assets.extra/manifest.json"])
-def test_a_damaged_export_is_made_again_by_the_same_command(finished, tmp_path, name):
-    """The damaged one is in the quarantine, a warning says so, and the new one is as the old one was."""
+def test_a_damaged_export_is_exported_again_by_the_same_command(finished, tmp_path, name):
+    """The damaged one is moved to the quarantine with a warning; the new one equals the original."""
     train_dir, flags = finished
     run = shutil.copytree(train_dir, tmp_path / "run")
     target = run / "saved_model" / "60"
@@ -401,7 +401,7 @@ def test_a_damaged_export_is_made_again_by_the_same_command(finished, tmp_path, 
 
 
 def test_a_run_whose_last_checkpoint_is_damaged_keeps_its_export(tmp_path, small_data):
-    """It goes back, makes the same steps again, and finds its own model at --export_dir."""
+    """It runs the last steps again, and its own model at --export_dir is no error."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
     before = programs.train("softmax", tmp_path / "run", *flags)
     exported = checkpoint_files.tree(tmp_path / "out")
@@ -412,8 +412,8 @@ def test_a_run_whose_last_checkpoint_is_damaged_keeps_its_export(tmp_path, small
     assert checkpoint_files.tree(tmp_path / "out") == exported
 
 
-def test_what_an_older_release_left_of_an_export_is_deleted(finished, tmp_path):
-    """In the train_dir's own place, where it can only be its own."""
+def test_an_unfinished_export_of_an_older_release_is_deleted(finished, tmp_path):
+    """In the train_dir's own place for exports, where it can only be this run's."""
     train_dir, flags = finished
     run = shutil.copytree(train_dir, tmp_path / "run")
     (run / "saved_model" / "60").rename(run / "saved_model" / "60.incomplete")
@@ -423,7 +423,7 @@ def test_what_an_older_release_left_of_an_export_is_deleted(finished, tmp_path):
 
 
 def exporting(export_dir, *flags):
-    """A run that has begun to write its export."""
+    """Return a run that has begun to write its export."""
     process = programs.start("softmax", *flags)
     while not list(export_dir.parent.glob(f"{export_dir.name}.incomplete-*/output/saved_model.pb")):
         assert process.poll() is None, process.communicate()
@@ -431,8 +431,8 @@ def exporting(export_dir, *flags):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_run_that_exports_more_slowly_than_another_does_not_take_its_model(tmp_path, small_data, seed):
-    """Stopped while it writes, it goes on when the other's model is there: done if it is the same, else an error."""
+def test_a_slow_export_does_not_replace_that_of_another_run(tmp_path, small_data, seed):
+    """The other run's model is there first: no error if it is the same model, an error otherwise."""
     out = tmp_path / "out"
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={out}"]
     slow = exporting(out, f"--train_dir={tmp_path / 'slow'}", *flags)
@@ -454,26 +454,26 @@ def test_a_run_that_exports_more_slowly_than_another_does_not_take_its_model(tmp
         assert not (tmp_path / "slow" / "result.json").exists()
 
 
-def test_of_runs_that_export_to_one_place_at_once_one_succeeds(tmp_path, small_data):
-    """Its model is there whole; each other ends with one sentence, and nothing else is left."""
+def test_of_two_runs_that_export_to_one_place_one_succeeds(tmp_path, small_data):
+    """Its model is complete; the other run ends with an error, and no staging directory remains."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], f"--export_dir={tmp_path / 'out'}"]
     runs = {
         seed: programs.start("softmax", f"--train_dir={tmp_path}/{seed}", *flags, f"--seed={seed}") for seed in (0, 1)
     }
-    said = {seed: run.communicate()[1] for seed, run in runs.items()}
+    stderr = {seed: run.communicate()[1] for seed, run in runs.items()}
     [winner] = [seed for seed, run in runs.items() if run.returncode == 0]
     loser = 1 - winner
     assert runs[loser].returncode == 1
-    assert said[loser].count("error: ") == 1
-    assert f"error: {tmp_path / 'out'}: " in said[loser]
+    assert stderr[loser].count("error: ") == 1
+    assert f"error: {tmp_path / 'out'}: " in stderr[loser]
     card = (tmp_path / "out" / "assets.extra" / "MODEL_CARD.md").read_text()
     assert programs.result(tmp_path / f"{winner}")["weights_sha256"] in card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "out"]
 
 
 @pytest.mark.parametrize("program", ["softmax", "cnn"])
-def test_the_exported_model_answers_everywhere(tmp_path, small_data, program):
-    """saved_model_cli, TensorFlow 2's loader and a session give the classes that the test accuracy was made of."""
+def test_the_exported_model_loads_everywhere(tmp_path, small_data, program):
+    """saved_model_cli, tf.saved_model.load and a session predict the classes of the test accuracy."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
     result = programs.train(program, tmp_path / "run", *flags)
     model, test = result["export_dir"], dataset.load(small_data, 200).test
@@ -499,7 +499,7 @@ def test_the_exported_model_answers_everywhere(tmp_path, small_data, program):
     assert np.array_equal(np.load(tmp_path / "classes.npy"), classes[:10])
 
 
-# What anybody can write who has the two files' names, and TensorFlow.
+# Needs only TensorFlow and the names of two files.
 TRAIN_ON = """
 import importlib.util, sys
 import numpy as np
@@ -510,7 +510,7 @@ for name in ("checkpointing", "mnist", "configs", "trainer", "train_softmax"):
 prefix, data, steps, answers = sys.argv[1:]
 tf.config.experimental.enable_op_determinism()
 meta_graph = tf.compat.v1.MetaGraphDef.FromString(open(prefix + ".meta", "rb").read())
-ask, train, load = (meta_graph.signature_def[name] for name in ("serving_default", "train", "load_data"))
+predict, train, load = (meta_graph.signature_def[name] for name in ("serving_default", "train", "load_data"))
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     saver = tf.compat.v1.train.import_meta_graph(meta_graph)
     saver.restore(session, prefix)
@@ -519,14 +519,14 @@ with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     session.run(tf.compat.v1.local_variables_initializer(), feed)
     session.run(train.outputs["step"].name, {train.inputs["steps_to_run"].name: int(steps)})
     weights = session.run({variable.op.name: variable for variable in tf.compat.v1.trainable_variables()})
-    classes = session.run(ask.outputs["classes"].name, {ask.inputs["images"].name: arrays["test_images"]})
+    classes = session.run(predict.outputs["classes"].name, {predict.inputs["images"].name: arrays["test_images"]})
 np.savez(answers, classes=classes, **weights)
 """
 
 
 @pytest.mark.parametrize(("program", "step"), [("softmax", 50), ("cnn", 20)])
-def test_the_meta_file_trains_on_without_this_project(tmp_path, small_data, program, step):
-    """Graph and checkpoint alone, elsewhere, where nothing of this can be imported: the weights of the program."""
+def test_the_meta_file_continues_training_without_this_project(tmp_path, small_data, program, step):
+    """Graph and checkpoint in another directory, without this project on the path: the program's weights."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT[program]]
     expected = programs.train(program, tmp_path / "run", *flags)
     elsewhere = tmp_path / "elsewhere"
@@ -547,7 +547,7 @@ def test_the_meta_file_trains_on_without_this_project(tmp_path, small_data, prog
 
 
 def test_all_images_can_train(tmp_path, small_data):
-    """--validation_size=0 leaves none to validate on, and says so with null."""
+    """--validation_size=0: the validation accuracy is null."""
     flags = [f"--data_dir={small_data}", "--validation_size=0", *SHORT["softmax"]]
     result = programs.train("softmax", tmp_path / "run", *flags)
     assert result["train_images"] == 1200
@@ -555,7 +555,7 @@ def test_all_images_can_train(tmp_path, small_data):
 
 
 def test_awkward_paths_work(tmp_path, small_data):
-    """Spaces, letters beyond ASCII and brackets in a train_dir are nobody's problem."""
+    """Spaces, brackets and letters beyond ASCII in a train_dir."""
     train_dir = tmp_path / "mein lauf [1] 数字"
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"]]
     programs.train("softmax", train_dir, *flags)
@@ -563,40 +563,40 @@ def test_awkward_paths_work(tmp_path, small_data):
     assert "finished already" in ended.stderr
 
 
-def test_wrong_data_are_told_without_tensorflow(tmp_path):
-    """A directory without data is one sentence that says what was looked for and what to do, within a second or so."""
+def test_missing_data_is_reported_before_tensorflow_is_imported(tmp_path):
+    """The error names the missing file and the flag to use, within a second or so."""
     started = time.monotonic()
-    sentence = fails("cnn", f"--data_dir={tmp_path}", anew=True)
-    assert "train-images-idx3-ubyte" in sentence
-    assert "--download" in sentence
+    error = fails("cnn", f"--data_dir={tmp_path}", fork=False)
+    assert "train-images-idx3-ubyte" in error
+    assert "--download" in error
     assert time.monotonic() - started < 2
 
 
 def on_a_terminal(*flags):
-    """What a softmax run shows on a terminal of 120 columns."""
+    """Return what a softmax run writes to a terminal of 120 columns."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     command = programs.command("softmax", "--validation_size=200", *SHORT["softmax"], *flags)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=programs.ROOT)
     os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # how Linux says that the terminal's other end is closed
+    with contextlib.suppress(OSError):  # Linux: the other end of the terminal is closed
         while piece := os.read(ours, 4096):
             shown += piece
     assert process.wait() == 0
     return shown
 
 
-def test_a_terminal_gets_a_bar(tmp_path, small_data):
-    """Where standard error is a terminal, tqdm shows steps, loss, last save and images/s; the steps' lines are gone."""
+def test_a_terminal_shows_a_progress_bar(tmp_path, small_data):
+    """With steps, loss, last save and images/s, in place of the log lines of steps."""
     shown = on_a_terminal(f"--data_dir={small_data}", f"--train_dir={tmp_path / 'run'}")
     *_, last = (line for line in shown.split(b"\r") if b"%|" in line)
     assert re.search(rb"100%\|.*\| 60 00:00 left, loss \d\S+  validation \d\S+  saved \d+  [\d,]+/s", last), last
     assert b"step 10/60" not in shown
 
 
-def test_a_quiet_run_tells_its_result_alone(tmp_path, small_data):
-    """No bar, no lines; what came out is on standard output as always."""
+def test_a_quiet_run_prints_only_its_result(tmp_path, small_data):
+    """No progress bar and no log lines; the result is on standard output."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", *SHORT["softmax"], "--quiet"]
     assert on_a_terminal(*flags, f"--train_dir={tmp_path / 'one'}") == b""
     ended = programs.run("softmax", *flags, f"--train_dir={tmp_path / 'two'}")

@@ -1,14 +1,13 @@
-"""A process that has imported TensorFlow once, and forks a run of a program for each request.
+"""A process that has imported TensorFlow once and forks a run of a program for each request.
 
     python -m tests.zygote DESCRIPTOR
 
-Importing TensorFlow takes seconds, a small run a fraction of one. Whatever a fork cannot carry over (sessions, their
-threads) does not exist yet: what the child goes through is what the command line goes through, `app.run`
-included; only the imports are there already.
+Importing TensorFlow takes seconds, a small run a fraction of one. Sessions and their threads, which do not survive a
+fork, do not exist yet. The child runs all that the command line runs, from `app.run` on, with the imports done.
 
-Requests come through the socket that DESCRIPTOR is (see `Request`), each with four descriptors: the run's standard
-input, output and error, and a pipe into which go two C ints: the run's process, at once, and in the end its exit
-status, or minus the signal that ended it. The zygote ends when the socket is closed. `fork.py` is the other end.
+DESCRIPTOR is a socket. A request (see `Request`) comes with four descriptors: the run's standard input, output and
+error, and a pipe for two C ints: the run's pid at once, and at its end its exit status, or minus the signal that ended
+it. The zygote ends when the socket is closed. `fork.py` is the client.
 """
 
 import json
@@ -34,7 +33,7 @@ NUMBER = struct.Struct("i")
 class Request(NamedTuple):
     """One run: "softmax" or "cnn", its command line, and all its environment variables.
 
-    What Python and TensorFlow read of the environment when they start is the zygote's.
+    Variables that Python and TensorFlow read when they start are the zygote's.
     """
 
     program: str
@@ -43,8 +42,8 @@ class Request(NamedTuple):
 
 
 def serve(requests: socket.socket) -> None:
-    """Answers requests; in a child, ends as the program does, by SystemExit."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    """Serve requests; in a child, end as the program does, by SystemExit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
     while True:
         text, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 4)
         if not text:
@@ -57,41 +56,41 @@ def serve(requests: socket.socket) -> None:
 
 
 def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
-    """Forks the run, and waits for it, so that it is somebody's child."""
+    """Fork the run and wait for it, so that its status is collected."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *streams, told = descriptors
+    *streams, pipe = descriptors
     child = os.fork()
     if child == 0:
-        starting.exit_on_signal()  # as the programs do first
-        os.close(told)
+        starting.exit_on_signal()  # as the programs begin
+        os.close(pipe)
         os.environ.clear()
         os.environ.update(request.environment)
         become(request.program, request.flags, streams)
     for stream in streams:
         os.close(stream)
-    os.write(told, NUMBER.pack(child))
+    os.write(pipe, NUMBER.pack(child))
     _, status = os.waitpid(child, 0)
-    os.write(told, NUMBER.pack(os.waitstatus_to_exitcode(status)))
+    os.write(pipe, NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 
 def become(program: str, arguments: Sequence[str], streams: Sequence[int]) -> NoReturn:
-    """Turns this process into a program, with these as its standard input, output and error."""
+    """Turn this process into a program with these as its standard input, output and error."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     for stream in set(streams):
         os.close(stream)
-    # Those of before know whether they could seek.
+    # New objects: the old ones remember whether their files could seek.
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     script = SCRIPTS[program]
     sys.argv = [str(script.__file__), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
-    app.run(script.main, program=script.MODEL, synopsis=str(script.__doc__))
+    app.run(script.make_model, program=program, synopsis=script.__doc__)
 
 
 if __name__ == "__main__":
-    # Ctrl-C in a terminal reaches this process, too, which ends with whoever asks it, and keepers, with their runs.
+    # Ctrl-C in a terminal reaches this process too; it ends with its client, and keepers end with their runs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with tensorflow_import():
         from trainer import train  # noqa: F401 - for the children: with it comes TensorFlow

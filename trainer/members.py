@@ -1,130 +1,128 @@
-"""The networks of an ensemble: trained one after the other, each by a process of its own, then joined.
+"""The members of an ensemble: trained one after the other, each in a process of its own, then joined (ensemble.py).
 
-A member is a run of train_cnn.py like any other, in <train_dir>/seed-<its seed>: it goes on after a crash, and one that
-has ended is not run again. What joining them leaves in the train_dir itself, ensemble.py says.
+A member is an ordinary run of train_cnn.py in <train_dir>/seed-<seed>: it resumes after a crash, and a finished one is
+not run again.
 """
-
-from __future__ import annotations
 
 import logging
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpointing.cli import print_line
 from checkpointing.errors import CheckpointError, DamagedError, UsageError
-from checkpointing.kernel_environment import choose_kernels
-from checkpointing.protocol import resume
+from checkpointing.protocol import resume, run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import supervisor
 from checkpointing.runs.preemption import listen_for_stop
 from checkpointing.storage import durable, layout, staging
-from checkpointing.storage.fingerprint import code_sha256
 from checkpointing.tf_import import tensorflow_import
-from mnist import sources
+from configs.flags import RunOptions
+from configs.settings import CnnSettings
 from mnist.errors import ResultError
 from mnist.reporting import results
+from mnist.training.stopwatch import Stopwatch
+from trainer import preparation
 
 if TYPE_CHECKING:
-    from configs.flags import RunOptions
-    from configs.settings import CnnSettings
-    from mnist.training.stopwatch import Stopwatch
+    from collections.abc import Callable
+
+    from mnist.model.networks import Model
 
 _log = logging.getLogger(__name__)
 
 
-def train_members(command: RunOptions, settings: CnnSettings, stopwatch: Stopwatch) -> int:
-    """Trains the members, and joins them.
+def train_members(
+    options: RunOptions, settings: CnnSettings, make_model: "Callable[[CnnSettings], Model]", stopwatch: Stopwatch
+) -> int:
+    """Train the members and join them.
 
     Args:
-      command: where things lie; the members' command line is the same, but for seed and train_dir.
-      settings: of the whole; a member's are the same, with one member.
-      stopwatch: counts the seconds that joining takes.
+      options: directories; a member's command line is this process's, with its own seed and train_dir.
+      settings: of the ensemble; a member's are the same, with members=1.
+      make_model: makes one member in the current graph.
+      stopwatch: counts the seconds of joining.
 
     Returns:
-      The exit status: 0 done; 75 stopped by a signal, run it again; else that of the member that failed, 128 + n where
-      it died of signal n.
+      The exit status: 0 done; 75 stopped by a signal; otherwise that of the member that failed, 128 + n if it died of
+      signal n.
 
     Raises:
-      UsageError, CheckpointError, DataError, ResultError: in one sentence, what is wrong and what to do.
+      UsageError, CheckpointError, DataError, ResultError: the ensemble cannot be trained or joined.
     """
-    if command.restore_from:
-        message = (
-            f"--restore_from found with --members={settings.members}: they would all be one network; leave one out."
+    if options.restore_from:
+        raise UsageError(
+            f"--restore_from: expected no checkpoint with --members={settings.members}, got {options.restore_from}",
+            hint="all members would be the same network; leave one of the two flags out",
         )
-        raise UsageError(message)
     with listen_for_stop() as stop, stop.interruptible():
-        with stopwatch("data"):
-            from mnist.input import dataset  # noqa: PLC0415 - --help does not wait for NumPy
-
-            data = dataset.load(command.data_dir, settings.validation_size, download=command.download)
-        identity = {"model": "cnn", "data": data.fingerprint, **command.run_identity()}
-        start = resume.open_train_dir(
-            command.train_dir,
-            identity,
-            code=code_sha256(sources("trainer/members.py", "trainer/ensemble.py", "trainer/train.py")),
-            environment=choose_kernels(),
-        )
+        data = preparation.load_data(options, stopwatch)
+        identity = preparation.run_identity(options, "cnn", data)
+        start = preparation.open_train_dir(options, identity)
     stop.check()  # a signal that came at the end of the block
     if start.newest is None:
         try:
-            staging.check_target(command.export_dir or layout.export_path(command.train_dir, settings.train_steps))
+            staging.check_target(preparation.export_dir(options))
         except CheckpointError:
             start.close()
             raise
     seeds = range(settings.seed, settings.seed + settings.members)
-    directories = {seed: command.train_dir / f"seed-{seed}" for seed in seeds}
+    directories = {seed: options.train_dir / f"seed-{seed}" for seed in seeds}
     status = supervisor.run_each(
-        _command_of_member(command, settings, seed, directory)
+        _member_command(options, seed, directory)
         for seed, directory in directories.items()
-        if not _has_ended(directory, settings.train_steps, identity | {"members": 1, "seed": seed})
+        if not _has_finished(directory, settings, identity | {"members": 1, "seed": seed})
     )
     if status:
         start.close()
         return status
     with listen_for_stop() as stop:
         with stop.interruptible():
-            with stopwatch("import"), tensorflow_import(debug=command.debug):
-                from mnist import report  # noqa: PLC0415
-                from trainer import ensemble  # noqa: PLC0415 - members do not wait for a TensorFlow of ours
-            ended = {directory: results.read(directory / layout.RESULT) for directory in directories.values()}
-            record, answers = ensemble.join_members(
-                command, settings, ended, data=data, start=start, stopwatch=stopwatch
+            with stopwatch("import"), tensorflow_import(debug=options.debug):
+                from mnist import report  # noqa: PLC0415 - members are trained without a TensorFlow in this process
+                from trainer import ensemble  # noqa: PLC0415
+            finished = {directory: results.read(directory / layout.RESULT) for directory in directories.values()}
+            record, predictions = ensemble.join_members(
+                options, partial(make_model, settings), finished, data=data, start=start, stopwatch=stopwatch
             )
-            durable.atomic_write_json(command.train_dir / layout.RESULT, record)
+            durable.atomic_write_json(options.train_dir / layout.RESULT, record)
         print_line(results.summary(record))
         if settings.report:
-            report.leave(command.train_dir, settings.train_steps, data.test, answers, stop)
+            report.leave(options.train_dir, settings.train_steps, data.test, predictions, stop)
     return 0
 
 
-def _has_ended(directory: Path, step: int, identity: dict[str, Any]) -> bool:
-    """Whether this very run is at its end there; where anything else is there, its own start says what."""
-    manifest_path = layout.manifest_path(layout.prefix(directory, step))
+def _has_finished(directory: Path, settings: CnnSettings, identity: dict[str, Any]) -> bool:
+    """Whether the run of this identity has finished there. Any other run in that place is an error of its start."""
+    manifest_path = layout.manifest_path(layout.prefix(directory, settings.train_steps))
     result_path = directory / layout.RESULT
     if not (manifest_path.exists() and result_path.exists()):
         return False
     with suppress(DamagedError, ResultError):
-        return results.read(result_path)["step"] == step and Manifest.read(manifest_path).settings == identity
+        recorded = Manifest.read(manifest_path).settings
+        return results.read(result_path)["step"] == settings.train_steps and not run_identity.diff(
+            recorded, identity, defaults=settings.identity_defaults()
+        )
     return False
 
 
-def _command_of_member(command: RunOptions, settings: CnnSettings, seed: int, directory: Path) -> list[str]:
-    """The command line of this very process, for one member."""
-    _log.info("the network of seed %d: %s", seed, directory)
-    if command.warm_start_from:
-        _share_origin(command.train_dir, command.warm_start_from, directory)
+def _member_command(options: RunOptions, seed: int, directory: Path) -> list[str]:
+    """Return this process's command line with the flags of one member."""
+    _log.info("training the member of seed %d in %s", seed, directory)
+    if options.warm_start_from:
+        _share_origin(options.train_dir, options.warm_start_from, directory)
     flags = ["--members=1", f"--seed={seed}", f"--train_dir={directory}"]
-    if command.export_dir:
-        flags.append(f"--export_dir={layout.export_path(directory, settings.train_steps)}")
+    if options.export_dir:
+        flags.append(f"--export_dir={layout.export_path(directory, options.settings.train_steps)}")
     return [sys.executable, *sys.orig_argv[1:], *flags]
 
 
 def _share_origin(train_dir: Path, warm_start_from: Path, directory: Path) -> None:
-    """Has a member begin with the same weights as the others, whatever its source has saved meanwhile."""
-    begun = directory.is_dir() and layout.steps_with(directory, "manifest.json")
-    if begun or (directory / layout.ORIGIN).exists():
+    """Pin one checkpoint for all members to start from: the directory it is in may get a newer one meanwhile."""
+    has_begun = directory.is_dir() and layout.steps_with(directory, "manifest.json")
+    if has_begun or (directory / layout.ORIGIN).exists():
         return
     origin = resume.pin_origin(train_dir, "warm_start_from", warm_start_from)
     durable.make_directory(directory)

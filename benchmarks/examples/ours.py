@@ -15,6 +15,7 @@ with tensorflow_import():
     from mnist.training import evaluation
     from trainer import train
 import configs
+import train_cnn
 from configs.settings import CnnSettings
 from mnist.input import dataset
 
@@ -25,7 +26,7 @@ def main() -> None:
     assert isinstance(settings, CnnSettings)
     data = dataset.load(None, settings.validation_size)
     steps_an_epoch = len(data.train.labels) // settings.batch_size
-    built = train.build_graph(settings, partial(train.make_cnn, settings), data.train)
+    built = train.build_graph(settings, partial(train_cnn.make_model, settings), data.train)
     with training_graph.open_session(built.graph, settings.threads) as session:
         training_graph.initialize(session, built, data.train)
         step = 0

@@ -12,8 +12,12 @@ import dataclasses
 from functools import partial
 
 import configs
+import train_cnn
+import train_softmax
 from mnist.input import dataset
+from trainer import app
 
+_MAKE_MODEL: dict[str, app.MakeModel] = {"softmax": train_softmax.make_model, "cnn": train_cnn.make_model}
 _ENDLESS = 10**12
 
 
@@ -21,7 +25,7 @@ def make(model: str, batch_size: int, _variant: str) -> protocol.TrainFor:
     """Train with the calls that a run with logs, validation and saves makes."""
     settings = dataclasses.replace(configs.load(model), batch_size=batch_size, train_steps=_ENDLESS)
     split = dataset.load(None, settings.validation_size).train
-    built = train.build_graph(settings, partial(train.make_model, settings), split)
+    built = train.build_graph(settings, partial(_MAKE_MODEL[model], settings), split)
     session = training_graph.open_session(built.graph, settings.threads)
     training_graph.initialize(session, built, split)
     cut_at = (settings.log_every_steps, settings.evaluate_every_steps, settings.save_every_steps)

@@ -334,7 +334,7 @@ def write(directory: Path, prefix: Path, tagged_graphs: Sequence[TaggedGraph], *
     """
     write_guard.check(directory)
     try:
-        builder = tf.compat.v1.saved_model.Builder(str(directory))
+        builder = tf.compat.v1.saved_model.Builder(str(directory))  # TensorFlow 1 called it SavedModelBuilder
         for number, tagged in enumerate(tagged_graphs):
             _add(builder, prefix, tagged, with_variables=number == 0)
         builder.save(as_text=as_text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpointing.errors import CheckpointError, DamagedError, reason
-from checkpointing.protocol import checkpoint_state, manifest, quarantine, retention
+from checkpointing.protocol import checkpoint_state, manifest, quarantine, retention, run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import Candidate, RetentionPolicy, Rotation
 from checkpointing.storage import durable, layout
@@ -127,21 +127,25 @@ class Cleanup:
 
 
 def is_of_run(
-    saved: Manifest, *, settings: Mapping[str, Any], started_from: str | None, may_grow: Collection[str] = ()
+    saved: Manifest,
+    *,
+    settings: Mapping[str, Any],
+    started_from: str | None,
+    may_grow: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Whether a checkpoint is one of the run with these settings and this origin.
+    """Return whether a checkpoint was saved by the run with these settings and this origin.
 
     Args:
-      saved: its manifest.
-      settings: the run's.
-      started_from: as the run's manifests have it.
-      may_grow: settings that may have been others when it was saved.
+      saved: manifest of the checkpoint.
+      settings: settings of the run.
+      started_from: as in the manifests of the run.
+      may_grow: names of settings that may have been smaller when the checkpoint was saved.
+      defaults: values of settings that either side lacks.
     """
-
-    def compared(all_settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in all_settings.items() if name not in may_grow}
-
-    return saved.started_from == started_from and compared(saved.settings) == compared(settings)
+    return saved.started_from == started_from and not run_identity.diff(
+        saved.settings, settings, defaults=defaults, may_grow=may_grow
+    )
 
 
 def kept(manifests: Iterable[Manifest], policy: RetentionPolicy, pinned: Collection[int]) -> dict[int, str]:

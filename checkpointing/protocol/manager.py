@@ -414,7 +414,11 @@ class CheckpointManager:
     def _is_of_this_run(self, saved: Manifest) -> bool:
         start = self.start
         return cleanup.is_of_run(
-            saved, settings=start.settings, started_from=start.started_from, may_grow=start.may_grow
+            saved,
+            settings=start.settings,
+            started_from=start.started_from,
+            may_grow=start.may_grow,
+            defaults=start.defaults,
         )
 
     def _sync_and_describe(self, paths: list[Path]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from checkpointing.errors import LATER, CheckpointError, DamagedError, OddFileError, OnlyDamagedError, reason
-from checkpointing.protocol import cleanup, lookup, manifest, quarantine
+from checkpointing.protocol import cleanup, lookup, manifest, quarantine, run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
 from checkpointing.storage.fingerprint import file_sha256
@@ -68,7 +68,7 @@ class ResumePoint:
     older: where `prefix` has no manifest, those to try after it.
     started_from: as in the manifest, for those to come.
     warm_start: the checkpoint to take the first weights from; None in a run that has its own, or takes none.
-    may_grow: as given to open_train_dir: settings that may have been smaller in older checkpoints of the run.
+    may_grow, defaults: as passed to open_train_dir; needed wherever a checkpoint is compared with the run.
     """
 
     directory: Path
@@ -82,6 +82,7 @@ class ResumePoint:
     started_from: str | None = None
     warm_start: Origin | None = None
     may_grow: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] | None = None
 
     def close(self) -> None:
         """Lets another run have the train_dir."""
@@ -123,6 +124,7 @@ def open_train_dir(
     restore_from: Path | None = None,
     warm_start_from: Path | None = None,
     may_grow: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> ResumePoint:
     """Takes the train_dir, makes it ready to go on, and says from where: the newest complete checkpoint.
 
@@ -138,7 +140,8 @@ def open_train_dir(
         than the checkpoint was made with are worth a warning. None: not compared.
       restore_from: the prefix of a checkpoint, or None.
       warm_start_from: one from which a new run takes weights over; only looked for here.
-      may_grow: the settings that may be larger than they were.
+      may_grow: names of the settings that may be larger than they were.
+      defaults: values of settings that `settings` or an older checkpoint lacks: settings since added or removed.
 
     Raises:
       CheckpointError: another run holds it, other settings, only damaged checkpoints, none where restore_from points.
@@ -155,6 +158,7 @@ def open_train_dir(
             code=code,
             environment=environment,
             may_grow=may_grow,
+            defaults=defaults,
             lock=_take(directory),
         )
     except OSError as error:
@@ -485,21 +489,11 @@ def _is_checkpoint(prefix: Path) -> bool:
     return layout.manifest_path(prefix).exists() or not layout.incomplete_path(prefix).exists()
 
 
-def _has_grown(before: object, now: object) -> bool:
-    return type(before) is int and type(now) is int and before < now
-
-
 def _check_settings(start: ResumePoint, newest: Manifest) -> None:
-    recorded, settings = newest.settings, start.settings
-    differences = [
-        f"{name} {recorded.get(name)} (now {settings.get(name)})"
-        for name in sorted({*recorded, *settings})
-        if recorded.get(name) != settings.get(name)
-        and not (name in start.may_grow and _has_grown(recorded.get(name), settings.get(name)))
-    ]
+    differences = run_identity.diff(newest.settings, start.settings, defaults=start.defaults, may_grow=start.may_grow)
     if differences:
         message = (
-            f"{start.directory}: was made with {', '.join(differences)}: "
+            f"{start.directory}: was made with {', '.join(map(str, differences))}: "
             f"give the settings that it was made with, or a new --train_dir."
         )
         raise CheckpointError(message)
@@ -509,15 +503,11 @@ def _check_settings(start: ResumePoint, newest: Manifest) -> None:
     if newest.code != start.code:
         _log.warning("%s was made with other code than today's: the last bits may differ", start.directory)
     if newest.environment is not None and start.environment is not None:
-        before, current = newest.environment, start.environment
-        changes = [
-            f"{name} {before.get(name, 'unset')} (now {current.get(name, 'unset')})"
-            for name in sorted({*before, *current})
-            if before.get(name) != current.get(name)
-        ]
+        unset = dict.fromkeys([*newest.environment, *start.environment], "unset")
+        changes = run_identity.diff(newest.environment, start.environment, defaults=unset)
         if changes:
             _log.warning(
                 "%s was made with environment variables %s: the last bits may differ",
                 start.directory,
-                ", ".join(changes),
+                ", ".join(map(str, changes)),
             )

@@ -4,7 +4,7 @@
         whole = zygotes.run("softmax", flags, directory)
         zygotes.run("softmax", flags, directory, Kill(before=len(whole.calls)))
 
-`kill_at.c` tells how a call is counted, `zygote.py` how a run starts within milliseconds.
+`kill_at.c` counts the calls; `zygote.py` starts a run within milliseconds.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from tests import programs
 
-# A run takes about a second; one that takes so long hangs, and ends by SIGALRM.
+# A run takes about a second; one that takes this long hangs, and SIGALRM ends it.
 SECONDS = 120
 
 
@@ -30,19 +30,19 @@ class Call(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What it does to which kind of file: the same for the checkpoints of two steps."""
+        """The call and the kind of its file: equal for the checkpoints of two steps."""
         return self.name, re.sub(r"\.incomplete-[0-9a-f]{8}|\d+", "N", self.path)
 
     def __str__(self) -> str:
-        """For people."""
+        """Return number, call and path."""
         return f"{self.number} {self.name} {self.path}"
 
 
 class Kill(NamedTuple):
     """When to kill a run.
 
-    before: the number, from 1, of the call that is not to happen any more; 0 for none.
-    in_the_middle: the first half of that call still happens, if it is a write.
+    before: the run is killed before the call of this number, from 1; 0 for never.
+    in_the_middle: if that call is a write, its first half is done.
     """
 
     before: int
@@ -55,8 +55,8 @@ NO_KILL = Kill(before=0)
 class Ended(NamedTuple):
     """How a run ended.
 
-    status: its exit status, or minus the signal that ended it. calls: where killed at a call, that one is the last.
-    output: all that it printed.
+    status: its exit status, or minus the signal that ended it. calls: if killed at a call, that one is the last.
+    output: its standard output and error.
     """
 
     status: int
@@ -65,7 +65,7 @@ class Ended(NamedTuple):
 
 
 def compile_kill_at(directory: Path) -> Path:
-    """Compiles kill_at.c; gives the library."""
+    """Compile kill_at.c; return the library."""
     library = directory / "kill_at.so"
     source = Path(__file__).with_name("kill_at.c")
     subprocess.run(["cc", "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", library, source], check=True)
@@ -73,10 +73,10 @@ def compile_kill_at(directory: Path) -> Path:
 
 
 class Zygotes:
-    """Processes that fork runs, each one run at a time; any thread may ask for one."""
+    """Processes that fork runs, each one run at a time; `run` may be called from any thread."""
 
     def __init__(self, kill_at: Path, count: int) -> None:
-        """Starts them; the first runs wait until they have imported TensorFlow."""
+        """Start them; the first runs wait until they have imported TensorFlow."""
         command = [sys.executable, "-m", "tests.crash.zygote", str(kill_at)]
         self.count = count
         self._all = [
@@ -88,22 +88,22 @@ class Zygotes:
             self._idle.put(zygote)
 
     def __enter__(self) -> Self:
-        """They run already."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends them."""
+        """End them."""
         for zygote in self._all:
             zygote.communicate()
 
     def run(self, program: str, flags: list[str], directory: Path, kill: Kill = NO_KILL) -> Ended:
-        """Runs a program with `directory`/run as its train_dir.
+        """Run a program with `directory`/run as its train_dir.
 
         Args:
           program: "softmax" or "cnn".
           flags: its other flags.
-          directory: calls that change files in it are counted; it is made where it is missing.
-          kill: when to kill it; by default it is let end.
+          directory: calls that change files in it are counted; made if it is missing.
+          kill: when to kill it; by default never.
         """
         directory.mkdir(exist_ok=True)
         calls, output = directory.with_name(directory.name + ".calls"), directory.with_name(directory.name + ".output")
@@ -119,20 +119,21 @@ class Zygotes:
         }
         zygote = self._idle.get()
         try:
-            status = _ask(zygote, json.dumps(request))
+            status = _request(zygote, json.dumps(request))
         finally:
             self._idle.put(zygote)
         return Ended(status, _read_calls(calls, directory), output.read_text())
 
 
-def _ask(zygote: subprocess.Popen[str], request: str) -> int:
+def _request(zygote: subprocess.Popen[str], request: str) -> int:
+    """Send a request; return the exit status of the run."""
     assert zygote.stdin is not None
     assert zygote.stdout is not None
     zygote.stdin.write(request + "\n")
     zygote.stdin.flush()
-    answer = zygote.stdout.readline()
-    assert answer, f"the zygote has ended with {zygote.wait()}"
-    return int(answer)
+    response = zygote.stdout.readline()
+    assert response, f"the zygote has ended with {zygote.wait()}"
+    return int(response)
 
 
 def _read_calls(path: Path, directory: Path) -> list[Call]:

@@ -1,4 +1,4 @@
-"""Killed anywhere, run again: the weights are those of the undisturbed run, bit for bit."""
+"""Runs killed at random moments and run again end with the weights of the undisturbed run, bit for bit."""
 
 import collections
 import contextlib
@@ -15,31 +15,31 @@ import tensorflow as tf
 from checkpointing.runs import history
 from tests import programs
 
-# So long that kills fall into every part of a run, startup included, and so short that they can be many.
+# Long enough that kills fall into every part of a run, start-up included.
 RUNS = {
     "softmax": ["--train_steps=20000", "--save_every_steps=500", "--evaluate_every_steps=5000"],
     "cnn": ["--train_steps=120", "--batch_size=32", "--save_every_steps=10", "--evaluate_every_steps=50"],
 }
-# Steps at which something is recorded but that are not always at a checkpoint.
+# Records at steps that are not all checkpoints.
 LOGGED = ["--log_every_steps=30"]
 
 
 def kill_and_resume(program: str, train_dir: Path, flags: list[str], kills: int, seed: int) -> int:
-    """Kills a run so often, each time after a random while, then lets it end; gives how many kills hit it running."""
-    chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
+    """Kill a run so often after random seconds, then let it end; return how many kills found it running."""
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
     hits = 0
     for _ in range(kills):
-        process = programs.start(program, f"--train_dir={train_dir}", *flags, anew=True)
+        process = programs.start(program, f"--train_dir={train_dir}", *flags, fork=False)
         time.sleep(chance.uniform(1.5, 5.0))
         hits += process.poll() is None
         process.kill()
         process.communicate()
-    programs.train(program, train_dir, *flags, anew=True)
+    programs.train(program, train_dir, *flags, fork=False)
     return hits
 
 
 def values(train_dir: Path) -> list[dict[str, float]]:
-    """The metrics without the speed, which no two runs share; none before the first step is logged."""
+    """Return the metrics without the speed, which varies; none before the first step is logged."""
     if not (train_dir / "metrics.jsonl").exists():
         return []
     return [
@@ -48,9 +48,9 @@ def values(train_dir: Path) -> list[dict[str, float]]:
 
 
 def check(program: str, tmp_path: Path, kills: int, seed: int) -> None:
-    """Compares an undisturbed run with one that was killed again and again."""
+    """Compare an undisturbed run with one that is killed repeatedly."""
     flags = RUNS[program] + LOGGED
-    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, anew=True)
+    undisturbed = programs.train(program, tmp_path / "undisturbed", *flags, fork=False)
     hits = kill_and_resume(program, tmp_path / "killed", flags, kills, seed)
     killed = programs.result(tmp_path / "killed")
 
@@ -67,7 +67,7 @@ def check(program: str, tmp_path: Path, kills: int, seed: int) -> None:
 
 @pytest.mark.parametrize("program", [pytest.param("softmax", marks=pytest.mark.slow), "cnn"])
 def test_three_kills_change_no_bit(program, tmp_path):
-    """A run killed three times ends with the weights and the metrics of one left alone."""
+    """A run killed three times ends with the weights and metrics of the undisturbed run."""
     check(program, tmp_path, kills=3, seed=3)
 
 
@@ -79,7 +79,7 @@ def test_twenty_kills_change_no_bit(program, tmp_path):
 
 
 def wait_for_attempt(process: programs.Process, train_dir: Path) -> None:
-    """Waits until a run has restored its state, and trains."""
+    """Wait until a run has restored its state."""
     while process.poll() is None:
         with contextlib.suppress(OSError, ValueError):
             if json.loads((train_dir / "attempt.json").read_bytes())["pid"] == process.pid:
@@ -88,12 +88,12 @@ def wait_for_attempt(process: programs.Process, train_dir: Path) -> None:
 
 
 def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[int]:
-    """Kills a run, or asks it to stop, so often, each time at a random moment; gives each attempt's exit status."""
-    chance = random.Random(seed)  # noqa: S311 - moments to kill, no secrets
+    """Send a run SIGKILL or SIGTERM so often at random moments; return the exit statuses."""
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
     statuses = []
     for _ in range(times):
         while_starting = chance.random() >= 0.8
-        process = programs.start("softmax", f"--train_dir={train_dir}", *flags, anew=while_starting)
+        process = programs.start("softmax", f"--train_dir={train_dir}", *flags, fork=not while_starting)
         if not while_starting:
             wait_for_attempt(process, train_dir)
         time.sleep(chance.uniform(0.0, 1.0))
@@ -104,21 +104,21 @@ def disturb(train_dir: Path, flags: list[str], times: int, seed: int) -> list[in
 
 
 def check_accounts(tmp_path: Path, small_data: Path, times: int, steps: int) -> str:
-    """Compares a run that was disturbed so often, saving every 5 steps, with one left alone; tells what was done."""
+    """Compare a run disturbed so often, saving every 5 steps, with an undisturbed one; return a summary."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", f"--train_steps={steps}", "--log_every_steps=100"]
     flags += ["--evaluate_every_steps=20000"]
     undisturbed = programs.train("softmax", tmp_path / "undisturbed", *flags, "--save_every_steps=50000")
     statuses = disturb(tmp_path / "disturbed", [*flags, "--save_every_steps=5"], times, seed=times)
     assert set(statuses) <= {75, -signal.SIGKILL, -signal.SIGTERM}, statuses
     assert values(tmp_path / "disturbed") == values(tmp_path / "undisturbed")[: len(values(tmp_path / "disturbed"))]
-    # The rest in fewer saves, which change no bit.
+    # The rest with fewer saves, which changes no bit.
     result = programs.train("softmax", tmp_path / "disturbed", *flags, "--save_every_steps=50000")
     assert result["weights_sha256"] == undisturbed["weights_sha256"]
     assert values(tmp_path / "disturbed") == values(tmp_path / "undisturbed")
 
     attempts = history.read(tmp_path / "disturbed")
-    told = history.summary(attempts)
-    assert sum(each["steps_done"] for each in attempts) - told["steps_redone"] == told["steps"] == steps
+    summary = history.summary(attempts)
+    assert sum(each["steps_done"] for each in attempts) - summary["steps_redone"] == summary["steps"] == steps
     for before, after in itertools.pairwise(attempts):
         assert after["from_step"] == before["to_step"] - after["steps_redone"]
     ended = collections.Counter(each["ended"] for each in attempts)
@@ -126,18 +126,18 @@ def check_accounts(tmp_path: Path, small_data: Path, times: int, steps: int) -> 
     assert ended["killed"] <= statuses.count(-signal.SIGKILL)
     assert ended["stopped by SIGTERM"] <= statuses.count(75)
     assert sum(ended.values()) == len(attempts) == result["restarts"] + 1
-    assert result["steps_redone"] == told["steps_redone"]
-    return f"{len(statuses)} signals, attempts {dict(ended)}, {told['steps_redone']} steps made twice"
+    assert result["steps_redone"] == summary["steps_redone"]
+    return f"{len(statuses)} signals, attempts {dict(ended)}, {summary['steps_redone']} steps run twice"
 
 
-def test_disturbed_four_times_the_accounts_add_up(tmp_path, small_data):
-    """By SIGKILL and SIGTERM at random, saving every five steps: the same bits, and each step accounted for."""
+def test_the_history_of_a_run_disturbed_four_times_adds_up(tmp_path, small_data):
+    """The same weights, and each step of each attempt is accounted for."""
     check_accounts(tmp_path, small_data, times=4, steps=15_000)
 
 
 @pytest.mark.slow
-def test_disturbed_two_hundred_times_the_accounts_add_up(tmp_path, small_data, capsys):
-    """So with two hundred."""
-    told = check_accounts(tmp_path, small_data, times=200, steps=100_000)
+def test_the_history_of_a_run_disturbed_two_hundred_times_adds_up(tmp_path, small_data, capsys):
+    """With the summary printed."""
+    summary = check_accounts(tmp_path, small_data, times=200, steps=100_000)
     with capsys.disabled():
-        print(f"\n{told}")  # noqa: T201 - the count is to be seen
+        print(f"\n{summary}")  # noqa: T201 - the counts are of interest

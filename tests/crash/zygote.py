@@ -1,11 +1,11 @@
-"""A process that has imported TensorFlow once, and forks runs of the programs that are killed at a system call.
+"""A process that has imported TensorFlow once and forks runs of the programs that are killed at a system call.
 
     python -m tests.crash.zygote KILL_AT_LIBRARY
 
-Why, `tests/zygote.py` tells, its relative for runs that nobody follows.
+Like `tests/zygote.py`, for runs that are traced.
 
-A request is a line of JSON on standard input (see `Request`), its answer the child's exit status, minus the signal
-where one ended it, on a line of standard output. It ends where its input does. `boundaries.py` is the other end.
+A request is a line of JSON on standard input (see `Request`). The response is a line of standard output: the child's
+exit status, or minus the signal that ended it. The process ends at the end of its input. `boundaries.py` is the client.
 """
 
 import ctypes
@@ -23,10 +23,12 @@ class Request(NamedTuple):
     """One run.
 
     program: "softmax" or "cnn". flags: its command line.
-    directory: calls that change files below it are counted. kill_before: the number of the call that is not to happen
-      any more, from 1; 0 for none. in_the_middle: if that is a write, its first half still happens.
-    calls: the file that will list them.
-    output: the file that will hold all that the program prints. seconds: after so many, SIGALRM ends the run.
+    directory: calls that change files below it are counted.
+    kill_before: the run is killed before the call of this number, from 1; 0 for never.
+    in_the_middle: if that call is a write, its first half is done.
+    calls: the file for the list of calls.
+    output: the file for the program's standard output and error.
+    seconds: after so many, SIGALRM ends the run.
     """
 
     program: str
@@ -40,7 +42,7 @@ class Request(NamedTuple):
 
 
 def serve(kill_at: ctypes.CDLL) -> None:
-    """Answers requests; in a child, ends as the program does, by SystemExit."""
+    """Serve requests; in a child, end as the program does, by SystemExit."""
     for line in sys.stdin:
         request = Request(**json.loads(line))
         child = os.fork()
@@ -49,12 +51,12 @@ def serve(kill_at: ctypes.CDLL) -> None:
         directory, calls = os.fsencode(request.directory), os.fsencode(request.calls)
         status = kill_at.follow(child, directory, request.kill_before, request.in_the_middle, calls)
         if status == -1:
-            sys.exit("the child cannot be followed: does the machine allow ptrace and seccomp?")
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+            sys.exit("the child cannot be traced: expected ptrace and seccomp to be allowed")
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the response
 
 
 def run_program(request: Request, kill_at: ctypes.CDLL) -> NoReturn:
-    """Turns this process into the program that was asked for."""
+    """Turn this process into the requested program."""
     signal.alarm(request.seconds)
     nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     if kill_at.start_being_followed() != 0:

@@ -1,3 +1,5 @@
+"""The command line: exit statuses, error messages, standard streams."""
+
 import logging
 import os
 import resource
@@ -17,17 +19,9 @@ from tests.programs import ROOT
 from trainer import app
 
 
-def run(monkeypatch, main, *arguments):
-    """Runs a program with these flags; gives its exit status."""
-    monkeypatch.setattr(sys, "argv", ["train_cnn.py", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        app.run(main, program="cnn", synopsis="Trains something.")
-    return ended.value.code
-
-
 @pytest.fixture(autouse=True)
-def kept_log_levels():
-    """A program quiets TensorFlow's log for good; the tests that follow hear it as before."""
+def restored_log_level():
+    """A program silences TensorFlow's logger for the whole process; undo that for the tests after it."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     yield
@@ -35,16 +29,35 @@ def kept_log_levels():
 
 
 @pytest.fixture(autouse=True)
-def kept_handlers():
-    """A program that ends ignores signals; the tests that follow do not."""
+def restored_handlers():
+    """A program ignores signals when it ends; undo that for the tests after it."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs a program with another `main` and returns its exit status."""
+
+    def run_main(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["train_cnn.py", *arguments])
+        monkeypatch.setattr(app, "main", lambda options, *_: main(options))
+        with pytest.raises(SystemExit) as ended:
+            app.run(make_no_model, program="cnn", synopsis="Train something.")
+        return ended.value.code
+
+    return run_main
+
+
+def make_no_model(_):
+    """Not called: `main` is replaced."""
+    raise AssertionError
+
+
 def fail_with(error):
-    """A program that fails."""
+    """Return a `main` that fails."""
 
     def main(_):
         raise error
@@ -53,37 +66,49 @@ def fail_with(error):
 
 
 @pytest.mark.parametrize("status", [0, 75])
-def test_the_exit_status_is_the_programs(monkeypatch, capsys, status):
-    """What main returns is what the shell sees."""
-    assert run(monkeypatch, lambda _: status) == status
+def test_the_exit_status_is_what_main_returns(run, capsys, status):
+    """And nothing is printed."""
+    assert run(lambda _: status) == status
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("flags", [[], ["--debug"]])
-def test_a_run_that_was_stopped_is_no_error(monkeypatch, capsys, flags):
-    """Asked to stop before it had anything to save, a program ends in silence, with the status that says try again."""
-    assert run(monkeypatch, fail_with(StopRequested("SIGTERM")), *flags) == 75
+def test_a_stopped_run_is_no_error(run, capsys, flags):
+    """Stopped before there is anything to save, a program prints nothing and exits with status 75."""
+    assert run(fail_with(StopRequested("SIGTERM")), *flags) == 75
     assert capsys.readouterr().err == ""
 
 
-def test_a_program_gets_its_command(monkeypatch):
-    """Flags reach main as settings and places."""
+def test_main_gets_the_options(run):
+    """Flags reach main as settings and paths."""
     commands = []
-    run(monkeypatch, lambda command: commands.append(command) or 0, "--train_steps=7", "--train_dir=there")
+    run(lambda options: commands.append(options) or 0, "--train_steps=7", "--train_dir=there")
     assert commands == [flags_module.parse("cnn", ["train.py", "--train_steps=7", "--train_dir=there"])]
 
 
 @pytest.mark.parametrize("kind", [DataError, NonFiniteLossError, CheckpointError])
-def test_our_errors_are_one_sentence(monkeypatch, capsys, kind):
-    """On standard error, with exit status 1, without a traceback, and without a line break."""
-    assert run(monkeypatch, fail_with(kind("run[1]: 3 found,\n  4 wanted."))) == 1
-    assert capsys.readouterr() == ("", "error: run[1]: 3 found, 4 wanted.\n")
+def test_an_error_of_this_project_is_one_line(run, capsys, monkeypatch, kind):
+    """Exit status 1, the message on one line of standard error, no traceback."""
+    monkeypatch.setattr(app.hints, "add_hint", lambda _: None)
+    assert run(fail_with(kind("run[1]: expected 4,\n  got 3"))) == 1
+    assert capsys.readouterr() == ("", "error: run[1]: expected 4, got 3\n")
+
+
+def test_an_error_gets_the_hint_of_its_class(run, capsys, monkeypatch):
+    """The trainer adds hints that name flags; they are printed on a line of their own."""
+
+    def add_hint(error):
+        error.hint = f"a flag for {type(error).__name__}"
+
+    monkeypatch.setattr(app.hints, "add_hint", add_hint)
+    assert run(fail_with(CheckpointError("run: no"))) == 1
+    assert capsys.readouterr().err == "error: run: no\nhint: a flag for CheckpointError\n"
 
 
 @pytest.mark.parametrize("error", [KeyError("a name"), OSError("no number"), RuntimeError("a\nb")])
-def test_any_other_error_is_one_line(monkeypatch, capsys, error):
-    """It begins with its kind, for what it says may be no sentence, and tells where to learn more."""
-    assert run(monkeypatch, fail_with(error)) == 1
+def test_an_unexpected_error_is_two_lines(run, capsys, error):
+    """The class and message, then how to see the traceback."""
+    assert run(fail_with(error)) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"error: {type(error).__name__}: ")
@@ -93,7 +118,7 @@ def test_any_other_error_is_one_line(monkeypatch, capsys, error):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             OSError(24, "Too many open files", "metrics.jsonl"),
@@ -116,63 +141,65 @@ def test_any_other_error_is_one_line(monkeypatch, capsys, error):
         (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB)"),
     ],
 )
-def test_what_the_system_refuses_is_a_sentence(monkeypatch, capsys, error, said):
-    """With the file's name where the system says it, and without Python's words for it."""
-    assert run(monkeypatch, fail_with(error)) == 1
-    assert capsys.readouterr().err == f"error: {said}\nhint: fix the cause and run the same command again\n"
+def test_an_error_of_the_operating_system_names_file_and_reason(run, capsys, error, message):
+    """Without Python's class names; the hint says to run the same command again."""
+    assert run(fail_with(error)) == 1
+    assert capsys.readouterr().err == f"error: {message}\nhint: fix the cause and run the same command again\n"
 
 
-@pytest.mark.parametrize("error", [DataError("damaged."), RuntimeError("unforeseen")])
-def test_debugging_shows_the_traceback(monkeypatch, error):
-    """With --debug the error comes through as it was raised."""
+@pytest.mark.parametrize("error", [DataError("damaged"), RuntimeError("unforeseen")])
+def test_debug_raises_the_error(monkeypatch, error):
+    """With --debug the exception is raised as it was, with its traceback."""
     monkeypatch.setattr(sys, "argv", ["train_cnn.py", "--debug"])
+    monkeypatch.setattr(app, "main", lambda *_: fail_with(error)(None))
     with pytest.raises(type(error), match=str(error)):
-        app.run(fail_with(error), program="cnn", synopsis="Trains something.")
+        app.run(make_no_model, program="cnn", synopsis="Train something.")
 
 
 @pytest.mark.parametrize("flag", ["--train_step=7", "--train_steps=0", "--learning_rate=nan", "data", "--download"])
-def test_wrong_usage_is_exit_status_two(monkeypatch, capsys, flag):
-    """One line on standard error says what is wrong and how to learn more; nothing is run."""
-    assert run(monkeypatch, fail_with(AssertionError("main was run")), flag) == 2
+def test_a_usage_error_is_exit_status_two(run, capsys, flag):
+    """Two lines on standard error: the error, and how to list the flags. `main` is not called."""
+    assert run(fail_with(AssertionError("main was called")), flag) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
-    assert err.endswith("\nhint: --help lists the flags\n")
+    assert err.count("\nhint: ") == 1
     assert err.count("\n") == 2
 
 
-def test_help_lists_every_flag(monkeypatch, capsys):
-    """Exit status 0, and on standard output what the program does and all that can be set."""
-    assert run(monkeypatch, fail_with(AssertionError("main was run")), "--help") == 0
+def test_help_lists_every_flag(run, capsys):
+    """Exit status 0; synopsis and flags on standard output."""
+    assert run(fail_with(AssertionError("main was called")), "--help") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("Trains something.")
+    assert out.startswith("Train something.")
     for name in set(flags_module.define_flags("cnn")) - {"h", "?", "helpshort", "helpfull", "helpxml"}:
         assert f"--{name}:" in out or f"--[no]{name}:" in out
 
 
-def test_tensorflow_is_quiet_unless_debugging(monkeypatch):
-    """Its own log is for whoever debugs; what the environment says goes before."""
+def test_tensorflow_logs_only_with_debug(run, monkeypatch):
+    """Unless the environment variable is set already."""
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    run(monkeypatch, lambda _: 0, "--debug")
+    run(lambda _: 0, "--debug")
     assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
-    run(monkeypatch, lambda _: 0)
+    run(lambda _: 0)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
-    run(monkeypatch, lambda _: 0)
+    run(lambda _: 0)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("flags", [[], ["--help"], ["--nonsense"]])
-def test_a_signal_while_the_process_ends_does_not_change_its_status(tmp_path, number, flags):
-    """What is done is done: no death by a signal, and no traceback."""
+def test_a_signal_at_exit_does_not_change_the_status(tmp_path, number, flags):
+    """Neither a death by the signal nor a traceback."""
     program = tmp_path / "program.py"
     program.write_text(
         "import atexit, os\n"
         "from trainer import app\n"
         f"atexit.register(lambda: os.kill(os.getpid(), {number:d}))\n"
-        "app.run(lambda command: 0, program='softmax', synopsis='')\n"
+        "app.main = lambda *_: 0\n"
+        "app.run(None, program='softmax', synopsis='')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(program), *flags]
@@ -182,20 +209,21 @@ def test_a_signal_while_the_process_ends_does_not_change_its_status(tmp_path, nu
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full", "| true"])
-def test_nobody_has_to_listen(tmp_path, redirection):
-    """With standard streams closed, full or broken, what has succeeded has succeeded."""
+def test_output_that_cannot_be_written_is_no_error(tmp_path, redirection):
+    """Closed, full or broken standard streams do not change the exit status 0."""
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
         "from checkpointing import cli\n"
         "from pathlib import Path\n"
         "from trainer import app\n"
-        "def main(command):\n"
+        "def main(*_):\n"
         "    Path(sys.argv[0]).with_name('ran').touch()\n"
         "    for _ in range(1000):\n"
-        "        cli.print_line('a line that nobody may read \\udcff ' * 10)\n"
+        "        cli.print_line('a line that is not read \\udcff ' * 10)\n"
         "    return 0\n"
-        "app.run(main, program='softmax', synopsis='')\n"
+        "app.main = main\n"
+        "app.run(None, program='softmax', synopsis='')\n"
     )
     command = f"set -o pipefail; exec 3>&1; '{sys.executable}' '{program}' {redirection}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
@@ -205,13 +233,13 @@ def test_nobody_has_to_listen(tmp_path, redirection):
 
 
 @pytest.mark.parametrize(("flags", "status"), [(["--data_dir=absent"], 1), (["--absent"], 2)])
-def test_an_error_that_cannot_be_written_has_its_status(tmp_path, flags, status):
-    """Where the disk takes not a byte of the output, the exit status says what there is to say."""
+def test_an_error_that_cannot_be_written_keeps_its_status(tmp_path, flags, status):
+    """Standard output and error are a file that may not grow."""
     command = [sys.executable, str(programs.ROOT / "train_softmax.py"), f"--train_dir={tmp_path / 'run'}", *flags]
     with (tmp_path / "output").open("w") as output:
 
-        def no_file_may_grow():
+        def limit_file_size():
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-        ended = subprocess.run(command, stdout=output, stderr=output, check=False, preexec_fn=no_file_may_grow)
+        ended = subprocess.run(command, stdout=output, stderr=output, check=False, preexec_fn=limit_file_size)
     assert ended.returncode == status

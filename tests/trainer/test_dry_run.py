@@ -1,3 +1,5 @@
+"""--dry_run."""
+
 import re
 
 import pytest
@@ -6,7 +8,7 @@ from tests import programs
 
 
 @pytest.mark.parametrize(
-    ("program", "flags", "told"),
+    ("program", "flags", "expected"),
     [
         ("softmax", [], ["parameters +7,850", "for 1,000 steps", "up to 5, 0\\.[2-9] MB"]),
         (
@@ -17,18 +19,18 @@ from tests import programs
         ("cnn", ["--architecture=small", "--members=2", "--max_restarts=3"], ["parameters +7,578", "2 members"]),
     ],
 )
-def test_a_rehearsal_tells_time_and_disk_and_writes_nothing(program, flags, told, small_data, tmp_path):
-    """What a run would cost; its train_dir is not even made."""
+def test_a_dry_run_prints_time_and_disk_space_and_writes_nothing(program, flags, expected, small_data, tmp_path):
+    """Not even the train_dir is made."""
     flags = [*flags, "--validation_size=200", f"--data_dir={small_data}", f"--train_dir={tmp_path / 'run'}"]
     ended = programs.run(program, "--dry_run", *flags)
     assert ended.returncode == 0, ended.stderr
     assert not (tmp_path / "run").exists()
-    for each in told:
+    for each in expected:
         assert re.search(each, ended.stdout), ended.stdout
 
 
-def test_a_rehearsal_finds_what_is_wrong_with_the_data(tmp_path):
+def test_a_dry_run_reports_missing_data(tmp_path):
     """As the run would."""
     ended = programs.run("softmax", "--dry_run", f"--data_dir={tmp_path}", f"--train_dir={tmp_path / 'run'}")
     assert ended.returncode == 1
-    assert re.fullmatch(r"error: .*\n", ended.stderr)
+    assert re.fullmatch(r"error: .*\n(hint: .*\n)?", ended.stderr)

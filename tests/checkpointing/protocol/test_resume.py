@@ -26,14 +26,18 @@ def opened(monkeypatch):
     starts = []
     really_find_start = resume.open_train_dir
     monkeypatch.setattr(
-        resume, "find_start", lambda *args, **options: starts.append(really_find_start(*args, **options)) or starts[-1]
+        resume,
+        "open_train_dir",
+        lambda *args, **options: starts.append(really_find_start(*args, **options)) or starts[-1],
     )
     yield starts
     for start in starts:
         start.close()
 
 
-def open_start(directory, *, restore_from=None, warm_start_from=None, code=None, environment=None, **settings):
+def open_start(
+    directory, *, restore_from=None, warm_start_from=None, code=None, environment=None, defaults=None, **settings
+):
     """Where a run with these settings goes on; the train_dir is the run's."""
     return resume.open_train_dir(
         directory,
@@ -43,6 +47,7 @@ def open_start(directory, *, restore_from=None, warm_start_from=None, code=None,
         restore_from=restore_from,
         warm_start_from=warm_start_from,
         may_grow=("train_steps",),
+        defaults=defaults,
     )
 
 
@@ -134,9 +139,26 @@ def test_a_setting_that_is_new_is_a_difference(tmp_path):
 
 
 def test_a_setting_that_is_gone_is_a_difference(tmp_path):
-    """Nor is what it was made with forgotten."""
+    """A recorded setting that the run lacks, and that has no default, is listed, too."""
     make_checkpoint(tmp_path, 50, settings=SETTINGS | {"dropout_rate": 0.5})
     assert "dropout_rate 0.5 (now None)" in complaint(tmp_path)
+
+
+def test_a_checkpoint_from_before_the_newest_setting_is_resumed(tmp_path):
+    """A manifest that lacks a setting was saved with the setting's default; any other value is refused, with a list."""
+    prefix = make_checkpoint(tmp_path, 50)
+    defaults = {"newest": 0.0, "second": "off"}
+    assert find_start(tmp_path, newest=0.0, second="off", defaults=defaults).prefix == prefix
+    sentence = complaint(tmp_path, newest=0.5, second="on", defaults=defaults)
+    assert "newest 0.0 (now 0.5), second off (now on)" in sentence
+
+
+def test_a_removed_setting_at_its_default_is_resumed(tmp_path):
+    """A setting that a release removed has its default from then on; a checkpoint with another value is refused."""
+    prefix = make_checkpoint(tmp_path / "default", 50, settings=SETTINGS | {"removed": 0.0})
+    make_checkpoint(tmp_path / "other", 50, settings=SETTINGS | {"removed": 2.0})
+    assert find_start(tmp_path / "default", defaults={"removed": 0.0}).prefix == prefix
+    assert "removed 2.0 (now 0.0)" in complaint(tmp_path / "other", defaults={"removed": 0.0})
 
 
 def test_the_newest_checkpoint_tells_the_settings(tmp_path):

@@ -13,8 +13,8 @@ FLAGS = ["--validation_size=200", "--batch_size=20", "--train_steps=20", "--save
 def train(tmp_path, small_data):
     """Trains a softmax in a train_dir of this name; gives its result.json and the card of its model."""
 
-    def call(name, *flags, anew=False):
-        result = programs.train("softmax", tmp_path / name, f"--data_dir={small_data}", *FLAGS, *flags, anew=anew)
+    def call(name, *flags, fork=True):
+        result = programs.train("softmax", tmp_path / name, f"--data_dir={small_data}", *FLAGS, *flags, fork=fork)
         return result, (Path(result["export_dir"]) / "assets.extra" / model_card.NAME).read_text()
 
     return call
@@ -34,7 +34,7 @@ def test_the_card_says_what_result_json_says(train):
 
 def test_the_same_model_has_the_same_card(train):
     """No time and no place is on it."""
-    assert train("one")[1] == train("two", anew=True)[1]
+    assert train("one")[1] == train("two", fork=False)[1]
 
 
 def test_without_validation_there_is_no_accuracy_of_it(train):

@@ -1,0 +1,185 @@
+"""What a run does between calls of session.run (log, validate, save, write summaries) and around an attempt.
+
+An attempt is the life of one process; history.jsonl has one object per attempt.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import tensorflow as tf
+
+from checkpointing.errors import CheckpointError, ReplacedError, reason
+from checkpointing.graphs import meta_graphs
+from checkpointing.protocol.manager import CheckpointManager
+from checkpointing.runs.history import History
+from checkpointing.runs.preemption import StopRequested, StopSignal
+from checkpointing.storage import durable, layout
+from checkpointing.storage.jsonl import Record
+from configs.flags import RunOptions
+from mnist.errors import NonFiniteLossError
+from mnist.input.dataset import Split
+from mnist.model import predictor
+from mnist.model.training_graph import TrainingGraph
+from mnist.training import evaluation, loop
+from mnist.training.stopwatch import Stopwatch
+from mnist.training.summaries import SummaryWriter
+from trainer import rollback
+from trainer.rollback import Rollback
+
+# The values of a record that TensorBoard shows.
+_SCALARS = ("loss", "learning_rate", "images_per_second", "validation_accuracy")
+
+_LOWER_RATE = "try a lower --learning_rate in a new --train_dir"
+
+_log = logging.getLogger(__name__)
+
+
+class RunHooks:
+    """The hooks of one attempt, with the session and the files they need."""
+
+    def __init__(
+        self,
+        session: tf.compat.v1.Session,
+        graph: TrainingGraph,
+        manager: CheckpointManager,
+        *,
+        history: History,
+        validation: Split,
+        options: RunOptions,
+        stopwatch: Stopwatch,
+        stop: StopSignal,
+    ) -> None:
+        """Write nothing yet."""
+        self._session = session
+        self._graph = graph
+        self._manager = manager
+        self._history = history
+        self._validation = validation
+        self._options = options
+        self._stopwatch = stopwatch
+        self._stop = stop
+        self._summaries = SummaryWriter(options.train_dir / layout.EVENTS, durable.append)
+
+    def begin_attempt(self, first_step: int) -> Record | None:
+        """Record the attempt in history.jsonl; write the graph to graph.pbtxt, once.
+
+        Returns:
+          The record of `first_step` if its validation was interrupted, so that it lacks the validation accuracy.
+        """
+        path = self._options.train_dir / layout.GRAPH
+        try:
+            if not path.exists():
+                meta_graphs.write_graph(self._manager.meta_graph.graph_def, path)
+        except OSError as error:
+            _log.warning("%s: could not be written (%s); training continues without it", path, reason(error))
+        prefix = self._manager.start.prefix
+        return self._history.begin_attempt(
+            step=first_step, resumed_from=prefix.name if prefix else None, seconds=self._seconds()
+        )
+
+    def begin_training(self, first_step: int, unfinished: Record | None) -> None:
+        """Begin the TensorBoard summaries; complete the record whose validation was interrupted."""
+        if first_step == self._options.settings.train_steps and unfinished is None:
+            return
+        with suppress(OSError):  # the first summary logs the warning
+            durable.make_directory(self._options.train_dir / layout.EVENTS)
+        graph_def = self._manager.meta_graph.graph_def
+        self._summaries.begin(first_step, graph_def, self._options.settings.run_identity())
+        if unfinished:
+            record = {name: value for name, value in unfinished.items() if name != loop.UNFINISHED}
+            loop.validate(record, self.for_loop(), self._stopwatch)
+            self.log(record)
+
+    @contextmanager
+    def record_end_of_attempt(self) -> Iterator[None]:
+        """Record how the attempt ended if the block raises."""
+        try:
+            yield
+        except StopRequested as signal:
+            self._record_end(f"stopped by {signal}")
+            raise
+        except Exception as error:
+            self._record_end(f"error: {reason(error)}")
+            raise
+
+    def end_attempt(self, how: str) -> None:
+        """Record the last step and how the attempt ended."""
+        self._history.progress(self._step(), self._seconds())
+        self._record_end(how)
+
+    def _record_end(self, how: str) -> None:
+        with suppress(ReplacedError):  # another run's directory is in the train_dir's place
+            self._history.end_attempt(how)
+
+    def for_loop(self) -> loop.Hooks:
+        """Return the hooks that the training loop calls."""
+        return loop.Hooks(self.validate, self.log, self.save_if_due, self._stop.check)
+
+    def validate(self) -> float | None:
+        """Return the validation accuracy, None without validation images; write summaries of it."""
+        images, labels = self._validation
+        predict = predictor.from_inference(self._graph.inference)
+        classes = evaluation.predict_classes(self._session, predict, images, self._stop.check)
+        if len(labels):
+            step = self._step()
+            self._summaries.predictions(step, images, labels, classes)
+            self._summaries.histograms(step, self._session.run({each.op.name: each for each in self._graph.trained}))
+        return evaluation.accuracy(classes, labels)
+
+    def log(self, record: Record) -> None:
+        """Append a step's record to metrics.jsonl and write its scalars."""
+        self._history.record(record)
+        if loop.UNFINISHED not in record:  # if so, the completed record follows
+            self._summaries.scalars(record["step"], {name: record[name] for name in _SCALARS if name in record})
+
+    def save_if_due(self, step: int, score: float | None) -> int | None:
+        """Begin a save if one is due; return the step of the newest complete checkpoint."""
+        self._history.progress(step, self._seconds())
+        with self._stopwatch("save_stall"):
+            self._manager.save_if_due(self._session, score)
+        return self._manager.newest_step
+
+    def save(self, score: float | None = None) -> None:
+        """Save, and wait until the checkpoint is durable."""
+        with self._stopwatch("save_stall"):
+            self._manager.save(self._session, score)
+
+    def roll_back(self, error: Exception, earlier: Sequence[Rollback]) -> Rollback:
+        """Restore a checkpoint from before a non-finite state, if the options and rollback.py say so.
+
+        Raises:
+          CheckpointError: rollback is off, has failed too often, or there is no older checkpoint.
+        """
+        failed_at = self._step()
+        self._history.progress(failed_at, self._seconds())
+        is_on = self._options.settings.on_nonfinite == "rollback"
+        before = rollback.restore_before(failed_at, earlier) if is_on else None
+        if before is None:
+            raise CheckpointError(self._describe(error, len(earlier)), hint=_LOWER_RATE) from error
+        with self._stopwatch("restore"):
+            prefix = self._manager.roll_back(self._session, before)
+        step = self._step()
+        self._history.go_back(step)
+        self._summaries.purge_from(step)
+        _log.warning("%s: rolling back to %s; the steps since are run again", error, prefix)
+        return Rollback(failed_at, step)
+
+    def _describe(self, error: Exception, rollbacks: int) -> str:
+        again = f"after {rollbacks} rollbacks " if rollbacks else ""
+        newest = f"; {self._manager.describe_latest()}" if isinstance(error, NonFiniteLossError) else ""
+        return f"{again}{error}{newest}"
+
+    def _step(self) -> int:
+        return int(self._session.run(self._graph.step))
+
+    def _seconds(self) -> dict[str, float]:
+        """Return the seconds by stage for history.jsonl; a background save overlaps with training."""
+        spent = self._stopwatch.seconds
+        return {
+            **{name: spent[name] for name in ("import", "data", "train", "evaluate", "export")},
+            "saving": self._manager.seconds_saving,
+            "stalled": spent["save_stall"],
+            "restoring": spent["restore"],
+            "total": self._stopwatch.total(),
+        }
