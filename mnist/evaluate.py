@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # --help waits for neither TensorFlow nor NumPy, and errors i
 
     import tensorflow as tf
 
-    from checkpointing.graphs.graph_safety import Run
+    from checkpointing.graphs.graph_scan import Run
     from mnist.input.dataset import Split
     from mnist.model.predictor import Predictor
 
@@ -387,7 +387,7 @@ def _needed(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace, me
 
 def _runs(meta_graph: tf.compat.v1.MetaGraphDef, given: argparse.Namespace) -> list[Run]:
     """What judging a graph runs, for the scan: `_question` finds it, or says what is missing."""
-    from checkpointing.graphs.graph_safety import Run  # noqa: PLC0415 - needs TensorFlow
+    from checkpointing.graphs.graph_scan import Run  # noqa: PLC0415 - needs TensorFlow
 
     fed = [name for name, _ in given.feed]
     if given.images_tensor is not None:
@@ -477,7 +477,7 @@ def _evaluate_saved_model(given: argparse.Namespace) -> int:
             runs = partial(_runs, given=given)
             signatures = saved_model.load(session, directory, tags, runs=runs, trusted=given.trust).signature_def
         if given.images_tensor is None and (given.signature or _SIGNATURE) not in signatures:
-            there = saved_model.described(saved_model.read(directory))
+            there = saved_model.describe(saved_model.read(directory))
             raise CheckpointError(f"{directory}: signature {given.signature or _SIGNATURE} wanted; there are: {there}.")
         figures = _figures(session, _question(graph, signatures, given, directory), split, directory)
     step = layout.step_at_the_end(prefix) if prefix else None

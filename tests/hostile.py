@@ -1,4 +1,4 @@
-"""Models that do more than compute, as strangers could send them: all of them write a file, or read one."""
+"""Hostile models for tests: graphs that read or write a file when they run."""
 
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
@@ -9,25 +9,25 @@ NAMES = {"images"}, {"classes", "probabilities"}
 
 
 def classify(images):
-    """A model of MNIST: one variable, all images alike."""
+    """Build a constant MNIST model with one variable: uint8 [N, 28, 28] -> int64 [N], float32 [N, 10]."""
     weights = v1.get_variable("weights", initializer=tf.linspace(0.0, 1.0, 10), use_resource=True)
     probabilities = tf.cast(images[:, :1, 0], tf.float32) * 0 + tf.nn.softmax(weights)  # [N, 10]
     return tf.argmax(probabilities, axis=1), probabilities
 
 
-def save(directory, spoil, initialise=None, edit=None):
-    """Writes a SavedModel.
+def save(directory, make_hostile, initialise=None, edit=None):
+    """Write a SavedModel; return its directory.
 
     Args:
       directory: must not exist.
-      spoil: from the probabilities to what the model gives for them.
+      make_hostile: maps the probabilities to the model's output.
       initialise: builds the main operation.
       edit: changes the MetaGraphDef.
     """
     with tf.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder(tf.uint8, [None, 28, 28], name="images")
         classes, probabilities = classify(images)
-        outputs = {"classes": classes, "probabilities": tf.identity(spoil(probabilities), name="probabilities")}
+        outputs = {"classes": classes, "probabilities": tf.identity(make_hostile(probabilities), name="probabilities")}
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(str(directory))
         signature = v1.saved_model.predict_signature_def({"images": images}, outputs)
@@ -41,19 +41,19 @@ def save(directory, spoil, initialise=None, edit=None):
 
 
 def change(directory, edit):
-    """Changes the MetaGraphDef of a SavedModel."""
+    """Change the MetaGraphDef of a SavedModel."""
     path = directory / "saved_model.pb"
     model = SavedModel.FromString(path.read_bytes())
     edit(model.meta_graphs[0])
     path.write_bytes(model.SerializeToString())
 
 
-def save_checkpoint(prefix, spoil, edit=None, signature=True):  # noqa: FBT002 - a word for a test
-    """Writes a plain Saver's checkpoint, its graph with the signature `serving_default`."""
+def save_checkpoint(prefix, make_hostile, edit=None, signature=True):  # noqa: FBT002 - passed by name
+    """Save a checkpoint with a plain Saver, and its graph with the signature `serving_default`; return its prefix."""
     with tf.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder(tf.uint8, [None, 28, 28], name="images")
         classes, probabilities = classify(images)
-        outputs = {"classes": classes, "probabilities": tf.identity(spoil(probabilities), name="probabilities")}
+        outputs = {"classes": classes, "probabilities": tf.identity(make_hostile(probabilities), name="probabilities")}
         session.run(v1.global_variables_initializer())
         saver = v1.train.Saver()
         saver.save(session, str(prefix), write_meta_graph=False)
@@ -69,17 +69,17 @@ def save_checkpoint(prefix, spoil, edit=None, signature=True):  # noqa: FBT002 -
 
 
 def writing(path):
-    """Gives its tensor once a file has been written."""
+    """Return a function that returns its tensor once it has written a file."""
 
-    def spoil(tensor):
+    def make_hostile(tensor):
         with tf.control_dependencies([tf.io.write_file(str(path), "x")]):
             return tf.identity(tensor)
 
-    return spoil
+    return make_hostile
 
 
 def write_before(operation, path):
-    """Makes an operation of a graph wait for one that writes a file."""
+    """Return an edit that makes an operation wait for one that writes a file."""
 
     def edit(meta_graph):
         with tf.Graph().as_default() as graph:
@@ -91,7 +91,7 @@ def write_before(operation, path):
 
 
 def rename_asset(name):
-    """Makes the first asset of a SavedModel another file."""
+    """Return an edit that gives the first asset of a SavedModel another file name."""
 
     def edit(meta_graph):
         if meta_graph.asset_file_def:

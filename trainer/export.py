@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from checkpointing.graphs import saved_model
-from checkpointing.graphs.saved_model import Example
+from checkpointing.graphs.export import Example, ensure_exported
 from checkpointing.protocol.resume import ResumePoint
 from checkpointing.storage import layout, staging
 from configs.flags import RunOptions
@@ -56,7 +55,7 @@ def export_model(
         checkpoint=prefix.name,
         weights_sha256=scores.weights_sha256,
     )
-    saved_model.ensure_exported(
+    ensure_exported(
         export_dir(options),
         prefix,
         lambda: signatures.build_signatures(make_model()),

@@ -67,7 +67,7 @@ def _warm_start(session: tf.compat.v1.Session, graph: TrainingGraph, origin: Ori
     with graph.graph.as_default():
         variable_matching.restore(session, prefix, found)
     origin.check()  # the files may have been replaced meanwhile
-    for line in found.told().splitlines():
+    for line in found.summary().splitlines():
         _log.info("warm start from %s: %s", prefix, line)
 
 

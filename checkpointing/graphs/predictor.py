@@ -1,13 +1,13 @@
-"""Models asked by the public names of their signatures, wherever they lie, without the code that built them.
+"""Predictions by a model's `serving_default` signature, from a checkpoint or a SavedModel, without its Python code.
 
-    with answering.opened(Path("runs/cnn")) as model:
+    with predictor.open_predictor(Path("runs/cnn"), {"images"}, {"classes", "probabilities"}) as model:
         model.predict({"images": images})["probabilities"]
 
-Of a checkpoint, the graph comes from its `.meta`; every byte is checked before it is used. A graph that could touch
-files, the network or Python is refused (`graph_safety`), unless the caller says that it is trusted.
+A checkpoint's graph comes from its `.meta` file. Every byte is verified before it is used. The graph must pass
+`graph_safety.check`, unless the caller trusts it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ _DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
 class Predictor(NamedTuple):
-    """A model that can be asked.
+    """A loaded model.
 
     source: the checkpoint's prefix, or the SavedModel's directory.
-    predict: from the signature's inputs to its outputs, by their public names.
+    predict: maps the signature's inputs to its outputs, each by public name.
     """
 
     source: Path
@@ -38,7 +38,7 @@ class Predictor(NamedTuple):
 def predict_in_batches(
     predict: Callable[[Arrays], Arrays], inputs: Arrays, size: int = 500
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """All answers to many inputs, which are cut along their first dimension; there is at least one."""
+    """Call `predict` on slices of the inputs along their first dimension, [N, ...] with N >= 1; join the outputs."""
     count = len(next(iter(inputs.values())))
     batches = [
         predict({name: array[begin : begin + size] for name, array in inputs.items()})
@@ -49,30 +49,25 @@ def predict_in_batches(
 
 @contextmanager
 def open_predictor(path: Path, inputs: set[str], outputs: set[str], *, trusted: bool = False) -> Iterator[Predictor]:
-    """Opens a model's `serving_default`.
+    """Load a model for prediction by its `serving_default` signature.
 
     Args:
       path: a SavedModel's directory; a checkpoint's prefix; or a directory, for the newest checkpoint in it.
-      inputs: the public names that will be fed; the signature must have these and no others.
-      outputs: the public names that will be looked for.
-      trusted: loads the graph without scanning it.
+      inputs: the public names to feed; the signature must have exactly these.
+      outputs: the public names to return; the signature must have at least these.
+      trusted: load the graph without the safety check.
 
     Raises:
-      CheckpointError: there is none; it is damaged or not safe to load; or it cannot be asked so.
+      CheckpointError: there is no model; it is damaged or not safe to load; or its signature has other names.
     """
     source = path if lookup.is_saved_model(path) else lookup.resolve_checkpoint(path)
-    with _session(source, trusted=trusted) as (session, signatures):
-        if _DEFAULT not in signatures:
-            raise CheckpointError(
-                f"{source}: no signature {_DEFAULT} found, one wanted that says how to ask the graph."
-            )
-        signature = signatures[_DEFAULT]
-        found = (set(signature.inputs), set(signature.outputs))
-        if found[0] != inputs or not outputs <= found[1]:
-            names = [", ".join(sorted(each)) for each in (*found, inputs, outputs)]
-            raise CheckpointError(
-                f"{source}: a signature from {names[0]} to {names[1]} found, from {names[2]} to {names[3]} wanted."
-            )
+    _verify(source)
+    with _session(source, trusted=trusted) as (session, meta_graph):
+        meta_graphs.check_signatures(meta_graph, [_DEFAULT], source)
+        signature = meta_graph.signature_def[_DEFAULT]
+        if set(signature.inputs) != inputs or not outputs <= set(signature.outputs):
+            expected, found = _mapping(inputs, outputs), _mapping(signature.inputs, signature.outputs)
+            raise CheckpointError(f"{source}: expected a signature from {expected}, got one from {found}")
         fetches = {name: signature.outputs[name].name for name in outputs}
 
         def predict(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
@@ -80,27 +75,32 @@ def open_predictor(path: Path, inputs: set[str], outputs: set[str], *, trusted: 
             try:
                 return dict(session.run(fetches, feed))
             except (ValueError, TypeError, tf.errors.OpError) as error:
-                raise CheckpointError(f"{source}: cannot be asked ({reason(error)}).") from error
+                raise CheckpointError(f"{source}: prediction failed ({reason(error)})") from error
 
         yield Predictor(source, predict)
 
 
-@contextmanager
-def _session(source: Path, *, trusted: bool) -> Iterator[tuple[tf.compat.v1.Session, Mapping[str, Any]]]:
-    """The graph with its weights, and its signatures, once its bytes have been checked."""
+def _mapping(inputs: Iterable[str], outputs: Iterable[str]) -> str:
+    return f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
+
+
+def _verify(source: Path) -> None:
     try:
-        if lookup.is_saved_model(source):
-            verification.verify_saved_model(source)
-        else:
-            verification.verify(source)
+        (verification.verify_saved_model if lookup.is_saved_model(source) else verification.verify)(source)
     except DamagedError as error:
-        raise CheckpointError(f"{source}: {error}; put a good copy back, or give another.") from error
+        message = f"{source}: {error}"
+        raise CheckpointError(message, hint="put a good copy back, or use another checkpoint or export") from error
+
+
+@contextmanager
+def _session(source: Path, *, trusted: bool) -> Iterator[tuple[tf.compat.v1.Session, tf.compat.v1.MetaGraphDef]]:
+    """Load a model's graph and weights into a session."""
     if lookup.is_saved_model(source):
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            yield session, saved_model.load(session, source, [tf.saved_model.SERVING], trusted=trusted).signature_def
+            yield session, saved_model.load(session, source, [tf.saved_model.SERVING], trusted=trusted)
         return
     meta_graph = meta_graphs.read_meta_graph(layout.meta_path(source))
     meta_graphs.check_signatures(meta_graph, [_DEFAULT], source)
     needed = meta_graphs.pruned(meta_graph, [_DEFAULT])
     with meta_graphs.restored(needed, source, trusted=trusted) as session:
-        yield session, needed.signature_def
+        yield session, needed

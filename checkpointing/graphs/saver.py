@@ -1,14 +1,16 @@
-"""TensorFlow's Saver, made safe: one line changes for who has one already.
+"""Saver: a drop-in replacement for tf.compat.v1.train.Saver that survives crashes and power cuts.
 
     from checkpointing.graphs.saver import Saver   # in place of tf.compat.v1.train.Saver
 
-Takes the same arguments and leaves the same files. What differs: when `save` returns, the checkpoint is on the disk, so
-that no power cut undoes it; the graph is written before the state file names the checkpoint; rotation goes on where the
-last process ended, and leaves other savers' checkpoints alone; a checkpoint is never written over, for a crash in
-between would leave neither; and `restore` says in a sentence what it found and what it wanted.
+It takes the same arguments and writes the same files. The differences:
 
-A run that is to be resumed by itself, with saves going on beside training and every byte verified, wants the
-CheckpointManager instead.
+- `save` returns once the checkpoint is on the disk (fsync).
+- The `.meta` file is written before the state file names the checkpoint.
+- A restarted process continues the rotation, and deletes no other Saver's checkpoints.
+- No checkpoint is overwritten: a crash in between would leave neither the old one nor the new one.
+- `restore` raises one clear error: what it expected, and what it got.
+
+To resume a run automatically, save in the background and verify every byte, use CheckpointManager.
 """
 
 import logging
@@ -28,21 +30,21 @@ from checkpointing.protocol import checkpoint_state, cleanup, lookup, quarantine
 from checkpointing.storage import durable, layout, tf_path
 
 _SECONDS_AN_HOUR = 3600
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # with this tensor, the others are not called as the variables are
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in a checkpoint with this tensor, the others have other names
 
 _log = logging.getLogger(__name__)
 
 
 class Saver(tf.compat.v1.train.Saver):
-    """Takes what tf.compat.v1.train.Saver takes.
+    """A tf.compat.v1.train.Saver, with the same arguments.
 
-    var_list (the variables; a dict changes names on the way: what each is called in the checkpoint), reshape (restores
-    also where the shape differs, if the number of elements does not), sharded, max_to_keep,
-    keep_checkpoint_every_n_hours, restore_sequentially, save_relative_paths (whether the state file holds names, so
-    that the directory can be moved), pad_step_number, name, ...
+    Among them: var_list (the variables; a dict gives their names in the checkpoint), reshape (whether to restore a
+    tensor of another shape with the same number of elements), sharded, max_to_keep, keep_checkpoint_every_n_hours,
+    restore_sequentially, save_relative_paths (whether the state file holds relative paths, so that the directory can be
+    moved), pad_step_number, name.
     """
 
-    _directory: Path | None = None  # whose checkpoints are in last_checkpoints
+    _directory: Path | None = None  # the directory of the checkpoints in last_checkpoints
 
     def save(
         self,
@@ -55,24 +57,25 @@ class Saver(tf.compat.v1.train.Saver):
         write_state: bool = True,
         **options: Any,  # noqa: ANN401 - Saver's own
     ) -> str | None:
-        """Saves the variables; returns once they are on the disk.
+        """Save the variables; return once they are on the disk.
 
-        What a killed process left of a checkpoint of that name is moved to `quarantine/`.
+        The incomplete files of a killed process under the same name are moved to `quarantine/`.
 
         Args:
           sess: holds the variables.
           save_path: the prefix, to which the step is appended.
-          global_step: the step; without, there can be one save only.
+          global_step: the step; without it, only one save is possible.
           latest_filename: the state file's name, `checkpoint` by default.
-          meta_graph_suffix: how the graph's file ends.
+          meta_graph_suffix: the suffix of the graph's file.
           write_state: whether to list the checkpoint in the state file, and to rotate.
           options: write_meta_graph, strip_default_attrs, save_debug_info.
 
         Returns:
-          The checkpoint's prefix; None where there is nothing to save.
+          The checkpoint's prefix; None if there is nothing to save.
 
         Raises:
-          CheckpointError: it exists already. NotSavedError: the disk refuses; what was written is removed.
+          CheckpointError: the checkpoint exists. NotSavedError: a file could not be written; incomplete files are
+            deleted.
         """
         step = global_step
         if step is not None:
@@ -81,11 +84,11 @@ class Saver(tf.compat.v1.train.Saver):
         state_file_name = latest_filename or layout.STATE_FILE
         try:
             durable.make_directory(prefix.parent)
-            _make_way(prefix, state_file_name if write_state else None)
+            _free_name(prefix, state_file_name if write_state else None)
         except OSError as error:
-            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)}).") from error
+            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)})") from error
         try:
-            with sess.graph.as_default():  # or TensorFlow 2 takes it for a save of eager variables
+            with sess.graph.as_default():  # outside a graph, TensorFlow 2 would save eager variables
                 saved = super().save(
                     *(sess, str(save_path), step, latest_filename, meta_graph_suffix),
                     write_state=False,
@@ -97,10 +100,10 @@ class Saver(tf.compat.v1.train.Saver):
                 self._list_and_rotate(prefix, Path(save_path).name, state_file_name, meta_graph_suffix)
         except (OSError, tf.errors.OpError) as error:
             self._directory = None
-            with suppress(OSError):  # what cannot be deleted now is in nobody's list
+            with suppress(OSError):  # files that cannot be deleted now are not in the state file
                 if prefix.name not in _listed(prefix.parent, state_file_name):
                     _delete(prefix, meta_graph_suffix)
-            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)}).") from error
+            raise NotSavedError(f"{prefix}: could not be saved ({reason(error)})") from error
         return None if saved is None else str(prefix)
 
     def _prefix(self, save_path: str | Path, step: int | None) -> Path:
@@ -108,13 +111,15 @@ class Saver(tf.compat.v1.train.Saver):
             return Path(save_path)
         return Path(f"{save_path}-{step:08d}" if self._pad_step_number else f"{save_path}-{step}")
 
-    def _list_and_rotate(self, prefix: Path, series: str, state_file_name: str, meta_graph_suffix: str) -> None:
-        """Lists the newest in the state file; deletes the others after that, but for those kept for the hours."""
+    def _list_and_rotate(self, prefix: Path, base_name: str, state_file_name: str, meta_graph_suffix: str) -> None:
+        """List the newest checkpoints in the state file, then delete the others (not those kept every n hours)."""
         most = self.saver_def.max_to_keep
         if self._directory != prefix.parent:  # the first save here
-            self.set_last_checkpoints_with_time(_kept_before(prefix.parent, series, state_file_name) if most else [])
+            self.set_last_checkpoints_with_time(
+                _previously_kept(prefix.parent, base_name, state_file_name) if most else []
+            )
         known = [*(each for each in self._last_checkpoints if each[0] != str(prefix)), (str(prefix), time.time())]
-        going, kept = (known[:-most], known[-most:]) if most else ([], known[-1:])
+        surplus, kept = (known[:-most], known[-most:]) if most else ([], known[-1:])
         checkpoint_state.write(
             prefix.parent,
             [(Path(path), saved_at) for path, saved_at in kept],
@@ -122,27 +127,25 @@ class Saver(tf.compat.v1.train.Saver):
             name=state_file_name,
         )
         self._directory = prefix.parent
-        self.set_last_checkpoints_with_time(kept if most else [])  # as TensorFlow has it
-        for path, saved_at in going:
+        self.set_last_checkpoints_with_time(kept if most else [])  # as in TensorFlow
+        for path, saved_at in surplus:
             if saved_at > self._next_checkpoint_time:
                 self._next_checkpoint_time += self.saver_def.keep_checkpoint_every_n_hours * _SECONDS_AN_HOUR
             else:
-                _retire(Path(path), meta_graph_suffix)
+                _delete_surplus(Path(path), meta_graph_suffix)
 
     def restore(self, sess: tf.compat.v1.Session, save_path: str | Path) -> None:
-        """Restores the variables.
+        """Restore the variables.
 
         Args:
-          sess: takes them.
+          sess: the session with the variables.
           save_path: a prefix, one of a checkpoint's files, or a directory, for its newest checkpoint.
 
         Raises:
-          CheckpointError: there is none; a file is missing or damaged; a variable is not in it, or in another shape.
+          CheckpointError: there is none; a file is missing or damaged; a variable is missing or has another shape.
         """
-        if save_path is None:  # what tf.train.latest_checkpoint gives
-            raise CheckpointError(
-                "None found, the prefix of a checkpoint wanted: there is none where it was looked for."
-            )
+        if save_path is None:  # tf.train.latest_checkpoint has found none
+            raise CheckpointError("save_path: expected the prefix of a checkpoint, got None")
         prefix = lookup.resolve_checkpoint(Path(save_path))
         entries = Bundle(prefix).entries
         if _OBJECT_GRAPH not in entries:
@@ -151,45 +154,55 @@ class Saver(tf.compat.v1.train.Saver):
             with tf_path.without_pattern(prefix) as plain, sess.graph.as_default():
                 super().restore(sess, str(plain))
         except (tf.errors.OpError, ValueError) as error:
-            raise CheckpointError(f"{prefix}: cannot be restored ({reason(error)}).") from error
+            raise CheckpointError(f"{prefix}: cannot be restored ({reason(error)})") from error
 
     def _variables(self) -> dict[str, tf.Variable]:
-        """By their names in the checkpoint; what is spread over several, or is none, is told by TensorFlow alone."""
-        given = self._var_list or []
-        named = given if isinstance(given, dict) else {each.op.name: each for each in given if _is_whole(each)}
-        return {name: each for name, each in named.items() if _is_whole(each)}
+        """Return the variables to check by their names in the checkpoint; TensorFlow checks partitioned ones."""
+        variables = self._var_list or []
+        if not isinstance(variables, dict):
+            variables = {each.op.name: each for each in variables if _is_whole(each)}
+        return {name: each for name, each in variables.items() if _is_whole(each)}
 
 
 def _is_whole(variable: object) -> bool:
     return isinstance(variable, tf.Variable) and getattr(variable, "_save_slice_info", None) is None
 
 
-def _make_way(prefix: Path, state_file_name: str | None) -> None:
-    """Moves what a killed process left; a checkpoint that the state file lists, or is not to list, stays."""
+def _free_name(prefix: Path, state_file_name: str | None) -> None:
+    """Move the incomplete files of a killed save, under the same name, to quarantine.
+
+    A checkpoint is complete if it has an index and is in the state file; without a state file, if it has an index.
+
+    Raises:
+      CheckpointError: a complete checkpoint has this name.
+    """
     if not layout.files_of(prefix):
         return
-    known = state_file_name is None or prefix.name in _listed(prefix.parent, state_file_name)
-    if known and layout.index_path(prefix).exists():
-        raise CheckpointError(f"{prefix}: exists already, and no checkpoint is overwritten: give a global_step.")
-    quarantine.set_aside(prefix, f"{prefix.name}: not in the state file, and in the way of a new one")
+    is_listed = state_file_name is None or prefix.name in _listed(prefix.parent, state_file_name)
+    if is_listed and layout.index_path(prefix).exists():
+        message = f"{prefix}: exists already, and no checkpoint is overwritten"
+        raise CheckpointError(message, hint="pass a global_step")
+    quarantine.set_aside(prefix, f"{prefix.name}: not in the state file, and a new one has the same name")
 
 
 def _listed(directory: Path, state_file_name: str) -> list[str]:
-    """The names in the state file, whose paths lead elsewhere where the directory was moved or copied."""
+    """Return the names in the state file; its paths are wrong if the directory was moved or copied."""
     return [prefix.name for prefix in checkpoint_state.read(directory, state_file_name)]
 
 
-def _kept_before(directory: Path, series: str, state_file_name: str) -> list[tuple[str, float]]:
-    """What an earlier process kept of this series, and since when; the state file may list others' checkpoints, too."""
-    of_series = re.compile(rf"{re.escape(series)}-\d+", re.ASCII)
-    prefixes = [directory / name for name in _listed(directory, state_file_name) if of_series.fullmatch(name)]
-    # A run's own, which have a manifest, are the run's to rotate.
-    whole = [each for each in prefixes if layout.index_path(each).exists() and not lookup.is_ours(each)]
-    return [(str(each), layout.index_path(each).stat().st_mtime) for each in whole]
+def _previously_kept(directory: Path, base_name: str, state_file_name: str) -> list[tuple[str, float]]:
+    """Return the (prefix, time) of each checkpoint with this base name that an earlier process kept.
+
+    The state file may list checkpoints of others, too: those with a manifest belong to a CheckpointManager.
+    """
+    is_numbered = re.compile(rf"{re.escape(base_name)}-\d+", re.ASCII)
+    prefixes = [directory / name for name in _listed(directory, state_file_name) if is_numbered.fullmatch(name)]
+    own = [each for each in prefixes if layout.index_path(each).exists() and not lookup.is_ours(each)]
+    return [(str(each), layout.index_path(each).stat().st_mtime) for each in own]
 
 
 def _files_of(prefix: Path, meta_graph_suffix: str) -> list[Path]:
-    """Also the graph's file, whatever its ending, and what TensorFlow could not write to its end."""
+    """Return a checkpoint's files, its graph's file, and the temporary files of an interrupted save."""
     meta_name = f"{prefix.name}.{meta_graph_suffix}"
     others = [
         path
@@ -199,14 +212,14 @@ def _files_of(prefix: Path, meta_graph_suffix: str) -> list[Path]:
     return sorted({*layout.files_of(prefix), *others})
 
 
-def _retire(prefix: Path, meta_graph_suffix: str) -> None:
+def _delete_surplus(prefix: Path, meta_graph_suffix: str) -> None:
     try:
         _delete(prefix, meta_graph_suffix)
     except OSError as error:
-        _log.warning("%s: stays, though it is too many (%s)", prefix, reason(error))
+        _log.warning("%s: beyond max_to_keep, but could not be deleted (%s)", prefix, reason(error))
 
 
 def _delete(prefix: Path, meta_graph_suffix: str) -> None:
-    """The index first: without it there is no checkpoint, but a part of one that nobody takes for a whole."""
+    """Delete the index first: without it, no reader takes the other files for a checkpoint."""
     cleanup.delete_files(prefix, [layout.index_path(prefix)])
     cleanup.delete_files(prefix, _files_of(prefix, meta_graph_suffix))

@@ -1,11 +1,9 @@
-"""Which variables of a graph are in a checkpoint: all of them, or as many as fit (a warm start).
+"""Warm starts: match the variables of a graph with the tensors of any checkpoint, and restore those that match.
 
-    match = matching.match(prefix, variables, "layer[12]/")
-    print(match.told())
-    with graph.as_default():
-        matching.restore(session, prefix, match)
-
-A warm start takes some variables from a checkpoint of another run or model, and leaves the others as they are.
+match = variable_matching.match(prefix, variables, "layer[12]/")
+print(match.summary())
+with graph.as_default():
+    variable_matching.restore(session, prefix, match)
 """
 
 import re
@@ -15,39 +13,41 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError
 from checkpointing.format import tensor_io
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.format.tensor_index import Entry
-from checkpointing.storage import tf_path
+from checkpointing.graphs import meta_graphs
 
 
 class Match(NamedTuple):
-    """What a checkpoint has for the variables of a graph, each of them by its name.
+    """Which variables of a graph a checkpoint can restore.
 
-    taken: the variables to restore, by the names of their tensors in the checkpoint.
-    mismatched: those whose tensor is of another shape or dtype, with found and wanted.
-    left: those that are not wanted, or not in the checkpoint.
-    unused: the checkpoint's tensors that nobody takes.
+    restored: the variables that match, by the names of their tensors in the checkpoint.
+    mismatched: by variable name, how the tensor's dtype or shape differs.
+    missing: names of variables that the checkpoint lacks, or that the pattern excludes.
+    unexpected: names of tensors in the checkpoint that no variable takes.
     """
 
-    taken: dict[str, tf.Variable]
+    restored: dict[str, tf.Variable]
     mismatched: dict[str, str]
-    left: list[str]
-    unused: list[str]
+    missing: list[str]
+    unexpected: list[str]
 
-    def told(self) -> str:
-        """The report, a line each for what there is to tell."""
+    def summary(self) -> str:
+        """Return a report, one line for each field that is not empty."""
         lines = {
-            "taken": [_renamed(tensor, variable) for tensor, variable in self.taken.items()],
-            "not taken, for they do not fit": [f"{name} ({problem})" for name, problem in self.mismatched.items()],
-            "left at their start": self.left,
-            "in the checkpoint, but not taken": self.unused,
+            "restored": [_pair(tensor, variable) for tensor, variable in self.restored.items()],
+            "not restored, shape or dtype differs": [
+                f"{name} ({problem})" for name, problem in self.mismatched.items()
+            ],
+            "not restored, missing or excluded": self.missing,
+            "unexpected in the checkpoint": self.unexpected,
         }
-        return "\n".join(f"{what}: {', '.join(names)}" for what, names in lines.items() if names)
+        return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in lines.items() if names)
 
 
-def _renamed(tensor: str, variable: tf.Variable) -> str:
+def _pair(tensor: str, variable: tf.Variable) -> str:
     return tensor if tensor == variable.op.name else f"{tensor} as {variable.op.name}"
 
 
@@ -59,78 +59,73 @@ def match(
     renames: Mapping[str, str] | None = None,
     reshape: bool = False,
 ) -> Match:
-    """Looks for variables in a checkpoint, whoever made it; restores nothing.
+    """Match variables with the tensors of a checkpoint; nothing is restored.
 
     Args:
-      prefix: the checkpoint.
-      variables: those that may be taken.
-      pattern: a regular expression that a variable's name must match from its beginning on; empty for all.
-      renames: names in the checkpoint, of tensors or scopes, to those in the graph, as `tensors.renamed` takes them.
-      reshape: whether the shape may differ as long as the number of elements does not, as Saver's option.
+      prefix: the checkpoint, which any program may have written.
+      variables: those that may be restored.
+      pattern: a regular expression that must match the beginning of a variable's name; empty for all.
+      renames: names of tensors or scopes in the checkpoint to those in the graph, as in `tensor_io.renamed`.
+      reshape: whether the shape may differ if the number of elements is the same, as Saver's option.
 
     Raises:
-      CheckpointError: nothing can be taken, or the renames make no sense; the message says what is there.
+      CheckpointError: no variable matches (the message holds the report), or the renames are not valid.
     """
     entries = Bundle(prefix).entries
     try:
         entry_of = tensor_io.renamed(entries, renames or {})
     except CheckpointError as error:
-        raise CheckpointError(f"{prefix}: {error}") from error
+        raise CheckpointError(f"{prefix}: {error}", hint=error.hint) from error
     found = Match({}, {}, [], [])
     for variable in variables:
         name = variable.op.name
         entry = entry_of.get(name)
         if entry is None or not re.match(pattern, name):
-            found.left.append(name)
+            found.missing.append(name)
         elif _fits(entry, variable, reshape=reshape):
-            found.taken[entry.name] = variable
+            found.restored[entry.name] = variable
         else:
-            found.mismatched[name] = f"{_told(entry)} found, {_wanted(variable)} wanted"
-    found.unused.extend(tensor for tensor in entries if tensor not in found.taken)
-    if not found.taken:
-        told = "; ".join(found.told().splitlines())
-        raise CheckpointError(f"{prefix}: none of the variables wanted can be taken from it: {told}.")
+            found.mismatched[name] = f"expected {_describe_variable(variable)}, got {_describe_entry(entry)}"
+    found.unexpected.extend(tensor for tensor in entries if tensor not in found.restored)
+    if not found.restored:
+        report = "; ".join(found.summary().splitlines())
+        raise CheckpointError(f"{prefix}: no variable of the model can be restored from it: {report}")
     return found
 
 
 def restore(session: tf.compat.v1.Session, prefix: Path, found: Match, *, reshape: bool = False) -> None:
-    """Puts the variables that match at their values in the checkpoint; the graph must be the current one."""
-    saver = tf.compat.v1.train.Saver(found.taken, reshape=reshape)
-    try:
-        with tf_path.without_pattern(prefix) as plain:
-            saver.restore(session, str(plain))
-    except (tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(f"{prefix}: cannot be restored ({reason(error)}).") from error
+    """Restore the variables that match; the graph must be the current one."""
+    meta_graphs.restore_variables(session, tf.compat.v1.train.Saver(found.restored, reshape=reshape), prefix)
 
 
 def check_variables(
     prefix: Path, entries: Mapping[str, Entry], variables: Mapping[str, tf.Variable], *, reshape: bool = False
 ) -> None:
-    """Checks that a checkpoint has all of these variables, by their names in it.
+    """Check that a checkpoint has all of these variables, by their names in it.
 
     Raises:
-      CheckpointError: names the first that it has not, or not in this shape and dtype, with found and wanted.
+      CheckpointError: names the first variable that is missing or of another dtype or shape.
     """
     for name, variable in variables.items():
         if name not in entries or not _fits(entries[name], variable, reshape=reshape):
-            found = _told(entries[name]) if name in entries else "no such variable"
+            found = _describe_entry(entries[name]) if name in entries else "no such variable"
             message = (
-                f"{prefix}: variable {name}: {found} found, {_wanted(variable)} wanted: "
-                f"it is a checkpoint of another model or optimizer; it holds {', '.join(entries)}."
+                f"{prefix}: variable {name}: expected {_describe_variable(variable)}, got {found}; "
+                f"it holds {', '.join(entries)}"
             )
-            raise CheckpointError(message)
+            raise CheckpointError(message, hint="use a checkpoint of the same model and optimizer")
 
 
 def _fits(entry: Entry, variable: tf.Variable, *, reshape: bool) -> bool:
-    shape, wanted = tf.TensorShape(entry.shape), variable.shape  # of which not everything need be known
-    same = wanted.is_compatible_with(shape) or (reshape and shape.num_elements() == wanted.num_elements())
+    shape, expected = tf.TensorShape(entry.shape), variable.shape  # parts of the expected shape may be unknown
+    same = expected.is_compatible_with(shape) or (reshape and shape.num_elements() == expected.num_elements())
     return entry.dtype == variable.dtype.base_dtype.name and same
 
 
-def _told(entry: Entry) -> str:
+def _describe_entry(entry: Entry) -> str:
     return f"{entry.dtype} {list(entry.shape)}"
 
 
-def _wanted(variable: tf.Variable) -> str:
+def _describe_variable(variable: tf.Variable) -> str:
     shape = "of any shape" if variable.shape.rank is None else variable.shape.as_list()
     return f"{variable.dtype.base_dtype.name} {shape}"

@@ -1,4 +1,4 @@
-"""What a run has recorded over all its attempts: no step twice, whatever was killed when.
+"""History of a run: its logged steps and its attempts, consistent after any crash.
 
     history = History(train_dir)
     history.begin_attempt(step=100, resumed_from="model.ckpt-100")
@@ -6,8 +6,8 @@
     history.progress(200, {"train": 1.5})
     history.end_attempt("done")
 
-An attempt is the life of one process. How far it came lies in `attempt.json`, replaced after every few updates, so that
-also of a process that was killed it is known; the next attempt writes its last line.
+An attempt is the life of one process. Its progress is in `attempt.json`, which is replaced every few updates. If the
+process is killed, the next attempt appends it to `history.jsonl`.
 """
 
 import json
@@ -28,7 +28,7 @@ from checkpointing.storage.jsonl import Journal, Record
 DONE = "done"
 KILLED = "killed"
 
-# In a record: its step was to be validated, and the validation was interrupted.
+# Key of a record whose validation was interrupted.
 UNFINISHED = "unfinished"
 
 _MOST_BYTES = 2**20  # of attempt.json
@@ -37,61 +37,60 @@ _log = logging.getLogger(__name__)
 
 
 class History:
-    """Writes `metrics.jsonl`, an object a logged step, and `history.jsonl`, an object an attempt.
+    """Writer of `metrics.jsonl`, one object per logged step, and `history.jsonl`, one object per attempt.
 
-    An attempt's object holds: `started_at` and `last_seen_at`, seconds since 1970; `pid`; `from_step`; `resumed_from`,
-    the checkpoint's name or null; `ended`, in a word or two; `to_step`; `steps_done`, of which a later attempt had to
-    make some again; `steps_redone`, those that an earlier attempt had made; and `seconds` by name.
-    Over all attempts, `steps_done` less `steps_redone` is how many steps the run is away from where it started.
+    Keys of an attempt: `started_at` and `last_seen_at`, seconds since 1970; `pid`; `from_step`; `resumed_from`, the
+    checkpoint's name or null; `ended`, how it ended; `to_step`; `steps_done`, all its steps, including those that were
+    redone later; `steps_redone`, its steps that an earlier attempt had done; `seconds`, by name.
+    Summed over all attempts, `steps_done` - `steps_redone` is the run's step less the step where it started.
 
-    To look at a run that has ended, without a step to make, is no attempt.
+    Running the command of a finished run again, without a step to do, is not an attempt.
 
-    attempts: all of them, the one under way last.
+    attempts: all of them, the current one last.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
-        """Nothing is read or written before an attempt begins; the clock gives seconds since 1970."""
+        """Read and write nothing before an attempt begins. clock: returns seconds since 1970."""
         self._metrics = metrics(directory)
         self._ended = Journal(directory / layout.HISTORY, _is_attempt)
         self._path = directory / layout.ATTEMPT
         self._clock = clock
         self._unwritten: list[Record] = []
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._unfinished: Record | None = None
-        self._under_way: Record | None = None
-        self._not_begun: Callable[[], None] | None = None
+        self._current: Record | None = None
+        self._begin_later: Callable[[], None] | None = None
         self.attempts: list[Record] = []
 
     @property
     def restarts(self) -> int:
-        """How often the run was started again."""
+        """The number of restarts."""
         return max(0, len(self.attempts) - 1)
 
     @property
     def steps_redone(self) -> int:
-        """The steps made twice, over all attempts."""
+        """The number of steps done twice, over all attempts."""
         return sum(attempt["steps_redone"] for attempt in self.attempts)
 
     def begin_attempt(
         self, *, step: int, resumed_from: str | None, seconds: Mapping[str, float] | None = None
     ) -> Record | None:
-        """Begins an attempt.
+        """Begin an attempt.
 
         Args:
-          step: where it goes on; records beyond it are dropped, for their steps are made again.
+          step: the step to resume from; records beyond it are dropped, because their steps are redone.
           resumed_from: the checkpoint's name.
-          seconds: where the process's time went so far, by name; `total` for all of it.
+          seconds: time spent by the process so far, by name; `total` for all of it.
 
         Returns:
-          The record of this very step, if an interrupted validation left it without its figure. It stays until the
-          one that completes it is recorded.
+          The record of this step if its validation was interrupted. It stays until the completed one is recorded.
 
         Raises:
           OSError: a file cannot be read or written; no record is lost.
         """
         self._ended.rewind()
         self.attempts = self._ended.records()
-        self._close_the_books(step)
+        self._close_previous_attempt(step)
         record = self._metrics.rewind(lambda record: record["step"] <= step)
         self._unfinished = record if record is not None and UNFINISHED in record else None
         last = self.attempts[-1] if self.attempts else None
@@ -101,14 +100,14 @@ class History:
             self._begin(step, resumed_from, steps_redone, seconds or {})
 
         if last is not None and (last["ended"], last["to_step"]) == (DONE, step):
-            self._not_begun = begin  # it may be looked at only
+            self._begin_later = begin  # there may be no step to do
         else:
             begin()
         return self._unfinished
 
     def _begin(self, step: int, resumed_from: str | None, steps_redone: int, seconds: Mapping[str, float]) -> None:
         now = self._clock()
-        self._under_way = {
+        self._current = {
             "started_at": now,
             "last_seen_at": now,
             "pid": os.getpid(),
@@ -120,14 +119,14 @@ class History:
             "steps_redone": steps_redone,
             "seconds": _rounded(seconds),
         }
-        self.attempts.append(self._under_way)
-        self._note()
+        self.attempts.append(self._current)
+        self._save_progress()
 
-    def _close_the_books(self, step: int) -> None:
-        """Gives the attempt before this one its last line, if it could not write it."""
+    def _close_previous_attempt(self, step: int) -> None:
+        """Append the attempt before this one to the history, if it did not do so itself."""
         last = _read(self._path)
         if last is not None and not any(each["started_at"] == last["started_at"] for each in self.attempts):
-            # After a power cut the file may be older than the checkpoint.
+            # After a power cut, attempt.json may be older than the checkpoint.
             unseen = max(0, step - last["to_step"])
             last.update(ended=KILLED, to_step=last["to_step"] + unseen, steps_done=last["steps_done"] + unseen)
             self.attempts.append(last)
@@ -136,7 +135,7 @@ class History:
         durable.delete([self._path])
 
     def record(self, record: Record) -> None:
-        """Appends the record of a step; if the disk refuses, it is kept until it does not."""
+        """Append the record of a step; if that fails, keep it for the next call."""
         if self._unfinished is not None and self._unfinished["step"] == record["step"]:
             self._metrics.rewind(lambda each: UNFINISHED not in each, add=[record])
             self._unfinished = None
@@ -146,60 +145,60 @@ class History:
             self._write_records()
 
     def _write_records(self) -> None:
-        with self._writing:  # the thread that trains records, the one that saves syncs
+        with self._write_lock:  # the training thread records, the writer thread syncs
             while self._unwritten:
                 self._metrics.append(self._unwritten[0])
                 del self._unwritten[0]
 
     def sync(self) -> None:
-        """Waits until the records are on the disk, as a checkpoint must before it says that their steps are done.
+        """Flush the records to the disk; done before a checkpoint of their steps is committed.
 
         Raises:
-          OSError: the disk refuses.
+          OSError: they cannot be written.
         """
         self._write_records()
         self._metrics.sync()
 
     def progress(self, step: int, seconds: Mapping[str, float]) -> None:
-        """Notes how far the attempt has come, and where its time went."""
-        if self._not_begun is not None and step > self.attempts[-1]["to_step"]:
-            self._not_begun()
-            self._not_begun = None
-        if self._under_way is None:
+        """Save how far the attempt has come, and the seconds spent, by name."""
+        if self._begin_later is not None and step > self.attempts[-1]["to_step"]:
+            self._begin_later()
+            self._begin_later = None
+        if self._current is None:
             return
-        self._under_way.update(
+        self._current.update(
             last_seen_at=self._clock(),
-            steps_done=self._under_way["steps_done"] + step - self._under_way["to_step"],
+            steps_done=self._current["steps_done"] + step - self._current["to_step"],
             to_step=step,
             seconds=_rounded(seconds),
         )
-        self._note()
+        self._save_progress()
 
     def go_back(self, step: int) -> None:
-        """Notes that the attempt goes on from an earlier step; the steps since are made again."""
+        """Roll back to an earlier step, from which the attempt continues; the steps since are redone."""
         self._unwritten = [record for record in self._unwritten if record["step"] <= step]
         self._metrics.rewind(lambda record: record["step"] <= step)
-        if self._under_way is not None:
-            self._under_way["steps_redone"] += self._under_way["to_step"] - step
-            self._under_way["to_step"] = step
-            self._note()
+        if self._current is not None:
+            self._current["steps_redone"] += self._current["to_step"] - step
+            self._current["to_step"] = step
+            self._save_progress()
 
     def end_attempt(self, how: str) -> None:
-        """Notes how the attempt ended."""
-        if self._under_way is None:
+        """Append the attempt to the history. how: DONE, or another short text."""
+        if self._current is None:
             return
-        self._under_way["ended"] = how
+        self._current["ended"] = how
         try:
-            self._ended.append(self._under_way)
+            self._ended.append(self._current)
             self._ended.sync()
             durable.delete([self._path])
         except OSError as error:
             _log.warning("%s: cannot be written (%s)", self._ended.path, reason(error))
 
-    def _note(self) -> None:
-        """That it cannot be written is no reason to stop: it is for the accounts alone."""
+    def _save_progress(self) -> None:
+        """Write attempt.json. A failure is ignored: nothing but the report of attempts depends on it."""
         with suppress(OSError):
-            durable.atomic_write_nosync(self._path, json.dumps(self._under_way).encode())
+            durable.atomic_write_nosync(self._path, json.dumps(self._current).encode())
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
@@ -207,7 +206,7 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _read(path: Path) -> Record | None:
-    """An attempt's object; None where there is none, or a power cut or a flipped bit left something else."""
+    """Read attempt.json; None if it is missing or damaged."""
     try:
         record = json.loads(regular_file.read(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -219,7 +218,7 @@ def _are_seconds(value: object) -> bool:
     return isinstance(value, dict) and all(is_finite(each) and each >= 0 for each in value.values())
 
 
-# What an attempt's object holds for certain.
+# The types of an attempt's values.
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("started_at", "last_seen_at"), (is_finite, "a finite number")),
     **dict.fromkeys(("pid", "from_step", "to_step", "steps_done", "steps_redone"), COUNT),
@@ -237,33 +236,33 @@ def _is_attempt(record: Record) -> bool:
 
 
 def metrics(directory: Path) -> Journal:
-    """The journal of a run's logged steps: objects with a step, and whatever else was recorded."""
+    """Return the journal of a run's logged steps: objects with `step` and other keys."""
     return Journal(directory / layout.METRICS, lambda record: is_count(record.get("step")))
 
 
 def read(directory: Path) -> list[Record]:
-    """The attempts of a run, the one under way last; changes nothing.
+    """Read the attempts of a run, the current one last.
 
     Raises:
-      OSError: the file of attempts cannot be read, or is no regular file.
+      OSError: `history.jsonl` cannot be read, or is not a regular file.
     """
     attempts = Journal(directory / layout.HISTORY, _is_attempt).records()
-    under_way = _read(directory / layout.ATTEMPT)
-    if under_way is None or any(each["started_at"] == under_way["started_at"] for each in attempts):
+    current = _read(directory / layout.ATTEMPT)
+    if current is None or any(each["started_at"] == current["started_at"] for each in attempts):
         return attempts
-    return [*attempts, under_way]
+    return [*attempts, current]
 
 
 def summary(attempts: list[Record]) -> dict[str, Any]:
-    """What attempts add up to.
+    """Sum up the attempts of a run; there is at least one.
 
     Returns:
-      steps: where the run is. steps_redone: made twice. seconds: of all attempts together. useful_share: how much of
-      them went into updates that still count; None where no time has passed.
+      steps: the run's step. steps_redone: steps done twice. seconds: of all attempts. useful_share: the share of the
+      seconds spent on updates that were not redone; None if no time has passed.
     """
     seconds = sum(attempt["seconds"].get("total", 0.0) for attempt in attempts)
     useful = 0.0
-    still_counts = attempts[-1]["to_step"]  # the steps up to here were not made again later
+    still_counts = attempts[-1]["to_step"]  # the steps up to here were not redone later
     for attempt in reversed(attempts):
         kept = max(0, min(attempt["to_step"], still_counts) - attempt["from_step"])
         useful += attempt["seconds"].get("train", 0.0) * kept / max(1, attempt["steps_done"])

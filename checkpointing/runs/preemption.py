@@ -1,87 +1,96 @@
-"""SIGTERM and SIGINT ask a run to stop; it does so at the next point where its state is whole.
+"""Preemption: SIGTERM and SIGINT stop a run at the next step boundary, where its state can be saved.
 
     with listen_for_stop() as stop:
         ...
-        stop.check()          # raises Interrupted once a signal has come
-        with stop.interruptible():  # raises it wherever the block is, for nothing in it is worth saving
+        stop.check()                # raises StopRequested after a signal
+        with stop.interruptible():  # a signal raises StopRequested anywhere in the block: nothing in it needs saving
             ...
 
-A second signal ends the process at once. What a signal does before, starting.py says.
+A second signal ends the process at once. `starting` handles signals before `listen_for_stop`.
 """
 
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from checkpointing.runs import starting
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = starting.STOPPED
 
 _log = logging.getLogger(__name__)
 
 
 class StopRequested(SystemExit):
-    """The run was asked to stop; where nobody has anything to save, the process ends with status 75."""
+    """A signal has requested that the run stop. If nothing catches it, the process exits with status 75."""
 
     def __init__(self, signal_name: str) -> None:
-        """The text is the signal's name."""
+        """Take the signal's name, which is also the exception's text."""
         super().__init__(STOPPED)
         self.signal_name = signal_name
 
     def __str__(self) -> str:
-        """The signal's name."""
+        """Return the signal's name."""
         return self.signal_name
 
 
 class StopSignal:
-    """Whether a signal has come."""
+    """The signal that has requested a stop, if any.
+
+    signal: None until one arrives.
+    """
 
     def __init__(self) -> None:
-        """None has."""
+        """Start without a signal."""
         self.signal: signal.Signals | None = None
-        self._at_once = False
+        self._is_interruptible = False
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside the block a signal raises Interrupted in the middle of whatever goes on."""
-        before, self._at_once = self._at_once, True
+        """Let a signal raise StopRequested anywhere in the block."""
+        before, self._is_interruptible = self._is_interruptible, True
         try:
-            self.check()  # after that: a signal between the two would be heard at the end only
+            self.check()  # after the assignment: a signal between the two would be noticed only at the end
             yield
-        except StopRequested as interrupted:
-            _log.info("stopped by %s: %s", interrupted, starting.NOTHING_LOST)
+        except StopRequested as request:
+            _log.info("stopped by %s: %s", request, starting.NOTHING_TO_SAVE)
             raise
         finally:
-            self._at_once = before
+            self._is_interruptible = before
         self.check()
 
     def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raise StopRequested if a signal has arrived."""
         if self.signal is not None:
             raise StopRequested(self.signal.name)
 
-    def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Takes a signal; a second one ends the process at once, as it would have without us."""
+    def handle_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Record a signal; the second one gets its default action, which ends the process."""
         if self.signal is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = signal.Signals(number)
-        if self._at_once:
+        if self._is_interruptible:
             self.check()
 
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopSignal]:
-    """Hears SIGTERM and SIGINT inside the block; afterwards they do again what they did before."""
-    request = StopSignal()
-    before = {number: signal.signal(number, request.hear) for number in _SIGNALS}
+    """Handle SIGTERM and SIGINT as stop requests inside the block."""
+    stop = StopSignal()
+    with handle_signals(stop.handle_signal):
+        yield stop
+
+
+@contextmanager
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Install a handler for SIGTERM and SIGINT; restore the previous handlers after the block."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

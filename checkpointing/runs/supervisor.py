@@ -1,9 +1,9 @@
-"""A run started again when it crashes, by a parent process without TensorFlow.
+"""Supervision: a parent process without TensorFlow restarts a run that crashes.
 
     status = supervise(command, max_restarts=5, newest_step=newest_step, step_back=step_back)
 
-A crash is death by a signal that did not come through us, or any exit status but 0, 1, 2 and 75. Two crashes in a row
-without a newer checkpoint may be the newest one's fault: the run goes back by one. A third ends it, with a diagnosis.
+A crash is death by a signal that the parent did not send, or any exit status but 0, 1, 2 and 75. After two crashes in a
+row without a newer checkpoint, the newest one may be the cause: the run steps back by one. A third crash is an error.
 """
 
 import ctypes
@@ -13,36 +13,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from checkpointing.errors import CheckpointError
 from checkpointing.protocol import resume
-from checkpointing.runs.preemption import STOPPED
+from checkpointing.runs import preemption
+from checkpointing.runs.preemption import SIGNALS, STOPPED
 from checkpointing.storage import layout
 
-_FINAL = {0, 1, 2, STOPPED}  # done, an error told in one sentence, wrong usage, stopped on request
+_FINAL = {0, 1, 2, STOPPED}  # done, an error, a usage error, stopped on request
 _CRASHES_TO_STEP_BACK = 2
 _CRASHES_TO_GIVE_UP = 3
-_SECONDS_WITHOUT_A_STEP = 1.5  # the import of TensorFlow alone takes longer
-_SLICE_SECONDS = 0.1  # after which a signal is heard that came while we waited
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_MIN_START_SECONDS = 1.5  # importing TensorFlow takes longer
+_POLL_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
-_SEE_WHERE = "run it with --debug and PYTHONFAULTHANDLER=1 to see where"
-_ELSEWHERE = f"{_SEE_WHERE}, or on another machine"
-# What a signal commonly means, and what to try.
+_SEE_WHERE = "set PYTHONFAULTHANDLER=1 to see where it crashes"
+_ELSEWHERE = f"{_SEE_WHERE}, or run it on another machine"
+# What a signal commonly means, and a hint.
 _SIGNAL_HINTS: dict[int, tuple[str, str]] = {
     signal.SIGKILL: (
         "often the kernel's out-of-memory killer",
-        "dmesg tells; free memory, take a machine with more, or a smaller --batch_size in a new --train_dir",
+        "see dmesg; free memory, use a machine with more, or train with a smaller batch in a new directory",
     ),
-    signal.SIGABRT: ("a library gave up, its last lines say why", _SEE_WHERE),
+    signal.SIGABRT: ("a library aborted; see its last lines", _SEE_WHERE),
     signal.SIGSEGV: ("a fault in a library or in the machine's memory", _ELSEWHERE),
     signal.SIGBUS: ("a fault in a library or in the machine's memory, or a full disk", _ELSEWHERE),
-    signal.SIGILL: ("a library made for another processor, or a fault in it", _ELSEWHERE),
+    signal.SIGILL: ("a library built for another processor, or a fault in it", _ELSEWHERE),
 }
 _log = logging.getLogger(__name__)
 
@@ -55,48 +55,43 @@ def supervise(
     step_back: Callable[[str], int | None],
     sleep: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Runs a command until it ends of itself or on request; SIGTERM and SIGINT are passed on to it.
+    """Run a command, and restart it after crashes; SIGTERM and SIGINT are forwarded to it.
 
-    For the main thread, which alone may handle signals, and before a library starts threads, for it forks.
+    Call it in the main thread, which alone can handle signals, before any library starts threads: it forks.
 
     Args:
-      command: the program and its arguments, among them none that would have it supervise itself.
-      max_restarts: how often it may be started again.
-      newest_step: gives the step of the newest checkpoint; None where there is none.
-      step_back: sets the newest checkpoint aside, for the reason given, and gives the step of the one before; None,
-        and nothing is changed, where there is none before.
-      sleep: waits so many seconds.
+      command: the program and its arguments; it must not supervise itself.
+      max_restarts: how many restarts are allowed.
+      newest_step: returns the step of the newest checkpoint; None if there is none.
+      step_back: moves the newest checkpoint aside, for the reason passed, and returns the step of the one before; if
+        there is none before, it changes nothing and returns None.
+      sleep: waits for a number of seconds.
 
     Returns:
-      The command's exit status; 75 where the request to stop came while it was not running, or could not listen yet;
-      128 + n where it died of signal n later, or after more than one request.
+      The command's exit status; 75 if the stop request arrived while it was not running or before it could handle
+      signals; 128 + n if it died of signal n after a stop request.
 
     Raises:
-      CheckpointError: it cannot be started, crashes without getting on, or has used up its restarts.
+      CheckpointError: it cannot be started, crashes without progress, or has no restarts left.
     """
-    relay = ChildProcess()
+    child = ChildProcess()
     restarts = 0
-    furthest, crashes = -1, 0  # the newest step that any crash left, and how many crashes left no newer one
-    with _heard_by(relay):
+    furthest, crashes = -1, 0  # the newest step after any crash, and the crashes since without a newer one
+    with preemption.handle_signals(child.handle_signal):
         while True:
             started = time.monotonic()
-            status = relay.run(command)
-            too_soon = time.monotonic() - started < _SECONDS_WITHOUT_A_STEP
-            if relay.asked == 1 and -status in _SIGNALS and too_soon:
-                return STOPPED  # it could not listen yet: it had nothing to save
-            if status in _FINAL or relay.asked:
-                return _as_a_shell_tells(status)
+            status = child.run(command)
+            if child.requests == 1 and -status in SIGNALS and time.monotonic() - started < _MIN_START_SECONDS:
+                return STOPPED  # it could not handle signals yet, so it had nothing to save
+            if status in _FINAL or child.requests:
+                return _shell_status(status)
             step = newest_step()
             if step is not None and step > furthest:
                 furthest, crashes = step, 0
             crashes += 1
-            cause, advice = _explanation(status)
-            saved = "nothing saved" if step is None else f"saved up to step {step}"
-            account = f"the last time {cause}, {saved}: {advice}."
-            if crashes == _CRASHES_TO_GIVE_UP:
-                raise CheckpointError(f"the run died {crashes} times in a row without a newer checkpoint, {account}")
-            if restarts == max_restarts:
-                raise CheckpointError(f"the run died with its {restarts} restarts used up, {account}")
+            cause, hint = _explain(status)
+            if crashes == _CRASHES_TO_GIVE_UP or restarts == max_restarts:
+                raise CheckpointError(_diagnosis(crashes, restarts, cause, step), hint=hint)
             if crashes == _CRASHES_TO_STEP_BACK:
                 before = step_back(f"the run died twice after it, the last time {cause}")
                 step = step if before is None else before
@@ -106,43 +101,16 @@ def supervise(
             _log.warning(
                 "the run died %s: restart %d of %d in %d s, from %s", cause, restarts, max_restarts, seconds, origin
             )
-            if not relay.wait(seconds, sleep):
+            if not child.wait(seconds, sleep):
                 return STOPPED
 
 
-def run_each(commands: Iterable[Sequence[str]]) -> int:
-    """Runs commands one after the other, as long as they succeed; SIGTERM and SIGINT are passed on to the one at work.
-
-    For the main thread, before a library starts threads, as `supervise`.
-
-    Returns:
-      0; or the exit status of the one that failed, 128 + n where it died of signal n; 75 where it was asked to stop.
-
-    Raises:
-      CheckpointError: one cannot be started.
-    """
-    relay = ChildProcess()
-    with _heard_by(relay):
-        for command in commands:
-            status = relay.run(command)
-            if relay.asked and (status == 0 or -status in _SIGNALS):
-                return STOPPED  # it had ended when the request came, or could not listen yet or any more
-            if status:
-                return _as_a_shell_tells(status)
-    return STOPPED if relay.asked else 0
-
-
-def _as_a_shell_tells(status: int) -> int:
-    """An exit status; of a process that died of signal n, -n, 128 + n."""
-    return status if status >= 0 else 128 - status
-
-
 def supervise_run(train_dir: Path, max_restarts: int) -> int:
-    """Runs the command line of this very process in a child, and supervises it."""
+    """Run this process's own command line in a child process, and supervise it."""
     command = [sys.executable, *sys.orig_argv[1:], "--max_restarts=0"]
 
     def newest_step() -> int | None:
-        with suppress(OSError):  # a disk in trouble shows no checkpoint
+        with suppress(OSError):  # an unreadable directory counts as one without checkpoints
             return max(layout.steps_with(train_dir, "manifest.json"), default=None)
         return None
 
@@ -154,38 +122,63 @@ def supervise_run(train_dir: Path, max_restarts: int) -> int:
     )
 
 
+def run_each(commands: Iterable[Sequence[str]]) -> int:
+    """Run commands one after the other until one fails; SIGTERM and SIGINT are forwarded to the current one.
+
+    Call it in the main thread, before any library starts threads, as `supervise`.
+
+    Returns:
+      0; or the exit status of the command that failed, 128 + n if it died of signal n; 75 after a stop request.
+
+    Raises:
+      CheckpointError: one cannot be started.
+    """
+    child = ChildProcess()
+    with preemption.handle_signals(child.handle_signal):
+        for command in commands:
+            status = child.run(command)
+            if child.requests and (status == 0 or -status in SIGNALS):
+                return STOPPED  # the request arrived after its end, or when it did not handle signals
+            if status:
+                return _shell_status(status)
+    return STOPPED if child.requests else 0
+
+
 class ChildProcess:
-    """Passes signals on to the process that it runs."""
+    """A child process to which stop requests are forwarded.
+
+    requests: the number of signals received.
+    """
 
     def __init__(self) -> None:
-        """No process runs yet."""
-        self.asked = 0  # how often
+        """Start nothing yet."""
+        self.requests = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []  # came while there was no process
+        self._early: list[int] = []  # signals that arrived while no process was running
 
-    def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Takes a signal, at any point of the methods below."""
-        self.asked += 1
+    def handle_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Forward a signal, or keep it until the process has started."""
+        self.requests += 1
         if self._process is None:
             self._early.append(number)
         else:
             self._process.send_signal(number)
 
     def run(self, command: Sequence[str]) -> int:
-        """Runs a command to its end; gives its exit status, or -n where it died of signal n.
+        """Run a command to its end; return its exit status, or -n if it died of signal n.
 
-        After a request to stop it is not started, and the status is 75.
+        After a stop request it is not started, and the status is 75.
 
         Raises:
           CheckpointError: it cannot be started.
         """
-        if self.asked:
+        if self.requests:
             return STOPPED
         try:
-            # In a process group of its own, for else Ctrl-C would reach it twice, and the second ends it unsaved.
+            # A new process group: otherwise Ctrl-C would reach the child twice, and the second ends it unsaved.
             started = subprocess.Popen(command, process_group=0, preexec_fn=_before_exec())  # noqa: PLW1509, S603 - no threads here; our own command
         except OSError as error:
-            raise CheckpointError(f"{command[0]}: cannot be started ({error.strerror}).") from error
+            raise CheckpointError(f"{command[0]}: cannot be started ({error.strerror})") from error
         self._process = started
         for number in self._early:
             started.send_signal(number)
@@ -194,27 +187,16 @@ class ChildProcess:
         return status
 
     def wait(self, seconds: int, sleep: Callable[[float], object]) -> bool:
-        """Waits; gives False, and at once, where somebody asks to stop."""
-        for _ in range(round(seconds / _SLICE_SECONDS)):
-            if self.asked:
+        """Wait; return False at once after a stop request."""
+        for _ in range(round(seconds / _POLL_SECONDS)):
+            if self.requests:
                 break
-            sleep(_SLICE_SECONDS)
-        return not self.asked
-
-
-@contextmanager
-def _heard_by(relay: ChildProcess) -> Iterator[None]:
-    """Inside the block the relay hears the signals; afterwards they do again what they did before."""
-    before = {number: signal.signal(number, relay.hear) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            sleep(_POLL_SECONDS)
+        return not self.requests
 
 
 def _before_exec() -> Callable[[], None] | None:
-    """What a new process does first: it asks for SIGTERM on our death, so that it never trains on unnoticed."""
+    """Return a function for the child to call before exec: SIGTERM when the parent dies, so that it stops, too."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork
@@ -222,16 +204,30 @@ def _before_exec() -> Callable[[], None] | None:
 
     def end_with_parent() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we could ask
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(STOPPED)
 
     return end_with_parent
 
 
-def _explanation(status: int) -> tuple[str, str]:
-    """Of what a process died, and what to try."""
+def _diagnosis(crashes: int, restarts: int, cause: str, step: int | None) -> str:
+    if crashes == _CRASHES_TO_GIVE_UP:
+        what = f"the run died {crashes} times in a row without a newer checkpoint"
+    else:
+        what = f"the run died and all {restarts} restarts are used up"
+    saved = "no checkpoint" if step is None else f"newest checkpoint: step {step}"
+    return f"{what}; the last time {cause}; {saved}"
+
+
+def _explain(status: int) -> tuple[str, str]:
+    """Return the cause of death, and a hint."""
     if status > 0:
         return f"with exit status {status}", _SEE_WHERE
     name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
-    meaning, advice = _SIGNAL_HINTS.get(-status, ("", _SEE_WHERE))
-    return f"of {name} ({meaning})" if meaning else f"of {name}", advice
+    meaning, hint = _SIGNAL_HINTS.get(-status, ("", _SEE_WHERE))
+    return f"of {name} ({meaning})" if meaning else f"of {name}", hint
+
+
+def _shell_status(status: int) -> int:
+    """Return the status that a shell reports: 128 + n for a process that died of signal n."""
+    return status if status >= 0 else 128 - status

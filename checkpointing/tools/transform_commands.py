@@ -12,7 +12,7 @@ import tensorflow as tf
 from checkpointing.errors import CheckpointError
 from checkpointing.format import tensor_io
 from checkpointing.format.tensor_io import State
-from checkpointing.graphs import graph_safety, meta_graphs, saved_model
+from checkpointing.graphs import graph_safety, meta_graphs, saved_model, staged_export
 from checkpointing.graphs.meta_graphs import Signature
 from checkpointing.graphs.saved_model import TaggedGraph
 from checkpointing.protocol import lookup, verification
@@ -36,13 +36,13 @@ def export(args: argparse.Namespace) -> CommandResult:
             graph_safety.check_assets(each, prefix.parent, layout.meta_path(prefix))
     tagged = [TaggedGraph([tag], partial(_import, each)) for tag, each in zip(tags, pruned, strict=True)]
     staging.check_target(args.directory)
-    with saved_model.unfinished_export(args.directory, "DIR") as unfinished:
+    with staged_export.unfinished_export(args.directory) as unfinished:
         saved_model.write(unfinished, prefix, tagged, as_text=args.as_text)
-        saved_model.seal(unfinished, prefix)
+        staged_export.seal(unfinished, prefix)
         for tag in tags:
             saved_model.check_loads(unfinished, [tag], trusted=args.trust)
-        saved_model.publish(unfinished, args.directory)
-    described = saved_model.described(saved_model.read(args.directory))
+        staged_export.publish(unfinished, args.directory)
+    described = saved_model.describe(saved_model.read(args.directory))
     record = {"checkpoint": str(prefix), "directory": str(args.directory), "tags": tags}
     return CommandResult(record, f"exported {prefix} to {args.directory}: {described}")
 

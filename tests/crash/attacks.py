@@ -1,12 +1,12 @@
-"""Random attacks on a run: damaged, odd and strange files, swapped directories, shortages, other runs.
+"""Random attacks on a run: damaged and odd files, swapped directories, shortages, concurrent runs.
 
     python -m tests.crash.attacks [--keep] [--seconds=90] SEED ...      A SEED may be a range: 100-199
 
-Replays the attack of each seed, and prints a line for it: its kind, its parameters, and what was wrong, if anything. An
-attack takes a train_dir that a run left when it was killed or finished, does something to it or to the machine, runs
-the same command again, and judges by `judging.py`. After an error it removes the cause; then the command must succeed.
+Replays the attack of each seed, and prints its kind, its parameters, and the faults found. An attack takes the
+train_dir of a killed or finished run, does something to it or to the machine, runs the same command again, and judges
+the result by `judging.py`. After an error it removes the cause; then the command must succeed.
 
-The kinds have the numbers of the rows of issue 19. Each draws its parameters by the case's `random`.
+Each kind has a row number, and draws its parameters from the case's `random`.
 """
 
 import errno
@@ -38,14 +38,14 @@ from tests.crash.victims import Ended, Trigger, Victim
 
 
 def flipped(content: bytes, chance: random.Random) -> bytes:
-    """The content with one bit flipped."""
+    """Return the content with one bit flipped."""
     changed = bytearray(content)
     changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
     return bytes(changed)
 
 
 def damaged_export(case: Case) -> None:
-    """Row 1: a file of the finished export loses a bit, its end, or itself; the next run must notice it."""
+    """Row 1: a file of the finished export is changed, truncated or deleted; the next run must notice it."""
     case.lay_out(FINISHED)
     inside = case.random.random() < 0.6
     export = case.train_dir / "saved_model" / str(PROGRAMS[case.program].steps[-1])
@@ -70,22 +70,22 @@ def damaged_export(case: Case) -> None:
 
 
 class _Exporter(NamedTuple):
-    """One of two runs that have trained, and export to one directory."""
+    """One of two trained runs that export to the same directory."""
 
     case: Case
     name: str
     extra: tuple[str, ...]
 
     def start(self, export: Path, trigger: Trigger | None = None) -> Victim:
-        """Starts it where its training has ended."""
+        """Start it; its training has ended."""
         flags = [f"--train_dir={self.case.root / self.name}", f"--data_dir={self.case.data}", f"--export_dir={export}"]
         flags += self.case.lab.flags("softmax", *self.extra)
         output = self.case.home / f"output-{self.name}-{export.name}"
         return self.case.lab.victims.start("softmax", flags, output, trigger)
 
     def wrong(self, ended: Ended, export: Path, before: dict[str, str]) -> list[str]:
-        """What is wrong with how it ended."""
-        self.case.said.append(f"{self.name} [{ended.status}] {judging.first_error(ended)}")
+        """Return what is wrong with its end."""
+        self.case.log.append(f"{self.name} [{ended.status}] {judging.first_error(ended)}")
         found = [judging.wrong_ending(ended), judging.differences(before, self.case.outside())]
         if ended.status == 0:
             reference = self.case.lab.reference("softmax", *self.extra)
@@ -121,7 +121,7 @@ def shared_export(case: Case) -> None:
 
 
 def _run_both(case: Case, runs: Sequence[_Exporter], export: Path, stop_at: int) -> tuple[Ended, Ended]:
-    """Runs the second from when the first stops to its end, or, with `stop_at` 0, beside the first."""
+    """Run the second while the first is stopped, or, with `stop_at` 0, both at once."""
     seconds = case.lab.seconds
     first = runs[0].start(export, Trigger("changes", str(export.parent), stop_at, "stop") if stop_at else None)
     if not stop_at:
@@ -129,11 +129,11 @@ def _run_both(case: Case, runs: Sequence[_Exporter], export: Path, stop_at: int)
         return first.end(seconds), second.end(seconds)
     first.wait(seconds)
     ended = runs[1].start(export).end(seconds)
-    first.go_on()
+    first.resume()
     return first.end(seconds), ended
 
 
-# Those that change the weights of a run that does nothing against them, and those that might.
+# Variables that change the weights of an unprotected run, and variables that might.
 _CHANGING = (
     {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"},
     {"TF_XLA_FLAGS": "--tf_xla_auto_jit=fusible --tf_xla_cpu_global_jit --tf_xla_min_cluster_size=1"},
@@ -160,12 +160,16 @@ _OTHERS = (
 
 
 def environment(case: Case) -> None:
-    """Row 3: the next run finds environment variables that choose other kernels."""
+    """Row 3: the next run has environment variables that select other kernels."""
     program = case.random.choice(["softmax", "cnn"])
     case.lay_out(case.random.choice([NEW, 29, 53]), program=program)
     variables = case.random.choice(case.random.choice([_CHANGING, _OTHERS]))
     case.note(variables=" ".join(f"{name}={value!r}" for name, value in variables.items()))
-    case.attack(lambda: victims.run_anew(case.program, case.flags(), case.output(), variables, 60.0 + case.lab.seconds))
+    case.attack(
+        lambda: victims.run_in_new_process(
+            case.program, case.flags(), case.output(), variables, 60.0 + case.lab.seconds
+        )
+    )
 
 
 def warm_start(case: Case) -> None:
@@ -203,9 +207,9 @@ def warm_start(case: Case) -> None:
 
 
 class _Swap(NamedTuple):
-    """Two directories, of which the other takes the place of the victim's.
+    """Two directories; the other one replaces the victim's.
 
-    linked: the train_dir is a symbolic link to `own`; otherwise `own` is where it is moved to.
+    linked: the train_dir is a symbolic link to `own`; otherwise it is moved to `own`.
     """
 
     train_dir: Path
@@ -214,7 +218,7 @@ class _Swap(NamedTuple):
     linked: bool
 
     def prepare(self) -> None:
-        """Makes the link."""
+        """Make the link."""
         if self.linked:
             if self.train_dir.exists():
                 self.train_dir.rename(self.own)
@@ -223,7 +227,7 @@ class _Swap(NamedTuple):
             self.train_dir.symlink_to(self.own)
 
     def swap(self) -> None:
-        """Puts the other in the victim's place."""
+        """Replace the victim's directory by the other one."""
         if self.linked:
             self.train_dir.unlink()
             self.train_dir.symlink_to(self.other)
@@ -232,7 +236,7 @@ class _Swap(NamedTuple):
             self.other.rename(self.train_dir)
 
     def swap_back(self) -> None:
-        """Undoes it."""
+        """Undo the swap."""
         if self.linked:
             self.train_dir.unlink()
             self.train_dir.symlink_to(self.own)
@@ -242,7 +246,7 @@ class _Swap(NamedTuple):
 
 
 def swapped_train_dir(case: Case) -> None:
-    """Row 5: while the run goes on, another run's directory takes the place of its train_dir."""
+    """Row 5: while the run is running, another run's directory replaces its train_dir."""
     case.lay_out(case.random.choice([NEW, None]), program="softmax")
     swap = _Swap(case.train_dir, case.root / "own", case.root / "other", case.random.random() < 0.5)
     # Not before the third: until the run has the lock of its train_dir, the other directory is its train_dir.
@@ -259,13 +263,13 @@ def swapped_train_dir(case: Case) -> None:
         case.owned.add(swap.own)
 
     def run() -> Ended:
-        # Stopped while it reads: what it does next must not rely on what it has found before.
+        # Stopped while it reads: its next action must not rely on what it has read.
         victim = case.start(Trigger("reads", str(case.root), call, "stop"))
         stopped = victim.wait(case.lab.seconds) == victims.STOPPED and case.train_dir.exists()
         case.note(stopped=stopped)
         if stopped:
             swap.swap()
-        victim.go_on()
+        victim.resume()
         ended = victim.end(case.lab.seconds)
         if stopped:
             swap.swap_back()
@@ -278,7 +282,7 @@ _SHORTAGES = ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT", "EAGAIN", "EA
 
 
 def shortage(case: Case) -> None:
-    """Row 6: too few files, threads or bytes for a while, or a network disk that is away: nothing is damaged."""
+    """Row 6: for a while, too few files, threads or bytes, or an unreachable network disk: nothing is damaged."""
     case.lay_out(checkpoints=True)
     case.quarantine = False
     how = case.random.choice(["files", "reads", "reads", "reads", "threads", "file size", "TensorFlow's calls"])
@@ -287,7 +291,7 @@ def shortage(case: Case) -> None:
         case.note(RLIMIT_NOFILE=f"{limit} more")
         case.attack(lambda: case.run(limits={"RLIMIT_NOFILE": limit}))
     elif how == "file size":
-        # The output is a file, too: there must be room for the error.
+        # The output is a file, too: the error message must fit.
         limit = case.random.choice([2000, 5000, 20_000, 31_000, 100_000])
         case.note(RLIMIT_FSIZE=limit)
         case.attack(lambda: case.run(limits={"RLIMIT_FSIZE": limit}))
@@ -305,7 +309,7 @@ def shortage(case: Case) -> None:
 
 
 def _fail_in_tensorflow(case: Case) -> None:
-    """Lets strace fail a call of any code, TensorFlow's included, on one file of a checkpoint."""
+    """Make a system call on a checkpoint file fail by strace; it affects TensorFlow's code, too."""
     call = case.random.choice(["openat", "read", "pread64"])
     error = case.random.choice(
         ["EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT"] if call == "openat" else ["ESTALE", "ETIMEDOUT", "ENOMEM"]
@@ -327,7 +331,7 @@ def _fail_in_tensorflow(case: Case) -> None:
                 while f"TracerPid:\t{strace.pid}\n" not in status.read_text(encoding="ascii"):
                     time.sleep(0.01)
                     assert strace.poll() is None, "strace cannot attach"
-                victim.go_on()
+                victim.resume()
                 ended = victim.end(case.lab.seconds)
                 strace.terminate()
             case.note(injected=trace.read_text().count("INJECTED"))
@@ -338,7 +342,7 @@ def _fail_in_tensorflow(case: Case) -> None:
 
 
 def _names(case: Case) -> list[str]:
-    """The names that a run gives to files and directories in its train_dir, those of checkpoints included."""
+    """Return the names that a run uses in its train_dir, including those of checkpoints."""
     once = ["lock", "checkpoint", "metrics.jsonl", "history.jsonl", "attempt.json", "result.json", "graph.pbtxt"]
     temporary = [f"{name}.tmp" for name in once] + ["graph.tmp.pbtxt"]
     kinds = ("index", "meta", "manifest.json", "data-00000-of-00001", "incomplete", "pinned", "manifest.json.tmp")
@@ -347,7 +351,7 @@ def _names(case: Case) -> list[str]:
 
 
 def users_directory(case: Case) -> None:
-    """Row 7: the user's directory lies where the run writes a file, or an unfinished export."""
+    """Row 7: a user's directory is where the run writes a file, or an unfinished export."""
     case.lay_out()
     if case.random.random() < 0.3:
         case.export = case.root / "exported"
@@ -377,7 +381,7 @@ def users_directory(case: Case) -> None:
 
 
 def link_to_precious(case: Case) -> None:
-    """Row 8: a symbolic link to somebody's file lies where the run writes."""
+    """Row 8: a symbolic link to another user's file is where the run writes."""
     case.lay_out()
     special = ["quarantine", "model.ckpt-60_temp", "model.ckpt-40_temp", "an event file", "report.html"]
     name = case.random.choice([*_names(case), *special])
@@ -397,7 +401,7 @@ def link_to_precious(case: Case) -> None:
 
 
 def _run_with_linked_event_files(case: Case, target: Path) -> Ended:
-    """Lays links under all names that the run's event file may get: they hold the time and the process."""
+    """Make links with all names that the run's event file may get: they contain the time and the process id."""
     victim = case.start(Trigger("reads", str(case.train_dir), 1, "stop"))
     if victim.wait(case.lab.seconds) == victims.STOPPED:
         events = case.train_dir / "events"
@@ -411,12 +415,12 @@ def _run_with_linked_event_files(case: Case, target: Path) -> Ended:
                     path.unlink()
 
         case.on_undo(undo)
-        victim.go_on()
+        victim.resume()
     return victim.end(case.lab.seconds)
 
 
 def damaged_metadata(case: Case) -> None:
-    """Row 9: a flipped bit, a lost end, or garbage in any file but the tensors."""
+    """Row 9: any file but the tensors is changed, truncated, or garbage."""
     case.lay_out()
     files = [path for path in case.train_dir.rglob("*") if path.is_file() and "saved_model" not in path.parts]
     metadata = [path for path in files if not re.search(r"\.(data-.*|index|meta)$", path.name)]
@@ -446,7 +450,7 @@ def damaged_metadata(case: Case) -> None:
 
 
 def _excerpt(content: bytes, changed: bytes) -> bytes:
-    """The bytes around the first difference."""
+    """Return the bytes around the first difference."""
     first = next(
         (place for place, (old, new) in enumerate(zip(content, changed, strict=False)) if old != new), len(changed)
     )
@@ -513,7 +517,7 @@ _WRONG = {
 
 
 def wrong_manifest(case: Case) -> None:
-    """Row 10: a manifest with values of wrong types, and the right seal over them."""
+    """Row 10: a manifest with values of wrong types and a valid seal."""
     case.lay_out(case.random.choice([None, FINISHED]), checkpoints=True)
     steps = sorted(case.complete)
     if not steps:
@@ -541,7 +545,7 @@ def _bomb(path: Path) -> None:
 
 
 def odd_data(case: Case) -> None:
-    """Row 11: a data file with a header that lies, the wrong content, or none; or no file at all."""
+    """Row 11: a data file with a false header, wrong content, or none; or something that is not a file."""
     case.lay_out()
     case.data = case.root / "data"
     shutil.copytree(case.lab.data, case.data)
@@ -570,7 +574,7 @@ def odd_data(case: Case) -> None:
     if how in {**headers, **damages}:
         changed = {**headers, **damages}[how]
         if how == "flipped" and not case.complete:
-            changed = content[:-1]  # without a checkpoint, another pixel only makes another run
+            changed = content[:-1]  # without a checkpoint, a changed pixel just means another run
         case.change(path, changed)
         case.attack()
         return
@@ -614,7 +618,7 @@ if os.geteuid() == 0:
 
 
 def odd_file(case: Case) -> None:
-    """Row 12: a FIFO, device, socket, or endless file where the run reads or writes a file."""
+    """Row 12: a FIFO, device, socket or endless file is where the run reads or writes a file."""
     case.lay_out()
     case.train_dir.mkdir(exist_ok=True)
     name, how = case.random.choice(_names(case)), case.random.choice(list(_ODD))
@@ -623,7 +627,7 @@ def odd_file(case: Case) -> None:
     case.attack()
 
 
-# The kinds by the row of the issue that they come from, with how often each is drawn.
+# The kinds by row number, with their relative frequencies.
 KINDS: dict[int, tuple[int, Callable[[Case], None]]] = {
     1: (9, damaged_export),
     2: (7, shared_export),
@@ -641,29 +645,29 @@ KINDS: dict[int, tuple[int, Callable[[Case], None]]] = {
 
 
 def kind_of(seed: int) -> int:
-    """The kind of a seed's attack."""
+    """Return the kind of a seed's attack."""
     return random.Random(seed).choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]  # noqa: S311
 
 
 class Report(NamedTuple):
-    """How an attack ended. fault: "" where all is well."""
+    """The result of an attack. fault: "" if there is none. log: a line per run."""
 
     seed: int
     kind: int
     parameters: str
     fault: str
-    said: list[str]
+    log: list[str]
     seconds: float
 
     def __str__(self) -> str:
-        """For people."""
+        """Return the text to print."""
         attack = f"seed {self.seed} kind {self.kind} {KINDS[self.kind][1].__name__}: {self.parameters}"
-        told = "\n    ".join([self.fault, *self.said]) if self.fault else " / ".join(self.said)
-        return f"{'FAULT' if self.fault else 'ok'} [{self.seconds:.1f} s] {attack}\n    {told}"
+        details = "\n    ".join([self.fault, *self.log]) if self.fault else " / ".join(self.log)
+        return f"{'FAULT' if self.fault else 'ok'} [{self.seconds:.1f} s] {attack}\n    {details}"
 
 
 def carry_out(lab: Lab, seed: int, *, keep: bool = False) -> Report:
-    """Carries out the attack of a seed. keep: leaves its directories where something is wrong."""
+    """Carry out the attack of a seed. keep: keep its directories after a fault."""
     case = Case(lab, seed)
     kind = kind_of(seed)
     case.clean()
@@ -676,11 +680,11 @@ def carry_out(lab: Lab, seed: int, *, keep: bool = False) -> Report:
     if not (fault and keep):
         case.clean()
     parameters = " ".join(f"{name}={value}" for name, value in case.parameters.items())
-    return Report(seed, kind, parameters, fault, case.said, time.monotonic() - began)
+    return Report(seed, kind, parameters, fault, case.log, time.monotonic() - began)
 
 
 def _write_small_data(directory: Path) -> None:
-    """Writes what the fixture `small_data` holds."""
+    """Write the data of the fixture `small_data`."""
     directory.mkdir()
     for name, count in (("train", conftest.TRAIN_IMAGES), ("t10k", conftest.TEST_IMAGES)):
         for kind, shape in (("images-idx3", (None, 28, 28)), ("labels-idx1", (None,))):
@@ -706,7 +710,7 @@ def _main(arguments: Sequence[str]) -> int:
         for seed in seeds:
             report = carry_out(lab, seed, keep=keep)
             faults += bool(report.fault)
-            print(report, flush=True)  # noqa: T201 - what the command is for
+            print(report, flush=True)  # noqa: T201 - the command's output
     finally:
         lab.close()
         if keep and faults:

@@ -1,10 +1,10 @@
-"""One attack on a run: the directories it happens in, what it may do to them, the run, and its judgement.
+"""One attack on a run: its directories, what it does to them, the run, and the judgement.
 
 lab = Lab(scratch, data)
 case = Case(lab, seed=7)
-case.lay_out()                                  a train_dir as a killed run left it, and files that it may not touch
+case.lay_out()                                  a train_dir of a killed run, and files that no run may touch
 case.put(case.train_dir / "lock", os.mkfifo)
-case.attack()                                   runs the command; raises FaultError where anything is wrong
+case.attack()                                   runs the command; raises FaultError if anything is wrong
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from tests.crash import judging, victims
 from tests.crash.judging import Reference
 from tests.crash.victims import Ended, Trigger, Victims
 
-# How long a run may take before it counts as hanging; one that nothing disturbs takes a second.
+# How long a run may take before it counts as hanging; an undisturbed one takes a second.
 SECONDS = 90.0
 
-# Moments of a run, counted in Python's calls that change files: before the first, after the last, and where its first
+# Moments of a run, counted in Python's calls that change files: before the first, after the last, and when its first
 # checkpoint is complete.
 NEW, FINISHED = 0, 1_000_000
 FIRST_COMMIT = 44
 
 
 class Program(NamedTuple):
-    """A short run with three checkpoints. changes: about how many calls of Python's it makes that change files."""
+    """A short run with three checkpoints. changes: about how many of its Python calls change files."""
 
     flags: tuple[str, ...]
     steps: tuple[int, int, int]
@@ -57,19 +57,19 @@ PROGRAMS = {
         95,
     ),
 }
-# The run whose directory and export must not be confused with the victim's.
+# The flags of another run, whose directory and export must not be confused with the victim's.
 OTHER = ("--seed=1",)
 
 
 class FaultError(Exception):
-    """What an attack found wrong."""
+    """An attack found a fault."""
 
 
 class Lab:
-    """What all attacks share: the process that forks runs, undisturbed runs, and train_dirs of killed ones."""
+    """State shared by all attacks: the process that forks runs, undisturbed runs, and train_dirs of killed ones."""
 
     def __init__(self, scratch: Path, data: Path, seconds: float = SECONDS) -> None:
-        """Starts the process; the attacks' directories are made in `scratch`."""
+        """Start the process; the attacks' directories are made in `scratch`."""
         self.scratch = scratch
         self.data = data
         self.seconds = seconds
@@ -78,15 +78,15 @@ class Lab:
         self._making = threading.RLock()
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self.victims.__exit__()
 
     def flags(self, program: str, *extra: str) -> list[str]:
-        """The command line without train_dir and data_dir."""
+        """Return the command line without train_dir and data_dir."""
         return [*PROGRAMS[program].flags, *extra]
 
     def reference(self, program: str, *extra: str) -> Reference:
-        """What the undisturbed run leaves."""
+        """Return the result of the undisturbed run."""
         with self._making:
             key = (program, *extra)
             if key not in self._references:
@@ -96,17 +96,17 @@ class Lab:
             return self._references[key]
 
     def same_reference(self, program: str, extra: str, other: str) -> None:
-        """Takes the undisturbed run with the flag `extra` to leave what the one with the flag `other` leaves."""
+        """Declare that the undisturbed run with the flag `extra` has the result of the one with the flag `other`."""
         reference = self.reference(program, other)
         with self._making:
             self._references[program, extra] = reference
 
     def template(self, program: str, moment: int, *extra: str, below: str = "") -> Path:
-        """The train_dir of a run that was killed before a call that changes files.
+        """Return the train_dir of a run that was killed before a call that changes files.
 
         Args:
           program: "softmax" or "cnn".
-          moment: the number of the call, among those on paths that begin with `below` in the train_dir; or FINISHED.
+          moment: the number of the call among those on paths in the train_dir that begin with `below`; or FINISHED.
           extra: more flags.
           below: a relative path.
         """
@@ -114,7 +114,7 @@ class Lab:
             name = re.sub(r"[^\w.=-]", "_", "_".join([program, str(moment), below, *extra]))
             directory = self.scratch / "templates" / name
             if not directory.exists():
-                # In the foreground, the calls come in the same order each time.
+                # Saving in the foreground makes the order of the calls deterministic.
                 flags = [f"--train_dir={directory}", f"--data_dir={self.data}", *self.flags(program, *extra)]
                 trigger = Trigger("changes", str(directory / below), moment, "kill") if moment != FINISHED else None
                 ended = self.victims.start(
@@ -125,7 +125,7 @@ class Lab:
             return directory
 
     def precious(self, directory: Path) -> None:
-        """Fills a directory with files that no run may touch: some with a run's names, and another run's train_dir."""
+        """Fill a directory with files that no run may touch: some with a run's names, and another run's train_dir."""
         shutil.copytree(self.template("softmax", FINISHED, *OTHER), directory / "other_run")
         for name in ("file", "lock", "checkpoint", "metrics.jsonl", "attempt.json", "model.ckpt-60.manifest.json"):
             (directory / name).write_text(f"precious {name}\n")
@@ -136,10 +136,10 @@ class Lab:
 
 
 class Case:
-    """One attack: its seed, its directories, what it did, and what must be kept."""
+    """One attack: its seed, its directories, what it did, and what the run must keep."""
 
     def __init__(self, lab: Lab, seed: int) -> None:
-        """Makes nothing yet."""
+        """Make no file yet."""
         self.lab = lab
         self.seed = seed
         self.random = random.Random(f"case {seed}")  # noqa: S311 - attacks that can be repeated
@@ -152,21 +152,21 @@ class Case:
         self.train_dir = self.root / "run"
         self.export: Path | None = None
         self.data = lab.data
-        self.owned: set[Path] = set()  # left out of the snapshot of what is outside
+        self.owned: set[Path] = set()  # not in the snapshot of everything outside the train_dir
         self.complete: dict[int, dict[str, str]] = {}
         self.damaged: set[int] = set()
         self.touched: set[str] = set()
         self.users_files: dict[Path, bytes] = {}
         self.keeps_all = True
         self.metrics = True
-        self.quarantine = True  # whether something may go there
-        self.said: list[str] = []
+        self.quarantine = True  # whether the run may move a checkpoint there
+        self.log: list[str] = []
         self._undo: list[Callable[[], None]] = []
 
     # ---- Before the attack ----
 
     def lay_out(self, moment: int | None = None, *, program: str | None = None, checkpoints: bool = False) -> None:
-        """Makes the directories, with a train_dir as a run left it.
+        """Make the directories, with the train_dir of a killed or finished run.
 
         Args:
           moment: as in Lab.template, or NEW; None for a random one.
@@ -188,17 +188,17 @@ class Case:
         self.complete = judging.complete_checkpoints(self.train_dir)
 
     def bring(self, template: Path, place: Path) -> None:
-        """Copies a train_dir."""
+        """Copy a train_dir."""
         shutil.copytree(template, place, symlinks=True)
 
     def note(self, **parameters: Any) -> None:
-        """Adds to the parameters that a failure names."""
+        """Add to the parameters that the report names."""
         self.parameters |= parameters
 
     # ---- The attack ----
 
     def put(self, path: Path, make: Callable[[Path], object]) -> None:
-        """Puts something in a file's place."""
+        """Replace a file by something else."""
         original = None
         if os.path.lexists(path):
             original = self.home / "originals" / f"{len(self._undo)}"
@@ -211,7 +211,7 @@ class Case:
         self._undo.append(lambda: self._put_back(path, put, original))
 
     def change(self, path: Path, content: bytes) -> None:
-        """Changes a file's content in place."""
+        """Change a file's content in place."""
         original = path.read_bytes()
         path.write_bytes(content)
         self._touch(path)
@@ -242,11 +242,11 @@ class Case:
             shutil.move(original, path)
 
     def on_undo(self, undo: Callable[[], None]) -> None:
-        """Adds what removes the cause of an error."""
+        """Add a function that removes the cause of an error."""
         self._undo.append(undo)
 
     def undo(self) -> None:
-        """Removes the cause: the odd file, the link, the limit; and puts good copies of damaged checkpoints back."""
+        """Remove the cause (the odd file, the link, the limit), and put good copies of damaged checkpoints back."""
         while self._undo:
             self._undo.pop()()
         for step in self.damaged & self.complete.keys():
@@ -262,28 +262,28 @@ class Case:
     # ---- The runs, and their judgement ----
 
     def flags(self) -> list[str]:
-        """The command line."""
+        """Return the command line."""
         flags = [f"--train_dir={self.train_dir}", f"--data_dir={self.data}", *self.lab.flags(self.program, *self.extra)]
         return flags if self.export is None else [*flags, f"--export_dir={self.export}"]
 
     def output(self) -> Path:
-        """A directory for what a run prints."""
-        return self.home / f"output-{len(self.said)}"
+        """Return a directory for the output of the next run."""
+        return self.home / f"output-{len(self.log)}"
 
     def start(self, trigger: Trigger | None = None, limits: Mapping[str, int] | None = None) -> victims.Victim:
-        """Starts the command."""
+        """Start the command."""
         return self.lab.victims.start(self.program, self.flags(), self.output(), trigger, limits)
 
     def run(self, trigger: Trigger | None = None, limits: Mapping[str, int] | None = None) -> Ended:
-        """Runs the command to its end."""
+        """Run the command to its end."""
         return self.start(trigger, limits).end(self.lab.seconds)
 
     def attack(self, run: Callable[[], Ended] | None = None, *, must_succeed: bool = False) -> None:
-        """Runs the command under attack, judges it, removes the cause of an error, and runs it once more.
+        """Run the command under attack, judge it, remove the cause of an error, and run it once more.
 
         Args:
-          run: runs the command; by default nothing but the files disturbs it.
-          must_succeed: whether an error is no acceptable end.
+          run: runs the command; by default only the files disturb it.
+          must_succeed: whether an error counts as a fault.
 
         Raises:
           FaultError: something is wrong.
@@ -305,7 +305,7 @@ class Case:
             self.again("after the cause was removed" if ended.status == 1 else "once more")
 
     def again(self, when: str) -> None:
-        """Runs the command without an attack; it must succeed."""
+        """Run the command without an attack; it must succeed."""
         good = judging.complete_checkpoints(self.train_dir) if self.keeps_all else {}
         good = {step: files for step, files in good.items() if step not in self.damaged}
         before = self.outside()
@@ -318,7 +318,7 @@ class Case:
             raise FaultError(f"run {when}: expected exit status 0, got {judging.first_error(ended)}")
 
     def outside(self) -> dict[str, str]:
-        """A snapshot of all but the train_dir and what else the run owns."""
+        """Return a snapshot of everything except the train_dir and other files that the run owns."""
         return judging.snapshot(self.root, {self.train_dir, *self.owned, *([self.export] if self.export else [])})
 
     def _judge(
@@ -329,7 +329,7 @@ class Case:
         moved: judging.Checkpoints,
     ) -> None:
         where = f", the attack came at {ended.acted_at}" if ended.acted_at else ""
-        self.said.append(f"[{ended.status}, {ended.seconds:.1f} s{where}] {judging.first_error(ended)}")
+        self.log.append(f"[{ended.status}, {ended.seconds:.1f} s{where}] {judging.first_error(ended)}")
         wrong = [
             judging.wrong_ending(ended),
             judging.differences(before, self.outside()),
@@ -347,12 +347,12 @@ class Case:
             raise FaultError(" | ".join(found))
 
     def clean(self) -> None:
-        """Deletes the directories."""
+        """Delete the directories."""
         shutil.rmtree(self.home, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
-    """Deletes whatever lies there; links are not followed."""
+    """Delete a file, directory or link; links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,8 +1,8 @@
-"""Whether a run under attack ended as it should, judged without the code that is judged.
+"""Judge how a run under attack ended, without using the code under test.
 
 A run must end with exit status 0 and the weights, the metrics and the exported files of an undisturbed run, or with
-exit status 1 and one clear error. In either case it must keep every good checkpoint, every file of the user's, and all
-files outside its train_dir.
+exit status 1, one `error:` line and at most one `hint:` line. In either case it must keep every good checkpoint, every
+file of the user's, and all files outside its train_dir.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ _FILE_KINDS = {
 # Content up to this size is hashed; a sparse file of 100 GB is compared by its size.
 _MOST_HASHED = 50 * 2**20
 
-# An exception that nothing turned into a sentence.
+# An exception printed with its type, not as an error message.
 _BARE = re.compile(r"error: (?:\w+\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Iteration|Exit|Warning)\b")
 _TRACES = ("Traceback (most recent call last)", "--debug shows where", "Exception ignored", "Fatal Python error")
 
-# In metrics.jsonl: the one figure that differs between two equal runs.
+# The only value in metrics.jsonl that differs between two equal runs.
 _SPEED = "images_per_second"
 
 
 class Reference(NamedTuple):
-    """What an undisturbed run leaves. exported: the sha256 of each file of the exported model."""
+    """The result of an undisturbed run. exported: the sha256 of each file of the exported model."""
 
     weights_sha256: str
     test_accuracy: float
@@ -50,16 +50,16 @@ class Reference(NamedTuple):
     variables: dict[str, Any]
 
 
-Checkpoints = Mapping[int, Mapping[str, str]]  # step to file name to sha256
+Checkpoints = Mapping[int, Mapping[str, str]]  # sha256 by step and file name
 
 
 def sha256(path: Path) -> str:
-    """The hash of a regular file; an OSError where there is none."""
+    """Return the hash of a regular file; raise OSError if there is none."""
     return hashlib.sha256(read_regular(path)).hexdigest()
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a regular file of a sensible size.
+    """Return the content of a regular file of a sensible size.
 
     Raises:
       OSError: anything else is there.
@@ -70,12 +70,12 @@ def read_regular(path: Path) -> bytes:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file lies here, and no link to one."""
+    """Whether there is a regular file here; a link to one does not count."""
     return stat.S_ISREG(path.lstat().st_mode) if os.path.lexists(path) else False
 
 
 def hashes_below(directory: Path) -> dict[str, str]:
-    """The hashes of all regular files below a directory, by relative path; links are not followed."""
+    """Return the hashes of all regular files below a directory, by relative path; links are not followed."""
     found = {}
     for parent, _, names in os.walk(directory):
         for path in (Path(parent) / name for name in names):
@@ -85,7 +85,7 @@ def hashes_below(directory: Path) -> dict[str, str]:
 
 
 def refer_to(train_dir: Path, step: int) -> Reference:
-    """Reads what an undisturbed run has left."""
+    """Read the result of an undisturbed run."""
     result = json.loads(read_regular(train_dir / "result.json"))
     export = train_dir / "saved_model" / str(step)
     return Reference(
@@ -109,7 +109,7 @@ def _metrics(train_dir: Path) -> list[dict[str, Any]]:
 
 
 def complete_checkpoints(train_dir: Path) -> dict[int, dict[str, str]]:
-    """The hashes of the files of each checkpoint whose manifest, and each file that it lists, is whole."""
+    """Return the hashes of the files of each complete checkpoint, by step."""
     found = {}
     for path in train_dir.glob("model.ckpt-*.manifest.json"):
         try:
@@ -118,76 +118,77 @@ def complete_checkpoints(train_dir: Path) -> dict[int, dict[str, str]]:
             hashes = {name: sha256(train_dir / name) for name in record["files"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        whole = seal == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        if whole and all(hashes[name] == file["sha256"] for name, file in record["files"].items()):
+        is_intact = seal == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        if is_intact and all(hashes[name] == file["sha256"] for name, file in record["files"].items()):
             found[record["step"]] = {**hashes, path.name: sha256(path)}
     return found
 
 
 def snapshot(root: Path, leave_out: Iterable[Path] = ()) -> dict[str, str]:
-    """Kind, mode, size, content and link target of all below a directory, by path; nothing is followed."""
+    """Return kind, mode, size, content and link target of everything below a directory, by path; follow no link."""
     skipped = set(leave_out)
     found = {}
     for parent, directories, names in os.walk(root):
         directories[:] = [name for name in directories if Path(parent) / name not in skipped]
         for path in (Path(parent) / name for name in [*directories, *names]):
             if path not in skipped:
-                found[path.relative_to(root).as_posix()] = _described(path)
+                found[path.relative_to(root).as_posix()] = _describe(path)
     return found
 
 
-def _described(path: Path) -> str:
+def _describe(path: Path) -> str:
     status = path.lstat()
     kind = _FILE_KINDS[stat.S_IFMT(status.st_mode)]
-    told = f"{kind} {stat.S_IMODE(status.st_mode):o}"
+    text = f"{kind} {stat.S_IMODE(status.st_mode):o}"
     if kind == "link":
-        return f"{told} -> {path.readlink()}"
+        return f"{text} -> {path.readlink()}"
     if kind != "file":
-        return told
+        return text
     content = sha256(path) if status.st_size <= _MOST_HASHED else "not hashed"
-    return f"{told}, {status.st_size} bytes, {content}"
+    return f"{text}, {status.st_size} bytes, {content}"
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """What has changed between two snapshots; "" where nothing has."""
+    """Return what has changed between two snapshots; "" if nothing has."""
     changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     lines = [f"{name}: {before.get(name, 'absent')[:60]} -> {after.get(name, 'absent')[:60]}" for name in changed]
     return f"changed outside the train_dir: {'; '.join(lines[:5])}{' ...' if lines[5:] else ''}" if lines else ""
 
 
 def wrong_ending(ended: Ended) -> str:
-    """What is wrong with how a process ended, whatever it has left; "" where nothing is."""
+    """Return what is wrong with a process's exit status and output; "" if nothing is."""
     if ended.status is None:
         return f"hung: still running after {ended.seconds:.0f} s"
     if ended.status not in {0, 1}:
         signal = " (a signal)" if ended.status < 0 else ""
         return f"exit status {ended.status}{signal}, expected 0 or 1; it printed {ended.stderr[-200:]!r}"
     traces = [trace for trace in _TRACES if trace in ended.stderr + ended.stdout]
-    return f"{traces[0]!r} printed: {first_error(ended)}" if traces else _wrong_sentence(ended)
+    return f"{traces[0]!r} printed: {first_error(ended)}" if traces else _wrong_error_lines(ended)
 
 
-def _wrong_sentence(ended: Ended) -> str:
-    """What is wrong with the error line, which only status 1 has."""
+def _wrong_error_lines(ended: Ended) -> str:
+    """Return what is wrong with the end of stderr: `error:` and perhaps `hint:` after status 1, neither after 0."""
     lines = ended.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error:")]
     if len(errors) != ended.status:
         return f"exit status {ended.status} with {len(errors)} error lines: {ended.stderr[-200:]!r}"
     if errors and _BARE.match(errors[0]):
         return f"a bare exception: {errors[0][:200]}"
-    after = lines[lines.index(errors[0]) + 1 :] if errors else []
-    if len(after) > 1 or any(not line.startswith("hint: ") for line in after):
-        return f"after the error only a hint may follow: {after[:3]}"
+    start = next((number for number, line in enumerate(lines) if line.startswith(("error:", "hint:"))), len(lines))
+    kinds = [line.partition(": ")[0] for line in lines[start:]]
+    if kinds not in ([], ["error"], ["error", "hint"]):
+        return f"after the error only a hint may follow, got {lines[start : start + 3]}"
     return ""
 
 
 def first_error(ended: Ended) -> str:
-    """The error line, or the last line that was printed."""
+    """Return the error line, or the last line of stderr."""
     lines = ended.stderr.splitlines()
     return next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")[:300]
 
 
 def wrong_model(train_dir: Path, export: Path, reference: Reference, *, metrics: bool) -> str:
-    """What of a finished run's result is not as in the undisturbed run; "" where nothing is.
+    """Return how a finished run's result differs from the undisturbed run's; "" if it does not.
 
     Args:
       train_dir: the run's.
@@ -237,12 +238,12 @@ def _wrong_metrics(train_dir: Path, reference: Reference) -> str:
 
 
 def lost_checkpoints(train_dir: Path, good: Checkpoints, damaged: Checkpoints = {}) -> str:  # noqa: B006 - read only
-    """Which checkpoints are lost, or were moved although nothing is wrong with them; "" where none.
+    """Return which checkpoints are lost, or were moved although they are intact; "" if none.
 
     Args:
       train_dir: the run's.
-      good: those that no attack has touched: they must be where they were.
-      damaged: the files of the others that no attack has touched: they may have been moved.
+      good: those that no attack has touched; they must not have been moved.
+      damaged: the untouched files of the others; they may have been moved.
     """
     lost = []
     for step, files in good.items():
@@ -255,7 +256,7 @@ def lost_checkpoints(train_dir: Path, good: Checkpoints, damaged: Checkpoints = 
             lost.append(f"quarantine/{moved[0]} is there, and nothing was wrong with it")
     kept = set(hashes_below(train_dir).values())
     for files in damaged.values():
-        lost += [f"{name} deleted, though whole" for name, content in files.items() if content not in kept]
+        lost += [f"{name} deleted, though intact" for name, content in files.items() if content not in kept]
     return f"good checkpoint lost: {'; '.join(lost)}" if lost else ""
 
 
@@ -267,7 +268,7 @@ def _content(path: Path) -> str | None:
 
 
 def lost_files(train_dir: Path, files: Mapping[Path, bytes]) -> str:
-    """Which files of the user's are neither at their place nor anywhere in the train_dir; "" where none."""
+    """Return which files of the user's are neither at their place nor anywhere in the train_dir; "" if none."""
     kept = set(hashes_below(train_dir).values())
     lost = [
         path.name

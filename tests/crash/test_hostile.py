@@ -1,4 +1,4 @@
-"""Random attacks on a run end in the weights of the undisturbed run, or in one clear error, and cost nothing else."""
+"""Random attacks on a run end in the weights of the undisturbed run or one clear error, and lose no file."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from tests.crash.victims import Ended, Trigger
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the attacks use /dev, /proc and signals of Linux")
 
-# One of each kind, in the order of the kinds; chosen for being quick.
+# One seed of each kind, in the order of the kinds; quick ones.
 QUICK = [31, 28, 274, 18, 39, 36, 40, 30, 5, 26, 0, 20]
 MANY = range(500)
 
-# A memory disk, for thousands of files; any other does as well.
+# A memory disk, because there are thousands of files; any other works, too.
 SHM = Path("/dev/shm")  # noqa: S108 - only the parent of directories made with mkdtemp
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Iterator[Lab]:
-    """What the attacks share."""
+    """The Lab that the attacks share."""
     directory = tmp_path_factory.mktemp("attacks")
     if SHM.is_dir():
         directory = SHM / directory.parent.name / directory.name
@@ -38,13 +38,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Iterator[
 
 
 def check(lab: Lab, seeds: list[int]) -> None:
-    """Carries out the attacks, two at a time; a failure names each that went wrong, and how to repeat it."""
+    """Carry out the attacks, two at a time; the failure lists the faults, and the command that repeats them."""
     with ThreadPoolExecutor(min(2, len(os.sched_getaffinity(0)))) as pool:
         reports = list(pool.map(lambda seed: attacks.carry_out(lab, seed), seeds))
     wrong = [report for report in reports if report.fault]
-    listed = "\n".join(map(str, wrong))
+    faults = "\n".join(map(str, wrong))
     again = f"python -m tests.crash.attacks --keep {' '.join(str(report.seed) for report in wrong)}"
-    assert not wrong, f"{len(wrong)} of {len(reports)} attacks went wrong:\n{listed}\nTo repeat them: {again}"
+    assert not wrong, f"{len(wrong)} of {len(reports)} attacks found faults:\n{faults}\nTo repeat them: {again}"
 
 
 def test_random_attacks_end_well(lab):
@@ -55,7 +55,7 @@ def test_random_attacks_end_well(lab):
 
 @pytest.mark.slow
 def test_five_hundred_random_attacks_end_well(lab):
-    """So do five hundred."""
+    """The same for 500 random attacks."""
     check(lab, list(MANY))
 
 
@@ -64,7 +64,7 @@ def test_five_hundred_random_attacks_end_well(lab):
 
 @pytest.fixture
 def case(lab: Lab) -> Iterator[Case]:
-    """A finished run, and nothing done to it."""
+    """A finished run without an attack."""
     one = Case(lab, seed=-1)
     one.clean()
     one.lay_out(cases.FINISHED, program="softmax")
@@ -74,17 +74,17 @@ def case(lab: Lab) -> Iterator[Case]:
 
 
 DONE = Ended(0, "", "12:00:00  a warning\n", 1.0)
-REFUSED = Ended(1, "", "12:00:00  a warning\nerror: lock: expected a file, got a FIFO; remove it.\n", 1.0)
+REFUSED = Ended(1, "", "12:00:00  a warning\nerror: lock: expected a file, got a FIFO\n", 1.0)
 
 
 def judged(case: Case, ended: Ended, then=lambda: None) -> str:
-    """What the judge finds wrong with a run that ended so and did this."""
+    """Return what the judge finds wrong with a run that ended like this after calling `then`."""
 
     def run() -> Ended:
         then()
         return ended
 
-    case.run = lambda *_: DONE  # nothing more is run
+    case.run = lambda *_: DONE  # no further run
     try:
         case.attack(run)
     except FaultError as fault:
@@ -93,7 +93,7 @@ def judged(case: Case, ended: Ended, then=lambda: None) -> str:
 
 
 def test_the_judge_accepts_a_good_end(case):
-    """The undisturbed result with status 0; a sentence with status 1, if the next run succeeds."""
+    """Status 0 with the undisturbed result; status 1 with an error, if the next run succeeds."""
     assert judged(case, DONE) == ""
     assert judged(case, REFUSED) == ""
 
@@ -112,31 +112,34 @@ def test_the_judge_accepts_a_good_end(case):
         (REFUSED._replace(stderr="error: lock: busy (--debug shows where)\n"), "--debug shows where"),
         (REFUSED._replace(stderr="Traceback (most recent call last):\nerror: x\n"), "Traceback"),
         (REFUSED._replace(stderr="error: x\nhint: y\nhint: z\n"), "only a hint may follow"),
+        (REFUSED._replace(stderr="hint: y\nerror: x\n"), "only a hint may follow"),
+        (REFUSED._replace(stderr="error: x\nmore\n"), "only a hint may follow"),
+        (DONE._replace(stderr="hint: y\n"), "only a hint may follow"),
     ],
 )
 def test_the_judge_rejects_a_wrong_end(ended, found):
-    """A hang, a signal, other statuses; no error line, two, a traceback, an exception in place of a sentence."""
+    """A hang, a signal, another status; no error line or two, a traceback, a bare exception, other lines."""
     assert found in judging.wrong_ending(ended)
 
 
 def test_the_judge_accepts_a_hint():
-    """One line after the error may say what to do."""
+    """One `hint:` line may follow the error."""
     assert judging.wrong_ending(REFUSED._replace(stderr="error: x\nhint: give another --train_dir\n")) == ""
 
 
 def test_the_judge_looks_at_the_end(case):
-    """An attack whose run ends by a signal has gone wrong, whatever it has left."""
+    """A run that dies of a signal is a fault, whatever its files are."""
     assert "exit status -11" in judged(case, DONE._replace(status=-11))
 
 
 def rewrite_result(case: Case, **values: object) -> None:
-    """Changes the run's result.json."""
+    """Change the run's result.json."""
     path = case.train_dir / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}))
 
 
 def test_the_judge_rejects_another_model(case):
-    """Other weights, another step, another export than result.json should name, or no result.json."""
+    """Other weights, another step, another export_dir in result.json, or no result.json."""
     assert "weights_sha256 00" in judged(case, DONE, lambda: rewrite_result(case, weights_sha256="00"))
     rewrite_result(case, weights_sha256=case.lab.reference("softmax").weights_sha256, step=40)
     assert "step 40" in judged(case, DONE)
@@ -157,8 +160,8 @@ def test_the_judge_rejects_a_damaged_export(case, name):
     )
 
 
-def test_the_judge_knows_other_weights_in_the_export(case):
-    """Those of another run, with everything that goes with them."""
+def test_the_judge_rejects_other_weights_in_the_export(case):
+    """An intact export of another run."""
     other = case.lab.template("softmax", cases.FINISHED, *cases.OTHER) / "saved_model"
     shutil.rmtree(case.train_dir / "saved_model")
     shutil.copytree(other, case.train_dir / "saved_model")
@@ -184,12 +187,12 @@ def test_the_judge_rejects_other_metrics(case):
     ],
 )
 def test_the_judge_rejects_changes_outside(case, ended, change):
-    """Content, mode, a deleted or a new file, whatever the exit status."""
+    """Content, mode, a deleted or a new file, for either exit status."""
     assert "changed outside the train_dir" in judged(case, ended, lambda: change(case.root / "precious"))
 
 
 def to_quarantine(train_dir: Path, step: int) -> None:
-    """Moves a checkpoint as a run does that takes it to be damaged."""
+    """Move a checkpoint as a run moves a damaged one."""
     place = train_dir / "quarantine" / f"model.ckpt-{step}"
     place.mkdir(parents=True)
     for path in train_dir.glob(f"model.ckpt-{step}.*"):
@@ -198,14 +201,14 @@ def to_quarantine(train_dir: Path, step: int) -> None:
 
 @pytest.mark.parametrize("ended", [DONE, REFUSED])
 def test_the_judge_rejects_a_lost_checkpoint(case, ended):
-    """A good one that is deleted, changed, or moved to quarantine."""
+    """A good checkpoint that is deleted, changed, or moved to quarantine."""
     to_quarantine(case.train_dir, 40)
     assert "model.ckpt-40.index" in judged(case, ended)
     assert "moved to quarantine" in judged(case, ended)
 
 
-def test_the_judge_rejects_a_good_checkpoint_in_quarantine_that_was_made_again(case):
-    """The next run saves the same step again; that does not hide it."""
+def test_the_judge_rejects_a_good_checkpoint_in_quarantine(case):
+    """Even if the run saves the same step again."""
     for path in case.train_dir.glob("model.ckpt-60.*"):
         shutil.copy(path, case.root)
     to_quarantine(case.train_dir, 60)
@@ -215,17 +218,17 @@ def test_the_judge_rejects_a_good_checkpoint_in_quarantine_that_was_made_again(c
 
 
 def test_the_judge_lets_a_damaged_checkpoint_be_moved_but_not_deleted(case):
-    """Its files that are whole must be kept."""
+    """Its intact files must be kept."""
     path = case.train_dir / "model.ckpt-60.index"
     case.change(path, attacks.flipped(path.read_bytes(), case.random))
     to_quarantine(case.train_dir, 60)
     assert judged(case, DONE) == ""
     shutil.rmtree(case.train_dir / "quarantine")
-    assert "model.ckpt-60.data-00000-of-00001 deleted, though whole" in judged(case, DONE)
+    assert "model.ckpt-60.data-00000-of-00001 deleted, though intact" in judged(case, DONE)
 
 
 def test_the_judge_rejects_the_loss_of_a_users_file(case):
-    """A directory in a file's place is moved with what is in it, or left."""
+    """A directory in a file's place must be moved with its files, or left alone."""
     path = case.train_dir / "attempt.json" / "mine.txt"
     path.parent.mkdir()
     path.write_text("mine")
@@ -234,19 +237,19 @@ def test_the_judge_rejects_the_loss_of_a_users_file(case):
     assert "mine.txt" in judged(case, DONE, lambda: shutil.rmtree(path.parent))
 
 
-def test_an_error_must_not_come_again_without_its_cause(case):
-    """After the cause was removed, the command must succeed."""
+def test_an_error_must_not_persist_without_its_cause(case):
+    """After the cause has been removed, the command must succeed."""
     case.run = lambda *_: REFUSED
     with pytest.raises(FaultError, match="after the cause was removed: expected exit status 0"):
         case.attack(lambda: REFUSED)
 
 
 def test_a_trigger_acts_on_its_call(lab, case):
-    """A stopped run goes on and ends well; one killed before its first change has changed nothing."""
+    """A stopped run continues and succeeds; one killed before its first change has changed nothing."""
     before = judging.snapshot(case.train_dir)
     assert case.run(Trigger("changes", str(case.train_dir), 1, "kill")).status == -9
     assert judging.snapshot(case.train_dir) == before
     victim = case.start(Trigger("reads", str(case.train_dir), 3, "stop"))
     assert victim.wait(lab.seconds) == victims.STOPPED
-    victim.go_on()
+    victim.resume()
     assert victim.end(lab.seconds).status == 0

@@ -1,14 +1,14 @@
-"""Runs of the programs under attack: stopped or killed at a call, short of files or threads, with failing reads.
+"""Runs of the programs under attack: stopped or killed at a call, with few files or threads, with failing reads.
 
     with Victims() as victims:
         victim = victims.start("softmax", flags, output_directory, Trigger("changes", train_dir, 7, "stop"))
         victim.wait(seconds=30)    # STOPPED
         ...
-        victim.go_on()
+        victim.resume()
         ended = victim.end(seconds=30)
 
-Each run is forked from a process that has imported TensorFlow: `python -m tests.crash.victims DESCRIPTOR`. Triggers are
-set off by Python's audit events, so they see the calls that Python code makes, and not those of TensorFlow's C++ code.
+Each run is forked from a process that has imported TensorFlow: `python -m tests.crash.victims DESCRIPTOR`. Triggers act
+on Python's audit events, so they see the calls of Python code, and not those of TensorFlow's C++ code.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ from typing import Any, NamedTuple, NoReturn, Self
 from tests import programs
 from tests.zygote import become
 
-# What the keeper of a run reports: one of these, and a number.
+# What the parent of a run reports: one of these, and a number.
 PID, STOPPED, ENDED = 1, 2, 3
 _REPORT = struct.Struct("ii")
 
-# The file that says where a trigger has acted.
+# The file that holds the lines where a trigger has acted.
 _ACTED_AT = "acted_at"
 
 # Seconds until the process that forks has imported TensorFlow, on a busy machine.
@@ -48,12 +48,12 @@ _MORE_MEMORY = 2 * 2**30
 
 
 class Trigger(NamedTuple):
-    """What happens at a call.
+    """An action at a call.
 
     calls: "changes" for calls that change files, "reads" for those that read files or list directories, "threads" for
       the start of threads.
-    below: only calls on paths that begin with this count; all threads do.
-    number: the call before which it happens, from 1.
+    below: only calls on paths that begin with this are counted; for threads, all are.
+    number: the call before which the action happens, from 1.
     action: "stop" or "kill", or the errno that the call fails with.
     lasting: whether all later calls fail, too.
     """
@@ -66,10 +66,10 @@ class Trigger(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a run ended.
+    """The end of a run.
 
-    status: its exit status, minus the signal that ended it, or None where it had to be killed.
-    acted_at: the lines whose call a trigger has acted on last; "" for none.
+    status: its exit status; -n if it died of signal n; None if it hung and was killed.
+    acted_at: the source lines of the last call that a trigger acted on; "" for none.
     """
 
     status: int | None
@@ -80,7 +80,7 @@ class Ended(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A run. limits: soft limits by the names of the module `resource`; of files, how many more than are open."""
+    """A run to start. limits: soft limits by their names in `resource`; for files, how many more than are open."""
 
     program: str
     flags: list[str]
@@ -91,19 +91,19 @@ class Request(NamedTuple):
 
 
 class Victim:
-    """A run under way, a process group of its own."""
+    """A running program, in a new process group."""
 
     def __init__(self, reports: int, output: Path) -> None:
-        """Takes the descriptor of the pipe with its keeper's reports, and the directory with its output."""
+        """Take the descriptor of the pipe with its parent's reports, and the directory with its output."""
         self._reports = reports
         self._output = output
         self._began = time.monotonic()
         self._status: int | None = None
         what, self.pid = self._read(_STARTS_WITHIN)
-        assert what == PID, "the process that forks the runs does not answer"
+        assert what == PID, "the process that forks the runs does not respond"
 
     def _read(self, seconds: float) -> tuple[int, int]:
-        """The next report; (0, 0) where none comes in time."""
+        """Return the next report; (0, 0) after a timeout."""
         if not select.select([self._reports], [], [], max(0.0, seconds))[0]:
             return 0, 0
         text = os.read(self._reports, _REPORT.size)
@@ -112,7 +112,7 @@ class Victim:
         return what, number
 
     def wait(self, seconds: float) -> int:
-        """STOPPED or ENDED; 0 where neither happens in time."""
+        """Wait for STOPPED or ENDED, and return it; 0 after a timeout."""
         if self._status is not None:
             return ENDED
         what, number = self._read(seconds)
@@ -120,13 +120,13 @@ class Victim:
             self._status = number
         return what
 
-    def go_on(self) -> None:
-        """Continues a stopped run; one that has ended stays so."""
+    def resume(self) -> None:
+        """Continue a stopped run; do nothing if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)
 
     def end(self, seconds: float) -> Ended:
-        """Waits for the end, and kills a run that does not end in time."""
+        """Wait for the end; kill a run that does not end in time."""
         deadline = time.monotonic() + seconds
         hangs = False
         while self._status is None and not hangs:
@@ -146,18 +146,18 @@ class Victims:
     """The process that forks the runs; it may be used from several threads."""
 
     def __init__(self) -> None:
-        """Starts it; the first run waits until it has imported TensorFlow."""
+        """Start it; the first run waits until it has imported TensorFlow."""
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "tests.crash.victims", str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=programs.ROOT)
 
     def __enter__(self) -> Self:
-        """It runs already."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it."""
+        """End it."""
         self._requests.close()
         self._process.wait()
 
@@ -169,7 +169,7 @@ class Victims:
         trigger: Trigger | None = None,
         limits: Mapping[str, int] | None = None,
     ) -> Victim:
-        """Starts a run; what it prints goes to the files `stdout` and `stderr` in `output`, which is made."""
+        """Start a run; its output goes to the files `stdout` and `stderr` in the directory `output`, which is made."""
         output.mkdir(parents=True, exist_ok=True)
         (output / _ACTED_AT).unlink(missing_ok=True)
         ours, reports = os.pipe()
@@ -186,8 +186,10 @@ class Victims:
         return Victim(ours, output)
 
 
-def run_anew(program: str, flags: Sequence[str], output: Path, environment: Mapping[str, str], seconds: float) -> Ended:
-    """Runs a program as a process that imports TensorFlow itself, with further environment variables."""
+def run_in_new_process(
+    program: str, flags: Sequence[str], output: Path, environment: Mapping[str, str], seconds: float
+) -> Ended:
+    """Run a program in a process that imports TensorFlow itself, with additional environment variables."""
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with (output / "stdout").open("wb") as stdout, (output / "stderr").open("wb") as stderr:
@@ -214,21 +216,21 @@ def run_anew(program: str, flags: Sequence[str], output: Path, environment: Mapp
 
 
 def serve(requests: socket.socket) -> None:
-    """Forks a keeper and a run for each request, until the socket is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no keeper is waited for
+    """Fork a parent and its run for each request, until the socket is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forked parents are not waited for
     while True:
         text, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 1)
         if not text:
             return
         if os.fork() == 0:
             requests.close()
-            _keep(Request(**json.loads(text)), *descriptors)
+            _supervise(Request(**json.loads(text)), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _keep(request: Request, reports: int) -> NoReturn:
-    """Forks the run, and reports its stops and its end."""
+def _supervise(request: Request, reports: int) -> NoReturn:
+    """Fork the run, and report its stops and its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
@@ -245,7 +247,7 @@ def _keep(request: Request, reports: int) -> NoReturn:
 
 
 def _run(request: Request) -> NoReturn:
-    """Turns this process into the program."""
+    """Turn this process into the program."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
@@ -283,7 +285,7 @@ _READS = {"os.listdir", "os.scandir"}
 
 
 def _kind(event: str, arguments: tuple[Any, ...]) -> str:
-    """Which of a trigger's calls an audit event is; "" for any other."""
+    """Classify an audit event as "changes" or "reads"; "" for any other."""
     if event == "open":
         flags = arguments[2] or 0
         return "changes" if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC) else "reads"
@@ -304,7 +306,7 @@ def _hook(trigger: Trigger, where: Path) -> Any:
 
 
 def _watch_threads(trigger: Trigger, where: Path) -> None:
-    """The same for the start of threads, of which Python 3.11 has no audit event."""
+    """Act on the start of threads, for which Python 3.11 has no audit event."""
     numbers, start = itertools.count(1), threading._start_new_thread  # noqa: SLF001 - what Thread.start calls
 
     def start_or_act(*arguments: Any) -> Any:
@@ -320,7 +322,7 @@ def _is_due(trigger: Trigger, number: int) -> bool:
 
 
 def _act(trigger: Trigger, path: str, where: Path) -> None:
-    """Acts, and leaves in a file which lines of the project's have made the call."""
+    """Act, and write the project's source lines that made the call to a file."""
     ours = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(programs.ROOT)]
     lines = [
         f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours if "tests" not in Path(frame.filename).parts
@@ -331,7 +333,7 @@ def _act(trigger: Trigger, path: str, where: Path) -> None:
     elif trigger.action == "stop":
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif trigger.calls == "threads":
-        raise RuntimeError("can't start new thread")  # as Python does
+        raise RuntimeError("can't start new thread")  # the message that Python raises
     else:
         number = int(trigger.action)
         raise OSError(number, os.strerror(number), path)

@@ -270,7 +270,7 @@ def test_the_exported_model_has_the_runs_accuracy(run, evaluate):
 def test_what_a_saved_model_lacks_is_told_with_what_it_has(softmax, evaluate):
     """Tags, signatures, answers that are classes; and where the models are."""
     model = f"--saved_model={softmax / 'saved_model' / '40'}"
-    assert "tags train wanted; there are: tags serve with" in evaluate(model, "--tags=train", fails=True)
+    assert "expected a graph with tags train, got tags serve with" in evaluate(model, "--tags=train", fails=True)
     assert "signature x wanted; there are: tags serve with" in evaluate(model, "--signature=x", fails=True)
     assert "png:0 (string [None]) found, uint8 or floats" in evaluate(model, "--signature=png", fails=True)
     assert "one output that is integers [N]" in evaluate(model, "--signature=labels", fails=True)

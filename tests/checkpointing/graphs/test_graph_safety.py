@@ -10,8 +10,8 @@ from tensorflow.python.client import pywrap_tf_session
 
 from checkpointing.errors import CheckpointError
 from checkpointing.graphs import graph_safety, meta_graphs, predictor, saved_model
-from checkpointing.graphs.graph_safety import Run
-from checkpointing.graphs.harmless_ops import HARMLESS
+from checkpointing.graphs.graph_scan import TRUST_HINT, Run
+from checkpointing.graphs.op_policy import HARMLESS, REFUSED
 from checkpointing.storage import layout
 from mnist.input.dataset import Split
 from mnist.model import networks, signatures, training_graph
@@ -20,7 +20,7 @@ from tests import hostile
 v1 = tf.compat.v1
 IMAGES = np.zeros((3, 28, 28), np.uint8)
 
-# Registered by TensorFlow 2.21 and refused for want of a reason to allow them: its own tests, and parts of runtimes.
+# Registered by TensorFlow 2.21 and refused without a family: its own tests, and parts of runtimes.
 UNCLASSIFIED = """
     A Attr AttrBool AttrBoolList AttrDefault AttrEmptyListDefault AttrEnum AttrEnumList AttrFloat AttrListDefault
     AttrListMin AttrListTypeDefault AttrMin AttrPartialShape AttrPartialShapeList AttrShape AttrShapeList
@@ -52,11 +52,11 @@ UNCLASSIFIED = """
 
 
 def test_every_registered_operation_is_classified_once():
-    """Harmless, refused by one rule, or listed here: an operation that a new TensorFlow brings has to be looked at."""
+    """Harmless, refused by one rule, or listed here: each operation that a new TensorFlow adds must be classified."""
     content = pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList())
     registered = {op.name for op in OpList.FromString(content).op}
     unclassified = set(UNCLASSIFIED.split())
-    refused = {name: [what for pattern, what in graph_safety.REFUSED if pattern.fullmatch(name)] for name in registered}
+    refused = {name: [what for pattern, what in REFUSED if pattern.fullmatch(name)] for name in registered}
     assert {name: rules for name, rules in refused.items() if len(rules) > 1} == {}
     assert {name for name in HARMLESS | unclassified if refused.get(name)} == set()
     assert {name for name, rules in refused.items() if not rules} == HARMLESS | unclassified
@@ -64,39 +64,39 @@ def test_every_registered_operation_is_classified_once():
 
 
 def py_function(tensor):
-    """Gives its tensor by Python."""
+    """Return the tensor by way of Python."""
     return v1.py_func(lambda array: array, [tensor], tf.float32)
 
 
 def in_function(tensor, path):
-    """Writes in a function that a function calls."""
+    """Write a file in a function that another function calls."""
     inner = tf.function(hostile.writing(path), autograph=False)
     return tf.function(lambda each: inner(each) * 1, autograph=False)(tensor)
 
 
 def in_branch(tensor, path):
-    """Writes in a branch of an If."""
+    """Write a file in a branch of an If."""
     return tf.cond(tf.size(tensor) > 0, lambda: hostile.writing(path)(tensor), lambda: tensor)
 
 
 def in_loop(tensor, path):
-    """Writes in the body of a loop."""
+    """Write a file in the body of a loop."""
     return tf.while_loop(lambda i, _: i < 1, lambda i, each: (i + 1, hostile.writing(path)(each)), [0, tensor])[1]
 
 
 def in_map(tensor, path):
-    """Writes for each element."""
+    """Write a file for each element."""
     return tf.map_fn(hostile.writing(path), tensor)
 
 
 def reading(tensor, path):
-    """Gives away a file's first bytes."""
+    """Return a file's first bytes."""
     first = tf.io.decode_raw(tf.io.read_file(str(path)), tf.uint8)[:10]
     return tensor + tf.cast(first, tf.float32)
 
 
 def reading_a_table(tensor, path):
-    """Fills a table by a function that is run with the model, not by an initialiser."""
+    """Fill a table in an operation that runs with the model, not in an initializer."""
     table = tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.string)
     fill = tf.raw_ops.InitializeTableFromTextFileV2(
         table_handle=table, filename=str(path), key_index=-1, value_index=-2
@@ -106,7 +106,7 @@ def reading_a_table(tensor, path):
 
 
 def reading_a_checkpoint(tensor, path):
-    """Takes numbers from another checkpoint."""
+    """Read numbers from another checkpoint."""
     return (
         tensor
         + tf.raw_ops.RestoreV2(prefix=str(path), tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32])[0]
@@ -114,13 +114,13 @@ def reading_a_checkpoint(tensor, path):
 
 
 def printing(tensor, path):
-    """Prints into a file."""
+    """Print to a file."""
     with tf.control_dependencies([tf.print("x", output_stream=f"file://{path}")]):
         return tf.identity(tensor)
 
 
 def debugging(tensor, path):
-    """Sends what passes to a file."""
+    """Copy the tensor to a file."""
     return tf.raw_ops.DebugIdentity(input=tensor, debug_urls=[f"file://{path}"])
 
 
@@ -141,7 +141,7 @@ HOSTILE = {
 
 @pytest.fixture(params=[False, True], ids=["plain", "v2"])
 def control_flow(request):
-    """With branches and loops as nodes of their own, and as functions."""
+    """Branches and loops as nodes (v1) or as functions (v2)."""
     enabled = v1.control_flow_v2_enabled()
     (v1.enable_control_flow_v2 if request.param else v1.disable_control_flow_v2)()
     yield
@@ -149,18 +149,19 @@ def control_flow(request):
 
 
 def assert_refused(problem, op, source, victim):
-    """In one sentence that names operation, node and file, and says how to go on; and nothing has been written."""
+    """Check that the error names operation, node and file, has the hint, and that nothing was written."""
     message = str(problem.value)
     assert message.startswith(f"{source}: expected a graph that only computes, got operation {op} at node ")
-    assert message.endswith("; pass --trust if you trust the author of the graph.")
+    assert problem.value.hint == TRUST_HINT
+    assert "--trust" in TRUST_HINT
     assert "\n" not in message
     assert not victim.exists()
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.usefixtures("control_flow")
-def test_what_a_signature_must_not_run_is_refused(tmp_path, kind):
-    """Wherever it hides, in a SavedModel and in a `.meta`."""
+def test_a_signature_that_does_more_than_compute_is_refused(tmp_path, kind):
+    """In any place of a graph, in a SavedModel and in a `.meta`."""
     build, op = HOSTILE[kind]
     victim = tmp_path / "victim"
     directory = hostile.save(tmp_path / "1", lambda tensor: build(tensor, victim))
@@ -174,7 +175,7 @@ def test_what_a_signature_must_not_run_is_refused(tmp_path, kind):
 
 
 def test_a_trusted_model_runs_as_it_is(tmp_path):
-    """Files included."""
+    """It may write files."""
     victim = tmp_path / "victim"
     directory = hostile.save(tmp_path / "1", hostile.writing(victim))
     with predictor.open_predictor(directory, *hostile.NAMES, trusted=True) as model:
@@ -182,8 +183,8 @@ def test_a_trusted_model_runs_as_it_is(tmp_path):
     assert victim.read_text() == "x"
 
 
-def test_what_loading_a_saved_model_must_not_run_is_refused(tmp_path):
-    """The main operation, and what the restore operation or a variable waits for, whatever is asked afterwards."""
+def test_an_initializer_that_does_more_than_compute_is_refused(tmp_path):
+    """The main operation, and control inputs of the restore operation or a variable, whatever signature is run."""
     victim = tmp_path / "victim"
     main = hostile.save(tmp_path / "1", tf.identity, initialise=lambda: tf.io.write_file(str(victim), "x"))
     restore = hostile.save(tmp_path / "2", tf.identity, edit=hostile.write_before("save/restore_all", victim))
@@ -197,8 +198,8 @@ def test_what_loading_a_saved_model_must_not_run_is_refused(tmp_path):
         victim.unlink()
 
 
-def test_what_restoring_a_meta_must_not_run_is_refused(tmp_path):
-    """The Saver's restore operation, although no signature depends on it."""
+def test_a_restore_operation_that_does_more_than_compute_is_refused(tmp_path):
+    """In a `.meta`, although no signature depends on it."""
     victim = tmp_path / "victim"
     edit = hostile.write_before("save/restore_all", victim)
     prefix = hostile.save_checkpoint(tmp_path / "model", tf.identity, edit=edit)
@@ -211,13 +212,13 @@ def test_what_restoring_a_meta_must_not_run_is_refused(tmp_path):
 
 
 def debugged(tensor, victim):
-    """Gives its tensor, and writes it to a file."""
+    """Return the tensor, and write it to a file."""
     return tf.raw_ops.DebugIdentity(input=tensor, tensor_name="x:0", debug_urls=[f"file://{victim}"])
 
 
 @pytest.mark.parametrize("through", ["constant", "shape"])
-def test_what_is_evaluated_by_the_import_alone_is_refused(tmp_path, through):
-    """TensorFlow runs what a shape depends on, although nothing that is fetched does."""
+def test_an_operation_that_the_import_evaluates_is_refused(tmp_path, through):
+    """TensorFlow runs operations that a shape depends on, although nothing that is fetched does."""
     victim = tmp_path / "victim"
 
     def spoil(tensor):
@@ -236,8 +237,8 @@ def test_what_is_evaluated_by_the_import_alone_is_refused(tmp_path, through):
 
 
 @pytest.mark.parametrize("through", ["constant", "function", "zeros"])
-def test_what_folding_constants_evaluates_is_refused(tmp_path, through):
-    """Grappler runs also what only a fed tensor depends on."""
+def test_an_operation_that_constant_folding_evaluates_is_refused(tmp_path, through):
+    """Grappler runs operations that only a fed tensor depends on, too."""
     victim = tmp_path / "victim"
     make = {
         "constant": lambda _: debugged(tf.ones([2]), victim),
@@ -259,7 +260,7 @@ def test_what_folding_constants_evaluates_is_refused(tmp_path, through):
 
 
 def test_a_scan_changes_nothing():
-    """Of a graph whose attributes are the defaults, and so not written."""
+    """In a graph whose attributes have default values, and so are absent."""
     meta_graph = filled_from_variable()
     before = meta_graph.SerializeToString(deterministic=True)
     graph_safety.check(meta_graph, Path("1"), [Run(["read"])])
@@ -268,7 +269,7 @@ def test_a_scan_changes_nothing():
 
 @pytest.mark.parametrize("name", ["../../names.txt", "/etc/passwd"])
 def test_an_asset_outside_of_the_model_is_refused(tmp_path, name):
-    """The loader would read it into a table."""
+    """The loader would read the file into a table."""
     (tmp_path / "names.txt").write_text("zero\none\n")
 
     def build():
@@ -288,8 +289,8 @@ def test_an_asset_outside_of_the_model_is_refused(tmp_path, name):
     assert name in str(problem.value)
 
 
-def test_a_function_that_may_be_run_in_the_place_of_another_is_scanned(tmp_path):
-    """Grappler chooses among functions that name the same interface."""
+def test_an_alternative_implementation_of_a_function_is_scanned(tmp_path):
+    """Grappler chooses among functions with the same `api_implements`."""
     victim = tmp_path / "victim"
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.float32, [], name="x")
@@ -305,15 +306,15 @@ def test_a_function_that_may_be_run_in_the_place_of_another_is_scanned(tmp_path)
 
 
 def test_an_unknown_operation_is_refused():
-    """TensorFlow may have loaded a library that brings it."""
+    """TensorFlow may have loaded a library that registers it."""
     meta_graph = v1.MetaGraphDef()
     meta_graph.graph_def.node.add(name="y", op="RunShell")
     with pytest.raises(CheckpointError, match="RunShell at node y, which is not on the list of harmless operations"):
         graph_safety.check(meta_graph, Path("x.meta"), [Run(["y"])])
 
 
-def test_functions_that_call_one_another_are_scanned_once():
-    """A thousand levels, a circle, and Identities in a circle end."""
+def test_functions_that_call_each_other_are_scanned_once():
+    """The scan ends for a thousand levels, a cycle of calls, and a cycle of Identities."""
     meta_graph = v1.MetaGraphDef()
     for level in range(1000):
         function = meta_graph.graph_def.library.function.add()
@@ -329,8 +330,8 @@ def test_functions_that_call_one_another_are_scanned_once():
         graph_safety.check(meta_graph, Path("x.meta"), [Run(["restore"], [], ["file:0"])])
 
 
-def test_a_file_name_that_the_loader_gives_leads_through_calls_only_as_it_is():
-    """An argument in another place, and a function that gets its own name by an attribute, are not the checkpoint."""
+def test_a_fed_file_name_is_followed_through_calls():
+    """Another argument, or an argument of a function that is called by way of an attribute, is not the fed name."""
 
     def meta_graph_with(call_inputs, attribute):
         meta_graph = v1.MetaGraphDef()
@@ -360,7 +361,7 @@ def test_a_file_name_that_the_loader_gives_leads_through_calls_only_as_it_is():
 
 
 def filled_from_variable(**changes):
-    """A table filled from the file whose path a variable holds, as tf.saved_model.save has it."""
+    """A table filled from the file whose path is in a variable, as tf.saved_model.save writes it."""
     meta_graph = v1.MetaGraphDef()
     nodes = {
         "asset": ("Placeholder", []),
@@ -393,22 +394,22 @@ def filled_from_variable(**changes):
         {"fill": ("InitializeTableFromTextFileV2", ["table", "evil"])},
     ],
 )
-def test_a_variable_holds_the_path_of_an_asset_only_if_nothing_else_is_assigned(changes):
-    """Under no other name either."""
+def test_a_variable_holds_an_asset_path_only_if_nothing_else_is_assigned(changes):
+    """Not even through another name of the variable."""
     graph_safety.check(filled_from_variable(), Path("1"), [])
     with pytest.raises(CheckpointError, match="operation InitializeTableFromTextFileV2 at node fill"):
         graph_safety.check(filled_from_variable(**changes), Path("1"), [])
 
 
 def test_a_constant_that_forges_a_handle_is_refused():
-    """By it, a variable that nothing seems to touch could be assigned to."""
+    """With it, a graph could assign to a variable that nothing seems to use."""
     forged = {"forged": ("Const", []), "fill": ("AssignVariableOp", ["forged", "evil"])}
     with pytest.raises(CheckpointError, match="operation Const at node forged, which makes a handle out of bytes"):
         graph_safety.check(filled_from_variable(**forged), Path("1"), [])
 
 
 def test_no_function_has_the_name_of_an_operation():
-    """TensorFlow refuses such a graph, so a harmless body cannot stand for an operation that writes."""
+    """TensorFlow rejects such a graph, so a harmless body cannot hide an operation that writes."""
     graph_def = v1.GraphDef()
     graph_def.library.function.add().signature.name = "WriteFile"
     with tf.Graph().as_default(), pytest.raises((ValueError, tf.errors.OpError), match="WriteFile"):
@@ -416,10 +417,10 @@ def test_no_function_has_the_name_of_an_operation():
 
 
 class Labelled(tf.Module):
-    """What tf.saved_model.save writes: functions, variables of objects, a table and its asset."""
+    """A module for tf.saved_model.save: functions, variables of objects, a table and its asset."""
 
     def __init__(self, names):
-        """The table's names are the lines of a file."""
+        """Fill the table with the lines of a file."""
         super().__init__()
         self.weights = tf.Variable(tf.ones([784, 10]))
         kinds = (tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE)
@@ -427,15 +428,15 @@ class Labelled(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, name="images")])
     def serve(self, images):
-        """Gives classes, probabilities and names."""
+        """Return classes, probabilities and names."""
         logits = tf.reshape(tf.cast(images, tf.float32), [-1, 784]) @ self.weights
         classes = tf.argmax(logits, 1)
-        tf.print("asked")
+        tf.print("called")
         return {"classes": classes, "probabilities": tf.nn.softmax(logits), "names": self.table.lookup(classes)}
 
 
-def test_a_model_of_objects_is_loaded(tmp_path):
-    """Its restore function is given the checkpoint's name, its table's initialiser the asset's."""
+def test_an_object_based_saved_model_is_loaded(tmp_path):
+    """Its restore function gets the checkpoint's name, its table's initializer the asset's path."""
     (tmp_path / "names.txt").write_text("zero\none\n")
     module = Labelled(tmp_path / "names.txt")
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.serve)
@@ -444,7 +445,7 @@ def test_a_model_of_objects_is_loaded(tmp_path):
 
 
 def test_a_keras_model_is_loaded(tmp_path):
-    """As Keras exports it."""
+    """One written by Keras' `model.export`."""
     keras = tf.keras
     model = keras.Sequential([keras.layers.Input([28, 28]), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
     model.export(tmp_path / "1", verbose=False)
@@ -452,7 +453,7 @@ def test_a_keras_model_is_loaded(tmp_path):
 
 
 def test_a_training_graph_with_queues_and_readers_is_restored(tmp_path):
-    """What reads and writes in it is not run when other tensors are fed and fetched."""
+    """Operations that read and write files are allowed if the fetched tensors do not depend on them."""
     with tf.Graph().as_default(), v1.Session() as session:
         v1.train.match_filenames_once(str(tmp_path / "*.bin"))
         names = v1.train.string_input_producer([str(tmp_path / "0.bin")], shuffle=False)
@@ -474,7 +475,7 @@ def test_a_training_graph_with_queues_and_readers_is_restored(tmp_path):
 
 
 def test_a_scan_takes_milliseconds():
-    """Of a training graph of ours."""
+    """For one of our training graphs."""
     split = Split(np.zeros((40, 28, 28), np.uint8), np.zeros(40, np.uint8))
     built = training_graph.build(
         networks.Softmax,

@@ -36,12 +36,12 @@ def softmax_graph():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A softmax after five steps: its checkpoint's prefix, and its answers."""
+    """A softmax after five steps: its checkpoint's prefix, and its predictions."""
     train_dir = tmp_path_factory.mktemp("trained")
     built = softmax_graph()
     start = resume.open_train_dir(train_dir, {})
-    given = signatures.training_signatures(built)
-    manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=given)
+    defs = signatures.training_signatures(built)
+    manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=defs)
     with v1.Session(graph=built.graph) as session, manager:
         training_graph.initialize(session, built, TRAIN)
         session.run(built.run_steps, {built.steps_per_execution: 5})
@@ -51,33 +51,33 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def meta_graph(trained):
-    """What is in its .meta."""
+    """The MetaGraphDef in its .meta file."""
     return meta_graphs.read_meta_graph(layout.meta_path(trained[0]))
 
 
-def ask(session, signature):
-    """What a signature with images as its input answers."""
+def predict(session, signature):
+    """Run a signature on IMAGES."""
     fetches = {name: info.name for name, info in signature.outputs.items()}
     return session.run(fetches, {signature.inputs["images"].name: IMAGES})
 
 
-def assert_equal(found, wanted, tolerance=0.0):
-    """The same answers."""
-    assert found.keys() == wanted.keys()
-    for name, array in wanted.items():
+def assert_equal(found, expected, tolerance=0.0):
+    """Check that the outputs are the same."""
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
         assert np.abs(found[name] - array).max() <= tolerance, name
 
 
 @pytest.mark.parametrize(("name", "as_text"), [("graph.pbtxt", True), ("graph.pb", False)])
 def test_a_graph_is_written_as_tensorflow_writes_it(tmp_path, meta_graph, name, as_text):
-    """To the last byte, as text and as bytes."""
+    """Byte for byte, as text and binary."""
     meta_graphs.write_graph(meta_graph.graph_def, tmp_path / name)
     tf.io.write_graph(meta_graph.graph_def, str(tmp_path / "theirs"), name, as_text=as_text)
     assert (tmp_path / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
 
 
-def test_a_graph_is_written_whole_or_not_at_all(tmp_path, meta_graph, monkeypatch):
-    """What is killed in the middle leaves the old one."""
+def test_a_graph_is_written_atomically(tmp_path, meta_graph, monkeypatch):
+    """A kill in the middle leaves the old file."""
     path = tmp_path / "graph.pb"
     path.write_bytes(b"old")
 
@@ -92,7 +92,7 @@ def test_a_graph_is_written_whole_or_not_at_all(tmp_path, meta_graph, monkeypatc
 
 @pytest.mark.parametrize("name", ["graph.pbtxt", "graph.pb"])
 def test_a_written_graph_can_be_imported(tmp_path, meta_graph, name):
-    """By import_graph_def, other images put in the place of its own, and the tensors asked for given back."""
+    """By import_graph_def, with input_map and return_elements."""
     meta_graphs.write_graph(meta_graph.graph_def, tmp_path / name)
     graph_def = v1.GraphDef()
     if name.endswith("txt"):
@@ -113,9 +113,9 @@ def test_a_written_graph_can_be_imported(tmp_path, meta_graph, name):
             "imported/probabilities",
             "imported/steps_to_run:0",
         ]
-        assert found[0].shape.as_list() == [2]  # as many as there are images in the place of its own
+        assert found[0].shape.as_list() == [2]  # the number of images in `mine`
         variables = [op for op in session.graph.get_operations() if op.type == "VarHandleOp"]
-        for op in variables:  # no collections come with a GraphDef: its variables are set by hand
+        for op in variables:  # a GraphDef has no collections, so no initializer finds them
             zeros = tf.zeros(op.get_attr("shape"), op.get_attr("dtype"))
             session.run(tf.raw_ops.AssignVariableOp(resource=op.outputs[0], value=zeros))
         assert session.run(found[0]).tolist() == [0, 0]
@@ -124,7 +124,7 @@ def test_a_written_graph_can_be_imported(tmp_path, meta_graph, name):
 @pytest.mark.parametrize("clear_devices", [False, True])
 @pytest.mark.parametrize("scope", [None, "imported"])
 def test_our_meta_can_be_imported(trained, scope, clear_devices):
-    """In a scope or not, with its devices or without, its saver restores, and its classes are those of training."""
+    """With or without a scope and devices; its Saver restores, and its predictions are those of training."""
     prefix, answers = trained
     with tf.Graph().as_default() as built, v1.Session() as session:
         saver = v1.train.import_meta_graph(f"{prefix}.meta", import_scope=scope, clear_devices=clear_devices)
@@ -141,7 +141,7 @@ def test_our_meta_can_be_imported(trained, scope, clear_devices):
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_our_graph_can_be_exported(tmp_path, trained, as_text):
-    """With chosen collections, as text or not, without devices and old savers; and trained on from there."""
+    """With chosen collections, as text or binary, without devices and old Savers; and training continues from it."""
     prefix, answers = trained
     with tf.Graph().as_default():
         with tf.device("/device:CPU:0"):
@@ -168,13 +168,13 @@ def test_our_graph_can_be_exported(tmp_path, trained, as_text):
         assert session.run("global_step/Read/ReadVariableOp:0") == 8
 
 
-def test_signatures_say_what_to_ask(meta_graph):
-    """Inputs and outputs by public names, of tensors that are in the graph."""
+def test_signatures_name_tensors_of_the_graph(meta_graph):
+    """Inputs and outputs by public names."""
     with tf.Graph().as_default() as built:
         v1.train.import_meta_graph(meta_graph)
         found = meta_graphs.signatures_of(meta_graph)
-    told = {name: (sorted(inputs), sorted(outputs)) for name, (inputs, outputs) in found.items()}
-    assert told == {
+    names = {name: (sorted(inputs), sorted(outputs)) for name, (inputs, outputs) in found.items()}
+    assert names == {
         DEFAULT: (["images"], ["classes", "probabilities"]),
         "train": (["steps_to_run"], ["learning_rate", "loss", "step"]),
         "load_data": (["train_images", "train_labels"], []),
@@ -182,16 +182,16 @@ def test_signatures_say_what_to_ask(meta_graph):
     assert found[DEFAULT][0]["images"] is built.get_tensor_by_name("images:0")
 
 
-def test_the_signatures_answer_bit_for_bit(trained, meta_graph):
-    """The whole graph, and what is left of it after pruning, give what training gave."""
+def test_signatures_predict_bit_for_bit(trained, meta_graph):
+    """The whole graph and the pruned one give the predictions of training."""
     prefix, answers = trained
     for each in (meta_graph, meta_graphs.pruned(meta_graph, [DEFAULT])):
         with meta_graphs.restored(each, prefix) as session:
-            assert_equal(ask(session, each.signature_def[DEFAULT]), answers)
+            assert_equal(predict(session, each.signature_def[DEFAULT]), answers)
 
 
-def test_what_is_pruned_holds_nothing_of_training(meta_graph):
-    """No loop, no optimizer, no training data, no function, no device; only the weights and what lies between."""
+def test_a_pruned_graph_holds_nothing_of_training(meta_graph):
+    """No loop, optimizer, training data, function or device; only the weights and the operations between."""
     before = meta_graph.SerializeToString(deterministic=True)
     found = meta_graphs.pruned(meta_graph, [DEFAULT])
     assert meta_graph.SerializeToString(deterministic=True) == before
@@ -211,8 +211,8 @@ def test_what_is_pruned_holds_nothing_of_training(meta_graph):
     assert found.graph_def.versions == meta_graph.graph_def.versions
 
 
-def test_what_is_pruned_to_training_trains(trained, meta_graph):
-    """All the signatures together keep the loop, its functions, the optimizer's state and the training data."""
+def test_a_graph_pruned_to_its_training_signature_trains(trained, meta_graph):
+    """It keeps the loop, its functions, the optimizer's state and the training data."""
     prefix, _ = trained
     weights = []
     whole = meta_graphs.pruned(meta_graph, sorted(meta_graph.signature_def))
@@ -231,21 +231,21 @@ def test_what_is_pruned_to_training_trains(trained, meta_graph):
     assert {node.op for node in whole.graph_def.node} & {"While", "StatelessWhile"}
 
 
-def test_what_is_frozen_needs_no_variables(trained, meta_graph):
-    """One GraphDef, in a session that restores and initialises nothing, gives the training's answers."""
+def test_a_frozen_graph_needs_no_variables(trained, meta_graph):
+    """In a session that restores and initializes nothing it gives the predictions of training."""
     prefix, answers = trained
     graph_def = meta_graphs.frozen(meta_graph, prefix)
     assert not [node.name for node in graph_def.node if "Variable" in node.op or "VarHandle" in node.op]
     with tf.Graph().as_default(), v1.Session() as session:
         tf.import_graph_def(graph_def, name="")
         assert not v1.global_variables()
-        assert_equal(ask(session, meta_graph.signature_def[DEFAULT]), answers, tolerance=1e-6)
+        assert_equal(predict(session, meta_graph.signature_def[DEFAULT]), answers, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("use_resource", [True, False])
 @pytest.mark.parametrize("partitioned", [True, False])
 def test_any_graph_can_be_pruned_and_frozen(tmp_path, use_resource, partitioned):
-    """With variables of either kind, in slices, with devices and colocation, and control dependencies."""
+    """With reference or resource variables, partitioned ones, devices, colocation, and control dependencies."""
     partitioner = v1.fixed_size_partitioner(2) if partitioned else None
     with tf.Graph().as_default(), v1.Session() as session, tf.device("/device:CPU:0"):
         x = v1.placeholder(tf.float32, [None, 4], name="x")
@@ -264,22 +264,22 @@ def test_any_graph_can_be_pruned_and_frozen(tmp_path, use_resource, partitioned)
         total = tf.identity(total, name="total")
         session.run(v1.global_variables_initializer())
         prefix = tmp_path / "model"
-        wanted = session.run(total, {x: np.eye(4)})
+        expected = session.run(total, {x: np.eye(4)})
         v1.train.Saver().save(session, str(prefix))
     meta_graph = meta_graphs.read_meta_graph(layout.meta_path(prefix))
     meta_graphs.add_signature(meta_graph, {"x": "x:0"}, {"y": "y:0", "total": "total:0"}, prefix)
     found = meta_graphs.pruned(meta_graph, [DEFAULT])
     assert not [node.name for node in found.graph_def.node if "Momentum" in node.name or "gradients" in node.name]
     with meta_graphs.restored(found, prefix) as session:
-        assert session.run("total:0", {"x:0": np.eye(4)}).tolist() == wanted.tolist()
+        assert session.run("total:0", {"x:0": np.eye(4)}).tolist() == expected.tolist()
     with tf.Graph().as_default(), v1.Session() as session:
         tf.import_graph_def(meta_graphs.frozen(meta_graph, prefix), name="")
-        assert np.allclose(session.run("total:0", {"x:0": np.eye(4)}), wanted, rtol=1e-6)
+        assert np.allclose(session.run("total:0", {"x:0": np.eye(4)}), expected, rtol=1e-6)
 
 
 @pytest.fixture
 def tabled(tmp_path):
-    """A graph whose answer comes from a table in a file, and from a variable: its prefix, and its graph."""
+    """A graph whose output comes from a table in a file, and from a variable: prefix and graph."""
     (tmp_path / "names.txt").write_text("zero\none\ntwo\n")
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.int64, [None], name="x")
@@ -298,8 +298,8 @@ def tabled(tmp_path):
     return tmp_path / "model", meta_graph
 
 
-def test_tables_come_along(tabled):
-    """Those that the answers come from, with what fills them and the files that they are filled from."""
+def test_pruning_keeps_tables(tabled):
+    """Those that the outputs need, with their initializers and asset files."""
     prefix, meta_graph = tabled
     found = meta_graphs.pruned(meta_graph, [DEFAULT])
     assert len(found.collection_def["table_initializer"].node_list.value) == 1
@@ -309,33 +309,33 @@ def test_tables_come_along(tabled):
         assert len(v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS)) == 1
 
 
-def test_what_cannot_be_frozen_is_told(tabled):
-    """A table is in no constant."""
+def test_a_graph_with_a_table_cannot_be_frozen(tabled):
+    """A table cannot become a constant."""
     prefix, meta_graph = tabled
     with pytest.raises(CheckpointError, match="table"):
         meta_graphs.frozen(meta_graph, prefix)
 
 
 def test_a_graph_as_text_is_read(tmp_path, meta_graph):
-    """As export_meta_graph writes it with as_text=True."""
+    """One that export_meta_graph writes with as_text=True."""
     (tmp_path / "x.meta").write_text(text_format.MessageToString(meta_graph))
     assert meta_graphs.read_meta_graph(tmp_path / "x.meta") == meta_graph
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 99, b"no graph", b"graph_def {", b"graph_def { }", bytes(100)])
-def test_what_is_no_graph_is_told(tmp_path, content):
-    """In a sentence that names the file; so is one that is missing."""
+def test_a_file_without_a_graph_is_an_error(tmp_path, content):
+    """So is a missing file; the message names it."""
     path = tmp_path / "x.meta"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"x\.meta: (not a graph|no graph found)"):
+    with pytest.raises(CheckpointError, match=r"x\.meta: expected a MetaGraphDef, got "):
         meta_graphs.read_meta_graph(path)
     with pytest.raises(CheckpointError, match=r"y\.meta: no graph can be read there \(No such file or directory\)"):
         meta_graphs.read_meta_graph(tmp_path / "y.meta")
 
 
 @pytest.mark.parametrize("harm", [cut_in_half, flip_a_bit])
-def test_a_damaged_graph_is_no_riddle(tmp_path, trained, harm):
-    """Where a graph can still be read, it is a sentence of ours that says that it cannot be used, or it can."""
+def test_a_damaged_graph_is_restored_or_a_checkpoint_error(tmp_path, trained, harm):
+    """No other exception is raised."""
     path = tmp_path / "x.meta"
     path.write_bytes(layout.meta_path(trained[0]).read_bytes())
     harm(path)
@@ -348,7 +348,7 @@ def test_a_damaged_graph_is_no_riddle(tmp_path, trained, harm):
 
 
 def test_a_signature_can_be_added(meta_graph):
-    """For graphs that say nothing themselves."""
+    """For graphs without signatures."""
     other = v1.MetaGraphDef()
     other.graph_def.CopyFrom(meta_graph.graph_def)
     meta_graphs.add_signature(other, {"pixels": "images:0"}, {"digits": "classes:0"}, Path("x.meta"))
@@ -357,26 +357,28 @@ def test_a_signature_can_be_added(meta_graph):
 
 
 @pytest.mark.parametrize("name", ["image:0", "images", "images:7", "", "a b"])
-def test_a_tensor_that_is_not_there_is_told(meta_graph, name):
-    """With the placeholders that are."""
+def test_a_signature_of_a_missing_tensor_is_an_error(meta_graph, name):
+    """The hint lists the placeholders."""
     other = v1.MetaGraphDef()
     other.CopyFrom(meta_graph)
-    with pytest.raises(CheckpointError, match=r"x\.meta: .*; its placeholders are .*images:0"):
+    with pytest.raises(CheckpointError, match=r"x\.meta: .+") as error:
         meta_graphs.add_signature(other, {"x": name}, {"y": "classes:0"}, Path("x.meta"))
+    assert error.value.hint.startswith("its placeholders are ")
+    assert "images:0" in error.value.hint
     assert other == meta_graph
 
 
-def test_a_signature_that_is_not_there_is_told(meta_graph):
-    """With those that are."""
-    with pytest.raises(CheckpointError, match="x: signature png wanted; there are: load_data, serving_default, train"):
+def test_a_missing_signature_is_an_error(meta_graph):
+    """The message lists those that there are."""
+    with pytest.raises(CheckpointError, match="x: expected a signature png, got load_data, serving_default, train"):
         meta_graphs.check_signatures(meta_graph, [DEFAULT, "png"], Path("x"))
 
 
-def test_a_checkpoint_of_another_graph_is_told(tmp_path, meta_graph):
-    """In one sentence, where its variables are looked for in it."""
+def test_a_checkpoint_of_another_graph_is_an_error(tmp_path, meta_graph):
+    """It lacks the graph's variables."""
     tensor_io.write(tmp_path / "other", {"layer1/weights": np.zeros([3, 3], np.float32)})
     with (
-        pytest.raises(CheckpointError, match="other: its graph cannot be restored"),
+        pytest.raises(CheckpointError, match="other: cannot be restored"),
         meta_graphs.restored(meta_graph, tmp_path / "other"),
     ):
         pass

@@ -26,7 +26,7 @@ VALUES = {"layer1/weights": [[0.0, 1.0], [2.0, 3.0]], "layer1/biases": [4.0, 5.0
 
 @contextmanager
 def session_with(make_saver=Ours, *, use_resource=True, **options):
-    """A session in a graph of two variables and a step, and a saver of that kind; values as in VALUES, step 0."""
+    """A session on a graph of two variables (VALUES) and a step (0), and a Saver of that kind."""
     with tf.Graph().as_default(), v1.Session() as session:
         for name, value in VALUES.items():
             v1.get_variable(name, initializer=value, use_resource=use_resource)
@@ -37,25 +37,25 @@ def session_with(make_saver=Ours, *, use_resource=True, **options):
 
 
 def variable(name):
-    """The variable of this name in the current graph."""
+    """Return the variable of this name in the current graph."""
     return next(each for each in v1.global_variables() if each.op.name == name)
 
 
 def named(directory):
-    """The names in TensorFlow's state file, the newest last; as TensorFlow reads it."""
+    """Return the names in the state file, the newest last, as TensorFlow reads it."""
     state = v1.train.get_checkpoint_state(str(directory))
     assert state.model_checkpoint_path == state.all_model_checkpoint_paths[-1]
     return [Path(path).name for path in state.all_model_checkpoint_paths]
 
 
 def written(directory):
-    """The names of a directory's files, and the tensors of its checkpoints."""
+    """Return the names of a directory's files, and the tensors of its checkpoints."""
     names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
     return names, {prefix.name: tensor_io.read(prefix) for prefix in layout.prefixes_in(directory)}
 
 
 def save_some(directory, make_saver, to_save, **options):
-    """Saves some steps with a saver of that kind; gives what is there then, and what the saver says."""
+    """Save some steps with a Saver of that kind; return files, the paths from `save`, and last_checkpoints."""
     directory.mkdir(parents=True)
     with session_with(make_saver, **options) as (session, made):
         paths = []
@@ -95,14 +95,14 @@ STEPS = [{"global_step": step} for step in range(7)]
     ],
 )
 def test_the_files_are_those_of_tensorflows_saver(tmp_path, options, to_save):
-    """For each option the same names, tensors, state file and last_checkpoints; only that nothing else differs."""
+    """For each option the same names, tensors, state file and last_checkpoints."""
     ours = save_some(tmp_path / "ours", Ours, to_save, **options)
     theirs = save_some(tmp_path / "theirs", Theirs, to_save, **options)
     assert ours[0][0] == theirs[0][0]
     assert ours[0][1].keys() == theirs[0][1].keys()
-    for name, wanted in theirs[0][1].items():
+    for name, expected in theirs[0][1].items():
         assert {key: array.tolist() for key, array in ours[0][1][name].items()} == {
-            key: array.tolist() for key, array in wanted.items()
+            key: array.tolist() for key, array in expected.items()
         }
     assert ours[1:] == theirs[1:]
     for name in ("checkpoint", "other"):
@@ -116,19 +116,19 @@ def test_the_files_are_those_of_tensorflows_saver(tmp_path, options, to_save):
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, "tensor", "variable", "name"])
-def test_a_step_may_be_given_in_any_way(tmp_path, kind):
+def test_global_step_may_be_of_any_type(tmp_path, kind):
     """An integer of any kind, a tensor, a variable, a tensor's name."""
     with session_with() as (session, made):
         step = variable("global_step")
         session.run(step.assign(12))
-        given = {"tensor": step.read_value(), "variable": step, "name": f"{step.op.name}/Read/ReadVariableOp:0"}
-        path = made.save(session, tmp_path / "model", given[kind] if isinstance(kind, str) else kind(12))
+        steps = {"tensor": step.read_value(), "variable": step, "name": f"{step.op.name}/Read/ReadVariableOp:0"}
+        path = made.save(session, tmp_path / "model", steps[kind] if isinstance(kind, str) else kind(12))
     assert path == str(tmp_path / "model-12")
     assert tf.train.latest_checkpoint(str(tmp_path)) == path
 
 
-def test_arguments_go_where_tensorflows_go():
-    """Also without their names, for it is one line that changes."""
+def test_positional_arguments_are_tensorflows():
+    """Changing the import is enough."""
     with session_with() as (_, made):
         variables = [variable("layer1/biases")]
         one, other = Ours(variables, True, True, 3, 2.0), Theirs(variables, True, True, 3, 2.0)  # noqa: FBT003
@@ -138,8 +138,8 @@ def test_arguments_go_where_tensorflows_go():
         assert isinstance(made, Theirs)
 
 
-def test_the_operations_may_be_added_later(tmp_path):
-    """With defer_build, as before; and a SaverDef may say what they are."""
+def test_defer_build_and_saver_def_work(tmp_path):
+    """As in TensorFlow's Saver."""
     with session_with() as (session, made):
         later = Ours(defer_build=True)
         later.build()
@@ -150,8 +150,8 @@ def test_the_operations_may_be_added_later(tmp_path):
 
 
 @pytest.mark.parametrize("form", [list, tuple, dict])
-def test_a_list_or_a_dict_says_which_variables(tmp_path, form):
-    """A dict changes names on the way, to the checkpoint and back; what is in neither keeps its value."""
+def test_var_list_selects_variables(tmp_path, form):
+    """A dict gives their names in the checkpoint; other variables keep their values."""
     with session_with(Theirs) as (session, _):
         biases = variable("layer1/biases")
         made = Ours({"hidden/b": biases} if form is dict else form([biases]))
@@ -165,7 +165,7 @@ def test_a_list_or_a_dict_says_which_variables(tmp_path, form):
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_directories_may_look_like_patterns(tmp_path, name):
-    """What is saved there is rotated, and restored, by a saver that was there and by a new one."""
+    """Checkpoints there are rotated and restored, by the same Saver and by a new one."""
     directory = tmp_path / name
     with session_with(max_to_keep=2) as (session, made):
         prefixes = [made.save(session, directory / "model", step) for step in range(4)]
@@ -180,7 +180,7 @@ def test_directories_may_look_like_patterns(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["best[1]", "mo*del", "größe 数字", "a?b", "x.index"])
 def test_prefixes_may_look_like_patterns(tmp_path, name):
-    """So may the names of the files themselves."""
+    """So may the files' names."""
     with session_with(max_to_keep=1) as (session, made):
         for step in range(3):
             prefix = made.save(session, tmp_path / name, step)
@@ -190,20 +190,20 @@ def test_prefixes_may_look_like_patterns(tmp_path, name):
     assert sorted(path.name for path in tmp_path.glob("*.index")) == [f"{name}-2.index"]
 
 
-def test_rotation_goes_on_in_a_new_process(tmp_path):
-    """What the saver before this one kept is counted, by its state file; a lowered number deletes at once."""
-    for most, steps, wanted in ((3, range(4), [1, 2, 3]), (3, range(4, 6), [3, 4, 5]), (1, range(6, 7), [6])):
+def test_a_new_process_continues_the_rotation(tmp_path):
+    """The state file lists earlier checkpoints; a lower max_to_keep deletes at once."""
+    for most, steps, expected in ((3, range(4), [1, 2, 3]), (3, range(4, 6), [3, 4, 5]), (1, range(6, 7), [6])):
         with session_with(max_to_keep=most) as (session, made):
             for step in steps:
                 made.save(session, tmp_path / "model", step)
-            assert [Path(path).name for path in made.last_checkpoints] == [f"model-{step}" for step in wanted]
-        assert named(tmp_path) == [f"model-{step}" for step in wanted]
-        assert [layout.step_at_the_end(prefix) for prefix in layout.prefixes_in(tmp_path)] == wanted
-        assert len(list(tmp_path.iterdir())) == 3 * len(wanted) + 1
+            assert [Path(path).name for path in made.last_checkpoints] == [f"model-{step}" for step in expected]
+        assert named(tmp_path) == [f"model-{step}" for step in expected]
+        assert [layout.step_at_the_end(prefix) for prefix in layout.prefixes_in(tmp_path)] == expected
+        assert len(list(tmp_path.iterdir())) == 3 * len(expected) + 1
 
 
 def test_rotation_takes_over_from_tensorflows_saver(tmp_path):
-    """Who changes the one line goes on in the same directory."""
+    """In the same directory."""
     save_some(tmp_path / "run", Theirs, STEPS[:3])
     with session_with(max_to_keep=2) as (session, made):
         made.save(session, tmp_path / "run" / "model", 3)
@@ -211,13 +211,13 @@ def test_rotation_takes_over_from_tensorflows_saver(tmp_path):
 
 
 def written_names(*prefixes):
-    """The files of these checkpoints and the state file."""
+    """Return the names of these checkpoints' files and the state file."""
     kinds = ("data-00000-of-00001", "index", "meta")
     return ["checkpoint", *sorted(f"{prefix}.{kind}" for prefix in prefixes for kind in kinds)]
 
 
 def test_a_copied_run_leaves_the_original_alone(tmp_path):
-    """Though its state file holds absolute paths, which lead there."""
+    """Although the copied state file holds absolute paths of the original."""
     save_some(tmp_path / "original", Theirs, STEPS[:3])
     before = tree(tmp_path / "original")
     shutil.copytree(tmp_path / "original", tmp_path / "copy")
@@ -227,8 +227,8 @@ def test_a_copied_run_leaves_the_original_alone(tmp_path):
     assert written(tmp_path / "copy")[0] == written_names("model-3")
 
 
-def test_a_moved_run_goes_on(tmp_path):
-    """Though its state file holds paths that lead nowhere now."""
+def test_a_moved_run_continues(tmp_path):
+    """Although its state file holds paths that no longer exist."""
     save_some(tmp_path / "old", Theirs, STEPS[:3])
     (tmp_path / "old").rename(tmp_path / "new")
     with session_with(max_to_keep=2) as (session, made):
@@ -237,8 +237,8 @@ def test_a_moved_run_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("state_file_name", [None, "checkpoint-best"])
-def test_another_series_in_the_same_directory_is_left_alone(tmp_path, state_file_name):
-    """One saver keeps the newest, another the best: neither deletes what is the other's, old or new."""
+def test_another_savers_checkpoints_are_left_alone(tmp_path, state_file_name):
+    """One Saver keeps the newest, another the best: neither deletes the other's, old or new."""
     for begin in (0, 3):
         with session_with(max_to_keep=2) as (session, newest):
             best = Ours(max_to_keep=1)
@@ -247,11 +247,11 @@ def test_another_series_in_the_same_directory_is_left_alone(tmp_path, state_file
             best.save(session, tmp_path / "best", begin, latest_filename=state_file_name)
         there = [path.name for path in layout.prefixes_in(tmp_path)]
         assert {f"best-{begin}", f"model-{begin + 1}", f"model-{begin + 2}"} <= set(there)
-    assert len(there) == 3 or state_file_name is None  # a state file for each, and each is rotated over restarts
+    assert len(there) == 3 or state_file_name is None  # with a state file each, both continue after a restart
 
 
 def test_a_checkpoint_in_the_state_file_may_be_gone(tmp_path):
-    """Whole or in part, deleted by somebody: saving goes on."""
+    """Deleted entirely or in part: saving continues."""
     for gone in ("model-1.*", "model-1.index", "model-1.data*"):
         directory = tmp_path / re.sub(r"\W", "_", gone)
         save_some(directory, Theirs, STEPS[:3])
@@ -262,8 +262,8 @@ def test_a_checkpoint_in_the_state_file_may_be_gone(tmp_path):
         assert named(directory) == ["model-2", "model-3"]
 
 
-def test_one_for_every_n_hours_is_kept(tmp_path, monkeypatch):
-    """The hours are counted from where the saver is made, as TensorFlow counts them."""
+def test_one_checkpoint_every_n_hours_is_kept(tmp_path, monkeypatch):
+    """The hours count from the Saver's creation, as in TensorFlow."""
     clock = [time.time()]
     monkeypatch.setattr(time, "time", lambda: clock[0])
     kept = []
@@ -278,8 +278,8 @@ def test_one_for_every_n_hours_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"global_step": 1}])
-def test_nothing_is_written_over(tmp_path, arguments):
-    """A second save to the same prefix is refused with advice, and changes no byte; also by a new saver."""
+def test_nothing_is_overwritten(tmp_path, arguments):
+    """A second save to the same prefix is refused with a hint, and changes no byte; also by a new Saver."""
     with session_with() as (session, made):
         made.save(session, tmp_path / "model", **arguments)
         before = tree(tmp_path)
@@ -292,7 +292,7 @@ def test_nothing_is_written_over(tmp_path, arguments):
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_killed_anywhere_the_next_process_saves_that_step_again(tmp_path, monkeypatch, sharded):
-    """What a kill left is moved aside, not written over; the state file never names what is not whole."""
+    """Files of a killed save are moved aside, not overwritten; the state file names complete checkpoints only."""
     really_sync, kills = durable.fsync, 0
     for change in range(20):
         directory = tmp_path / str(change)
@@ -324,8 +324,8 @@ def test_killed_anywhere_the_next_process_saves_that_step_again(tmp_path, monkey
     assert kills > 4
 
 
-def test_a_part_of_a_checkpoint_is_not_in_the_way(tmp_path):
-    """What is killed while TensorFlow writes leaves temporary files, or data without an index."""
+def test_parts_of_a_checkpoint_are_no_obstacle(tmp_path):
+    """A kill while TensorFlow writes leaves temporary files, or data without an index."""
     (tmp_path / "model-2.data-00000-of-00001").write_bytes(b"half")
     (tmp_path / "model-2.index.tempstate12345").write_bytes(b"half")
     (tmp_path / "model-2_temp").mkdir()
@@ -337,7 +337,7 @@ def test_a_part_of_a_checkpoint_is_not_in_the_way(tmp_path):
 
 @contextmanager
 def files_of_at_most(size):
-    """Has the disk refuse to make any file longer than this."""
+    """Limit the size of files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -352,11 +352,11 @@ def files_of_at_most(size):
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("size", [0, 8, 100, 500])
 def test_a_full_disk_leaves_nothing(tmp_path, size, sharded, suffix):
-    """Whether data, index or graph do not fit: a sentence, the older ones as they were; and the next save works."""
+    """If data, index or graph do not fit: an error, older checkpoints unchanged; and the next save works."""
     with session_with(sharded=sharded) as (session, made):
         made.save(session, tmp_path / "model", 1)
         before = tree(tmp_path)
-        with files_of_at_most(size), pytest.raises(NotSavedError, match=r"model-2: could not be saved \(.+\)\."):
+        with files_of_at_most(size), pytest.raises(NotSavedError, match=r"model-2: could not be saved \(.+\)$"):
             made.save(session, tmp_path / "model", 2, meta_graph_suffix=suffix)
         assert tree(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -366,12 +366,12 @@ def test_a_full_disk_leaves_nothing(tmp_path, size, sharded, suffix):
 
 
 def refuse(*_args, **_kwargs):
-    """What a full disk says."""
+    """Raise the error of a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_state_file_that_cannot_be_written_takes_the_checkpoint_along(tmp_path, monkeypatch):
-    """What nobody would find again does not fill the disk, and is not counted as the newest."""
+def test_without_a_state_file_the_checkpoint_is_deleted(tmp_path, monkeypatch):
+    """If the state file cannot be written, the files do not fill the disk, and do not count as the newest."""
     with session_with() as (session, made):
         made.save(session, tmp_path / "model", 1)
         before = tree(tmp_path)
@@ -384,14 +384,14 @@ def test_a_state_file_that_cannot_be_written_takes_the_checkpoint_along(tmp_path
     assert named(tmp_path) == ["model-1", "model-3"]
 
 
-def test_what_the_state_file_names_is_there(tmp_path, monkeypatch, caplog):
-    """Where the disk fails after that, as in deleting an old one, the new one stays, and a warning tells it."""
+def test_checkpoints_in_the_state_file_exist(tmp_path, monkeypatch, caplog):
+    """If deleting an old one fails, the new one stays, and a warning is logged."""
     with session_with(max_to_keep=1) as (session, made):
         made.save(session, tmp_path / "model", 1)
         with monkeypatch.context() as patched:
             patched.setattr(durable, "delete", refuse)
             made.save(session, tmp_path / "model", 2)
-        assert "model-1: stays, though it is too many (No space left on device)" in caplog.text
+        assert "model-1: beyond max_to_keep, but could not be deleted (No space left on device)" in caplog.text
         assert named(tmp_path) == ["model-2"]
         assert tensor_io.read(tmp_path / "model-2")["layer1/biases"].tolist() == [4, 5]
         made.save(session, tmp_path / "model", 3)
@@ -410,7 +410,7 @@ def test_what_the_state_file_names_is_there(tmp_path, monkeypatch, caplog):
         assert layout.index_path(tmp_path / name).exists()
 
 
-def test_a_place_that_cannot_be_made_is_told(tmp_path):
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
     """Below a file there is no directory."""
     (tmp_path / "file").touch()
     with session_with() as (session, made):
@@ -420,7 +420,7 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path):
 
 
 def test_all_is_on_the_disk_before_the_state_file_names_it(tmp_path, monkeypatch):
-    """Each file and the directory; a power cut after that takes nothing."""
+    """Each file and the directory is synced, so a power cut afterwards loses nothing."""
     events, really_sync, really_write = [], durable.fsync, checkpoint_state.write
 
     def sync(path):
@@ -443,10 +443,10 @@ def test_all_is_on_the_disk_before_the_state_file_names_it(tmp_path, monkeypatch
 
 
 def test_relative_paths_let_a_directory_be_moved(tmp_path, monkeypatch):
-    """Asked for, or because the path was relative, as TensorFlow's saver has it."""
+    """By option, or because the path was relative, as in TensorFlow's Saver."""
     monkeypatch.chdir(tmp_path)
-    given = [(tmp_path / "a0" / "model", {"save_relative_paths": True}), ("a1/model", {})]
-    for number, (path, options) in enumerate(given):
+    cases = [(tmp_path / "a0" / "model", {"save_relative_paths": True}), ("a1/model", {})]
+    for number, (path, options) in enumerate(cases):
         with session_with(**options) as (session, made):
             for step in range(2):
                 made.save(session, path, step)
@@ -455,7 +455,7 @@ def test_relative_paths_let_a_directory_be_moved(tmp_path, monkeypatch):
 
 
 def test_a_plain_name_goes_to_the_working_directory(tmp_path, monkeypatch):
-    """As a path without a directory does everywhere."""
+    """Like any path without a directory."""
     monkeypatch.chdir(tmp_path)
     with session_with(max_to_keep=1) as (session, made):
         for step in range(2):
@@ -464,8 +464,8 @@ def test_a_plain_name_goes_to_the_working_directory(tmp_path, monkeypatch):
     assert written(tmp_path)[0] == written_names("model-1")
 
 
-def test_a_session_and_nothing_else_around_it_is_enough(tmp_path):
-    """Neither saving nor restoring needs the graph to be the current one, and a finalized one is fine."""
+def test_the_graph_need_not_be_the_current_one(tmp_path):
+    """For saving and restoring; and it may be finalized."""
     with session_with() as (session, made):
         session.graph.finalize()
         prefix = made.save(session, tmp_path / "model", 1)
@@ -479,7 +479,7 @@ def test_a_session_and_nothing_else_around_it_is_enough(tmp_path):
 
 @pytest.mark.parametrize("given", ["prefix", "index", "directory", "string"])
 def test_a_checkpoint_can_be_named_in_several_ways(tmp_path, given):
-    """By its prefix, by one of its files, or by its directory for the newest."""
+    """By prefix, by one of its files, or by directory for the newest."""
     with session_with() as (session, made):
         for step in (9, 10):
             session.run(variable("layer1/biases").assign([step, step]))
@@ -493,16 +493,16 @@ def test_a_checkpoint_can_be_named_in_several_ways(tmp_path, given):
         assert session.run(variable("layer1/biases")).tolist() == [10, 10]
 
 
-def test_a_directory_of_the_same_name_is_not_meant(tmp_path):
-    """Beside model.index there may be a directory model, with a model that was exported, or nothing."""
+def test_a_checkpoint_wins_over_a_directory_of_the_same_name(tmp_path):
+    """Beside model.index there may be a directory `model`."""
     (tmp_path / "model").mkdir()
     with session_with() as (session, made):
         made.restore(session, made.save(session, tmp_path / "model"))
 
 
 @pytest.mark.parametrize("partitioned", [False, True])
-def test_slices_are_restored(tmp_path, partitioned):
-    """A variable in slices is one tensor of the checkpoint; by list and by dict."""
+def test_partitioned_variables_are_restored(tmp_path, partitioned):
+    """A partitioned variable is one tensor of the checkpoint; by list and by dict."""
     partitioner = tf.compat.v1.fixed_size_partitioner(2) if partitioned else None
     with tf.Graph().as_default(), v1.Session() as session:
         weights = v1.get_variable("weights", [4, 2], initializer=v1.ones_initializer(), partitioner=partitioner)
@@ -515,22 +515,22 @@ def test_slices_are_restored(tmp_path, partitioned):
             assert all((value == 1).all() for value in session.run(v1.global_variables()))
 
 
-def test_what_is_no_variable_is_saved_too(tmp_path):
-    """As a table, which is among what is saved if nothing else is said."""
+def test_tables_are_saved(tmp_path):
+    """They are among the default saveable objects."""
     with tf.Graph().as_default(), v1.Session() as session:
         table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
-        fill, ask = table.insert(["a"], [7]), table.lookup(["a"])
+        fill, query = table.insert(["a"], [7]), table.lookup(["a"])
         session.run(fill)
         made = Ours()
         prefix = made.save(session, tmp_path / "model", 1)
         session.run(table.remove(tf.constant(["a"])))
-        assert session.run(ask).tolist() == [-1]
+        assert session.run(query).tolist() == [-1]
         made.restore(session, prefix)
-        assert session.run(ask).tolist() == [7]
+        assert session.run(query).tolist() == [7]
 
 
 def test_an_object_based_checkpoint_is_restored(tmp_path):
-    """One of tf.train.Checkpoint, whose tensors have other names; as TensorFlow's saver does."""
+    """One of tf.train.Checkpoint, whose tensors have other names; as in TensorFlow's Saver."""
     with tf.Graph().as_default(), v1.Session() as session:
         biases = v1.get_variable("layer1/biases", initializer=[1.0, 2.0])
         session.run(v1.global_variables_initializer())
@@ -541,13 +541,13 @@ def test_an_object_based_checkpoint_is_restored(tmp_path):
         assert session.run(biases).tolist() == [1, 2]
 
 
-def test_another_shape_is_restored_if_it_may(tmp_path):
-    """With `reshape`, in the order of the elements; without, found and wanted are told."""
+def test_another_shape_is_restored_with_reshape(tmp_path):
+    """In the order of the elements; without `reshape` it is an error."""
     with session_with() as (session, made):
         prefix = made.save(session, tmp_path / "model", 1)
     with tf.Graph().as_default(), v1.Session() as session:
         weights = v1.get_variable("layer1/weights", initializer=[9.0] * 4)
-        with pytest.raises(CheckpointError, match=r"layer1/weights: float32 \[2, 2\] found, float32 \[4\] wanted"):
+        with pytest.raises(CheckpointError, match=r"layer1/weights: expected float32 \[4\], got float32 \[2, 2\]"):
             Ours([weights]).restore(session, prefix)
         Ours([weights], reshape=True).restore(session, prefix)
         assert session.run(weights).tolist() == [0, 1, 2, 3]
@@ -557,7 +557,7 @@ INCOMPLETE = r"model-1\.data-00000-of-00001 is missing: the checkpoint is incomp
 
 
 @pytest.mark.parametrize(
-    ("harm", "kinds", "told"),
+    ("harm", "kinds", "message"),
     [
         (flip_a_bit, "data*", r"model-1: cannot be restored \("),
         (cut_in_half, "data*", r"model-1: cannot be restored \("),
@@ -567,41 +567,41 @@ INCOMPLETE = r"model-1\.data-00000-of-00001 is missing: the checkpoint is incomp
         (Path.unlink, "*", "there are model-2: give one of them, as in"),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_told(tmp_path, harm, kinds, told):
-    """One sentence names the file, or the checkpoints that there are; no variable has changed."""
+def test_a_damaged_or_missing_checkpoint_is_an_error(tmp_path, harm, kinds, message):
+    """The message names the file, or the checkpoints that there are; no variable has changed."""
     with session_with() as (session, made):
         prefix = made.save(session, tmp_path / "model", 1)
         made.save(session, tmp_path / "model", 2)
         session.run([each.assign(tf.ones_like(each)) for each in v1.global_variables()])
         for path in tmp_path.glob(f"model-1.{kinds}"):
             harm(path)
-        with pytest.raises(CheckpointError, match=told) as error:
+        with pytest.raises(CheckpointError, match=message) as error:
             made.restore(session, prefix)
         assert "\n" not in str(error.value)
         assert all((value == 1).all() for value in session.run(v1.global_variables()))
 
 
-def test_a_variable_that_is_missing_is_told(tmp_path):
-    """With what there is."""
+def test_a_missing_variable_is_an_error(tmp_path):
+    """The message lists the checkpoint's tensors."""
     with session_with() as (session, made):
         prefix = made.save(session, tmp_path / "model", 1)
         extra = v1.get_variable("layer2/weights", initializer=1.0)
-        told = r"variable layer2/weights: no such variable found, float32 \[\] wanted.* it holds global_step, layer1"
-        with pytest.raises(CheckpointError, match=told):
+        message = r"variable layer2/weights: expected float32 \[\], got no such variable; it holds global_step, layer1"
+        with pytest.raises(CheckpointError, match=message):
             Ours([extra]).restore(session, prefix)
 
 
-def test_no_checkpoint_at_all_is_told(tmp_path):
-    """latest_checkpoint gives None where there is none, and that is what restore gets then."""
+def test_no_checkpoint_is_an_error(tmp_path):
+    """latest_checkpoint returns None then, which may be passed to restore."""
     with session_with() as (session, made):
-        with pytest.raises(CheckpointError, match="None found, the prefix of a checkpoint wanted"):
+        with pytest.raises(CheckpointError, match="save_path: expected the prefix of a checkpoint, got None"):
             made.restore(session, tf.train.latest_checkpoint(str(tmp_path)))
         with pytest.raises(CheckpointError, match="no checkpoint found"):
             made.restore(session, tmp_path)
 
 
-def test_uninitialized_variables_are_told(tmp_path):
-    """Nothing is left of the attempt."""
+def test_uninitialized_variables_are_an_error(tmp_path):
+    """No file is left."""
     with tf.Graph().as_default(), v1.Session() as session:
         v1.get_variable("never", initializer=[0.0, 0.0])
         with pytest.raises(NotSavedError, match="never"):
@@ -610,15 +610,15 @@ def test_uninitialized_variables_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [{"latest_filename": "a/b"}, {"global_step": "no such tensor:0"}])
-def test_wrong_arguments_are_refused_as_before(tmp_path, arguments):
+def test_wrong_arguments_are_refused(tmp_path, arguments):
     """With TensorFlow's own errors."""
     with session_with() as (session, made), pytest.raises((ValueError, KeyError, TypeError)):
         made.save(session, tmp_path / "model", **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_refuses_beforehand_costs_no_checkpoint(tmp_path, monkeypatch):
-    """What lies at the prefix is not this save's to delete: it has not begun."""
+def test_a_failure_before_the_save_deletes_nothing(tmp_path, monkeypatch):
+    """A checkpoint with the same prefix stays."""
     with session_with() as (session, to_save):
         to_save.save(session, tmp_path / "kept", write_state=False)
         before = tree(tmp_path)
@@ -628,8 +628,8 @@ def test_a_disk_that_refuses_beforehand_costs_no_checkpoint(tmp_path, monkeypatc
     assert tree(tmp_path) == before
 
 
-def test_a_runs_own_checkpoints_are_not_rotated_away(tmp_path):
-    """They are listed in the same state file, under the same name; a manifest tells whose they are."""
+def test_a_managers_checkpoints_are_not_rotated_away(tmp_path):
+    """They are in the same state file, under the same name, but have manifests."""
     owned = [make_checkpoint(tmp_path, step) for step in (10, 20)]
     checkpoint_state.write(tmp_path, [(prefix, 1.5) for prefix in owned], relative_paths=True)
     with session_with(max_to_keep=1) as (session, to_save):

@@ -27,57 +27,57 @@ KEYS = {
 
 
 class Clock:
-    """A clock that goes on by a second whenever somebody looks."""
+    """A clock that advances by a second at each call."""
 
     now = 1_700_000_000.0
 
     def __call__(self):
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
         self.now += 1
         return self.now
 
 
 CLOCK = Clock()
-UNHURRIED = settings(deadline=None, max_examples=60)  # a busy machine is no failure
-NO_WAITING = mock.patch.object(os, "fsync", return_value=None)  # for the disk: what is tested is no power cut
+UNHURRIED = settings(deadline=None, max_examples=60)  # no deadline: the machine may be busy
+NO_WAITING = mock.patch.object(os, "fsync", return_value=None)  # no test here cuts the power
 
 
 def attempt(directory, *, step=0, resumed_from=None, clock=CLOCK):
-    """Begins an attempt that goes on from a step."""
+    """Begin an attempt that resumes from a step."""
     history = History(directory, clock)
     history.begin_attempt(step=step, resumed_from=resumed_from)
     return history
 
 
 def record(history, *steps):
-    """Records these steps; the values are, as in a run, a function of the step."""
+    """Record these steps; as in a run, the values are a function of the step."""
     for step in steps:
         history.record({"step": step, "loss": 1 / step})
 
 
 def lines(path):
-    """The objects of a file, one a line."""
+    """Return the objects of a file, one per line."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def recorded_steps(directory):
-    """The steps in metrics.jsonl."""
+    """Return the steps in metrics.jsonl."""
     return [each["step"] for each in lines(directory / "metrics.jsonl")]
 
 
 def ended(directory):
-    """Of each attempt that has its line: where it began, how it ended, how far it came, what it did and did again."""
+    """Return (from_step, ended, to_step, steps_done, steps_redone) of each attempt in history.jsonl."""
     names = ("from_step", "ended", "to_step", "steps_done", "steps_redone")
     return [tuple(each[name] for name in names) for each in lines(directory / "history.jsonl")]
 
 
 def balance(history):
-    """The steps done less those done again: where the run is."""
+    """Return the steps done less those redone: the run's step."""
     return sum(each["steps_done"] for each in history.attempts) - history.steps_redone
 
 
 def run(directory, begin, to, how=None):
-    """An attempt that comes so far; with `how`, it ends, else it is killed."""
+    """Make an attempt from one step to another; it ends with `how`, or is killed if that is None."""
     history = attempt(directory, step=begin)
     history.progress(to, {})
     if how is not None:
@@ -89,27 +89,27 @@ def run(directory, begin, to, how=None):
 
 
 def test_nothing_is_written_before_an_attempt_begins(tmp_path):
-    """Who only asks leaves no file."""
+    """The constructor leaves no file."""
     history = History(tmp_path)
     assert (history.restarts, history.steps_redone, history.attempts) == (0, 0, [])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_records_are_what_was_recorded(tmp_path):
-    """One object a logged step."""
+    """One object per logged step."""
     record(attempt(tmp_path), 10, 20)
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 10, "loss": 0.1}, {"step": 20, "loss": 0.05}]
 
 
 def test_records_beyond_the_checkpoint_are_dropped(tmp_path):
-    """Their steps are made again."""
+    """Their steps are redone."""
     record(attempt(tmp_path), 50, 100, 150, 170)
     attempt(tmp_path, step=100)
     assert recorded_steps(tmp_path) == [50, 100]
 
 
-def test_a_run_that_begins_anew_has_none_of_the_old_records(tmp_path):
-    """A kill before the first checkpoint leaves nothing."""
+def test_a_run_that_starts_at_step_0_has_no_old_records(tmp_path):
+    """As after a kill before the first checkpoint."""
     record(attempt(tmp_path), 50)
     attempt(tmp_path)
     assert recorded_steps(tmp_path) == []
@@ -117,7 +117,7 @@ def test_a_run_that_begins_anew_has_none_of_the_old_records(tmp_path):
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "history.jsonl"])
 def test_half_a_line_is_dropped(tmp_path, name):
-    """What a kill left in the middle of a line does not stay, in either file."""
+    """A partial line of a killed process, in either file."""
     record(run(tmp_path, 0, 50, "stopped"), 50)
     with (tmp_path / name).open("a") as file:
         file.write('{"step": 6')
@@ -126,8 +126,8 @@ def test_half_a_line_is_dropped(tmp_path, name):
     assert ended(tmp_path) == [(0, "stopped", 50, 50, 0), (50, "stopped", 60, 10, 0)]
 
 
-def test_records_are_kept_while_the_disk_refuses(tmp_path):
-    """Training goes on; once there is room again, they are written with the next, in order and each once."""
+def test_records_are_kept_while_the_disk_is_full(tmp_path):
+    """Training continues; once there is room, they are written with the next, in order and each once."""
     history = attempt(tmp_path)
     record(history, 10)
     with full_disk():
@@ -139,8 +139,8 @@ def test_records_are_kept_while_the_disk_refuses(tmp_path):
     assert recorded_steps(tmp_path) == [10, 20, 30, 40, 50]
 
 
-def test_no_checkpoint_is_ahead_of_records_that_the_disk_refused(tmp_path):
-    """Whoever is about to save hears of it, and with room again has them written."""
+def test_sync_fails_while_records_cannot_be_written(tmp_path):
+    """Once there is room, it writes them."""
     history = attempt(tmp_path)
     with full_disk():
         record(history, 10, 20)
@@ -151,27 +151,27 @@ def test_no_checkpoint_is_ahead_of_records_that_the_disk_refused(tmp_path):
     assert recorded_steps(tmp_path) == [10, 20]
 
 
-def test_a_checkpoint_is_not_ahead_of_its_records(tmp_path, monkeypatch):
-    """Where the records cannot be made safe, whoever is about to save hears of it."""
+def test_sync_fails_if_records_cannot_be_flushed(tmp_path, monkeypatch):
+    """So no checkpoint is committed ahead of its records."""
     history = attempt(tmp_path)
     record(history, 10)
 
     def refuse(_):
-        raise OSError("the disk refuses")
+        raise OSError("the disk fails")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="the disk refuses"):
+    with pytest.raises(OSError, match="the disk fails"):
         history.sync()
 
 
-def test_without_records_there_is_nothing_to_make_safe(tmp_path):
-    """A checkpoint before the first record is fine."""
+def test_sync_without_records_does_nothing(tmp_path):
+    """As for a checkpoint before the first record."""
     attempt(tmp_path).sync()
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_an_unfinished_record_is_given_back(tmp_path):
-    """Whoever goes on from its step makes good what was interrupted, and records it anew, once."""
+def test_an_unfinished_record_is_returned(tmp_path):
+    """The attempt that resumes from its step completes it, and records it once."""
     history = attempt(tmp_path)
     record(history, 50)
     history.record({"step": 100, "loss": 0.01, UNFINISHED: True})
@@ -181,8 +181,8 @@ def test_an_unfinished_record_is_given_back(tmp_path):
     assert lines(tmp_path / "metrics.jsonl")[1:] == [{"step": 100, "loss": 0.01, "validation_accuracy": 0.9}]
 
 
-def test_an_unfinished_record_of_steps_to_be_made_again_is_dropped(tmp_path):
-    """They are logged again; nobody has to make it good."""
+def test_an_unfinished_record_of_steps_to_be_redone_is_dropped(tmp_path):
+    """They are logged again."""
     history = attempt(tmp_path)
     record(history, 50)
     history.record({"step": 100, "loss": 0.01, UNFINISHED: True})
@@ -190,15 +190,15 @@ def test_an_unfinished_record_of_steps_to_be_made_again_is_dropped(tmp_path):
     assert recorded_steps(tmp_path) == [50]
 
 
-def test_a_whole_record_is_not_given_back(tmp_path):
-    """There is nothing to make good."""
+def test_a_complete_record_is_not_returned(tmp_path):
+    """There is nothing to complete."""
     record(attempt(tmp_path), 50, 100)
     assert History(tmp_path, CLOCK).begin_attempt(step=100, resumed_from=None) is None
     assert recorded_steps(tmp_path) == [50, 100]
 
 
-def test_a_kill_before_an_unfinished_record_is_made_good_does_not_lose_it(tmp_path):
-    """Validating takes a while, and a kill may come meanwhile: the next attempt is given the record again."""
+def test_an_unfinished_record_survives_kills(tmp_path):
+    """A kill during the repeated validation does not lose it."""
     unfinished = {"step": 100, "loss": 0.01, UNFINISHED: True}
     attempt(tmp_path).record(unfinished)
     for _ in range(3):
@@ -208,16 +208,16 @@ def test_a_kill_before_an_unfinished_record_is_made_good_does_not_lose_it(tmp_pa
 # Attempts.
 
 
-def test_a_run_left_alone_has_no_restart(tmp_path):
-    """One attempt, nothing made twice, and its line says so."""
+def test_an_undisturbed_run_has_no_restart(tmp_path):
+    """One attempt, no step redone."""
     history = run(tmp_path, 0, 100, DONE)
     assert (history.restarts, history.steps_redone) == (0, 0)
     assert ended(tmp_path) == [(0, DONE, 100, 100, 0)]
     assert not (tmp_path / "attempt.json").exists()
 
 
-def test_each_attempt_is_told_with_its_time(tmp_path):
-    """When it began and was last seen, which process it was, where it went on and where its time went."""
+def test_an_attempt_has_all_keys(tmp_path):
+    """Times, process, steps, checkpoint, end, and seconds by name."""
     clock = Clock()
     history = attempt(tmp_path, step=70, resumed_from="model.ckpt-70", clock=clock)
     clock.now = 1_700_000_060.0
@@ -239,20 +239,20 @@ def test_each_attempt_is_told_with_its_time(tmp_path):
     ]
 
 
-def test_the_attempt_under_way_can_be_watched(tmp_path):
-    """Its object is there from its beginning, and newer after each progress."""
+def test_the_current_attempt_is_in_attempt_json(tmp_path):
+    """From its beginning, and updated by each progress."""
     history = attempt(tmp_path, step=10)
     for to in (10, 20, 40):
         history.progress(to, {"train": to / 10})
-        note = json.loads((tmp_path / "attempt.json").read_bytes())
-        assert set(note) == KEYS
-        assert (note["ended"], note["to_step"], note["steps_done"]) == (None, to, to - 10)
-        assert history.attempts == [note]
+        saved = json.loads((tmp_path / "attempt.json").read_bytes())
+        assert set(saved) == KEYS
+        assert (saved["ended"], saved["to_step"], saved["steps_done"]) == (None, to, to - 10)
+        assert history.attempts == [saved]
     assert lines(tmp_path / "history.jsonl") == []
 
 
-def test_a_killed_attempt_gets_its_line_from_the_next(tmp_path):
-    """What it did is known up to what it noted last, and what of that is lost is made again."""
+def test_the_next_attempt_appends_a_killed_one(tmp_path):
+    """With the progress that it saved last; its lost steps are redone."""
     run(tmp_path, 0, 170)
     assert ended(tmp_path) == []
     history = run(tmp_path, 100, 200, DONE)
@@ -260,15 +260,15 @@ def test_a_killed_attempt_gets_its_line_from_the_next(tmp_path):
     assert (history.restarts, history.steps_redone, balance(history)) == (1, 70, 200)
 
 
-def test_a_killed_attempt_that_made_no_step_is_one(tmp_path):
-    """It began, and that is told."""
+def test_a_killed_attempt_without_a_step_counts(tmp_path):
+    """As one attempt with 0 steps."""
     attempt(tmp_path)
     assert attempt(tmp_path).restarts == 1
     assert ended(tmp_path) == [(0, KILLED, 0, 0, 0)]
 
 
 def test_crashes_add_up(tmp_path):
-    """Over all attempts, restarts and steps made twice are counted together."""
+    """Restarts and redone steps are counted over all attempts."""
     run(tmp_path, 0, 130)
     run(tmp_path, 100, 120)
     history = run(tmp_path, 100, 150)
@@ -276,14 +276,14 @@ def test_crashes_add_up(tmp_path):
 
 
 def test_a_stop_that_saved_costs_no_step(tmp_path):
-    """A run stopped by a signal is a restart, but nothing is made twice."""
+    """Resuming after a signal is a restart, but no step is redone."""
     run(tmp_path, 0, 104, "stopped by SIGTERM")
     history = run(tmp_path, 104, 200, DONE)
     assert (history.restarts, history.steps_redone, balance(history)) == (1, 0, 200)
 
 
 def test_a_kill_while_the_last_line_is_written_counts_once(tmp_path):
-    """Wherever it comes in an attempt's end, or in the next one's beginning, the attempt has one line."""
+    """For a kill anywhere in an attempt's end, or the next one's beginning."""
     histories = {}
 
     def make(directory):
@@ -302,8 +302,8 @@ def test_a_kill_while_the_last_line_is_written_counts_once(tmp_path):
         assert balance(history) == 90
 
 
-def test_after_a_power_cut_the_steps_that_nobody_saw_are_counted(tmp_path):
-    """What was noted last may be older than the checkpoint; the steps up to that were made."""
+def test_after_a_power_cut_unseen_steps_are_counted(tmp_path):
+    """attempt.json may be older than the checkpoint; the steps up to the checkpoint were done."""
     run(tmp_path, 0, 40)
     history = run(tmp_path, 100, 150)
     assert ended(tmp_path) == [(0, KILLED, 100, 100, 0)]
@@ -314,8 +314,8 @@ GARBAGE = [b"", b"\0" * 300, b"\xff", b"{", b"[]", b"null", b"7", b"{}", b'{"sta
 
 
 @pytest.mark.parametrize("garbage", [None, *GARBAGE])
-def test_an_account_that_was_lost_stops_nobody(tmp_path, garbage):
-    """What a power cut left of it is no attempt; the run goes on, and its own account is whole."""
+def test_a_lost_or_damaged_attempt_json_is_ignored(tmp_path, garbage):
+    """The run continues, and its own attempt is complete."""
     run(tmp_path, 0, 100, "stopped")
     attempt(tmp_path, step=100)
     if garbage is None:
@@ -327,8 +327,8 @@ def test_an_account_that_was_lost_stops_nobody(tmp_path, garbage):
     assert balance(history) == 150
 
 
-def test_no_flipped_bit_in_an_account_stops_anybody(tmp_path):
-    """It is for the accounts alone: whatever it says, the run goes on, and what is told of it is told."""
+def test_no_flipped_bit_in_attempt_json_stops_a_run(tmp_path):
+    """Nor its summary."""
     history = run(tmp_path, 0, 170)
     history.progress(170, {"train": 1.5})
     content = (tmp_path / "attempt.json").read_bytes()
@@ -348,8 +348,8 @@ def test_no_flipped_bit_in_an_account_stops_anybody(tmp_path):
     assert not failures, f"{len(failures)}, such as {failures[0]}"
 
 
-def test_looking_at_a_finished_run_is_no_attempt(tmp_path):
-    """Run again after its end, without a step to make, everything stays as it was."""
+def test_running_a_finished_run_again_is_no_attempt(tmp_path):
+    """Without a step to do, no file changes."""
     run(tmp_path, 0, 100, DONE)
     before = (tmp_path / "history.jsonl").read_bytes()
     for _ in range(3):
@@ -361,8 +361,8 @@ def test_looking_at_a_finished_run_is_no_attempt(tmp_path):
         assert not (tmp_path / "attempt.json").exists()
 
 
-def test_a_finished_run_that_is_prolonged_has_another_attempt(tmp_path):
-    """With steps to make, it is more than a look: the accounts are those of the whole run."""
+def test_a_prolonged_run_has_another_attempt(tmp_path):
+    """It continues after its end with more steps."""
     run(tmp_path, 0, 100, DONE)
     history = run(tmp_path, 100, 200, DONE)
     assert ended(tmp_path) == [(0, DONE, 100, 100, 0), (100, DONE, 200, 100, 0)]
@@ -370,15 +370,15 @@ def test_a_finished_run_that_is_prolonged_has_another_attempt(tmp_path):
 
 
 def test_a_finished_run_whose_last_checkpoint_was_damaged_has_another_attempt(tmp_path):
-    """Its last steps are made again."""
+    """Its last steps are redone."""
     run(tmp_path, 0, 100, DONE)
     history = run(tmp_path, 80, 100, DONE)
     assert ended(tmp_path) == [(0, DONE, 100, 100, 0), (80, DONE, 100, 20, 20)]
     assert balance(history) == 100
 
 
-def test_going_back_makes_steps_again(tmp_path):
-    """Records beyond it are dropped, also those that the disk had refused, and their steps count as made twice."""
+def test_going_back_redoes_steps(tmp_path):
+    """Later records are dropped, written or not, and their steps count as redone."""
     history = attempt(tmp_path)
     record(history, 50, 100)
     history.progress(100, {})
@@ -393,16 +393,16 @@ def test_going_back_makes_steps_again(tmp_path):
     assert balance(history) == 150
 
 
-def test_going_back_beyond_its_own_beginning_is_going_back(tmp_path):
-    """Also the steps of an earlier attempt are made again."""
+def test_an_attempt_can_go_back_beyond_its_beginning(tmp_path):
+    """Steps of an earlier attempt are redone, too."""
     run(tmp_path, 0, 100, "stopped")
     history = attempt(tmp_path, step=100)
     history.go_back(40)
     assert (history.steps_redone, balance(history)) == (60, 40)
 
 
-def test_a_disk_that_refuses_the_accounts_stops_nobody(tmp_path, caplog):
-    """They are worth no run: it ends well, and says what is missing."""
+def test_a_full_disk_does_not_stop_a_run(tmp_path, caplog):
+    """The history is not essential: a warning is logged."""
     history = attempt(tmp_path)
     with full_disk():
         history.progress(100, {})
@@ -411,56 +411,56 @@ def test_a_disk_that_refuses_the_accounts_stops_nobody(tmp_path, caplog):
     assert history.attempts[0]["to_step"] == 100
 
 
-# Any sequence of what can happen to a run.
+# Any sequence of events in a run.
 
 
 class Run:
-    """A run that saves, is killed, stopped and sent back; it knows where it is, and the History has to."""
+    """A run that saves, is killed, stopped and rolled back; its step is compared with its History's."""
 
     def __init__(self, directory):
-        """Begins."""
+        """Start at step 0."""
         self.directory = directory
         self.step = self.saved = 0
         self.saves = [0]
-        self.notes = []
+        self.saved_attempts = []
         self.start()
 
     def start(self):
-        """Goes on from the last save."""
+        """Resume from the last save."""
         self.step = self.saved
         self.history = attempt(self.directory, step=self.saved)
-        self.notes = []
+        self.saved_attempts = []
 
     def train(self, steps):
-        """Makes steps."""
+        """Do some steps."""
         self.step += steps
         self.history.progress(self.step, {"train": 1.0, "total": 1.5})
         record(self.history, self.step)
-        self.notes.append((self.directory / "attempt.json").read_bytes())
+        self.saved_attempts.append((self.directory / "attempt.json").read_bytes())
 
     def save(self, _):
-        """Makes a checkpoint."""
+        """Save a checkpoint."""
         self.saved = self.step
         self.saves.append(self.step)
 
     def kill(self, _):
-        """Ends without a word."""
+        """Be killed, and restart."""
         self.start()
 
     def stop(self, _):
-        """Ends in its own way."""
+        """Save, end and restart."""
         self.save(_)
         self.history.end_attempt("stopped")
         self.start()
 
     def cut_power(self, lost):
-        """Ends without a word, and of attempt.json only an older state is on the disk."""
-        if self.notes:
-            (self.directory / "attempt.json").write_bytes(self.notes[-1 - lost % len(self.notes)])
+        """Restart after a power cut that leaves an older attempt.json."""
+        if self.saved_attempts:
+            (self.directory / "attempt.json").write_bytes(self.saved_attempts[-1 - lost % len(self.saved_attempts)])
         self.start()
 
     def kill_at_the_end(self, change):
-        """Ends while it is writing its last line."""
+        """Be killed while the end is written."""
         self.save(change)
         try:
             with killed_before(change % 6):
@@ -470,7 +470,7 @@ class Run:
         self.start()
 
     def go_back(self, which):
-        """Is sent back to one of its checkpoints; those after it stay, as is the manager's way."""
+        """Go back to one of its checkpoints; later ones stay, as in the manager."""
         self.step = min(self.saves[which % len(self.saves)], self.step)
         self.history.go_back(self.step)
 
@@ -480,8 +480,8 @@ EVENTS = st.sampled_from(["train", "train", "save", "kill", "stop", "cut_power",
 
 @given(st.lists(st.tuples(EVENTS, st.integers(1, 30)), max_size=12))
 @UNHURRIED
-def test_the_accounts_come_out_even_whatever_happens(tmp_path_factory, events):
-    """Steps done less steps done again is where the run is, after any kills, stops and power cuts."""
+def test_the_balance_is_the_runs_step(tmp_path_factory, events):
+    """After any kills, stops and power cuts."""
     with NO_WAITING:
         run = Run(tmp_path_factory.mktemp("run"))
         for name, number in events:
@@ -495,8 +495,8 @@ def test_the_accounts_come_out_even_whatever_happens(tmp_path_factory, events):
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "save", "kill", "go_back"]), st.integers(1, 30)), max_size=12))
 @UNHURRIED
-def test_the_accounts_come_out_even_where_a_run_is_sent_back(tmp_path_factory, events):
-    """So it is where it goes back by itself."""
+def test_the_balance_is_the_runs_step_after_going_back(tmp_path_factory, events):
+    """Also after kills."""
     with NO_WAITING:
         run = Run(tmp_path_factory.mktemp("run"))
         for name, number in events:
@@ -505,7 +505,7 @@ def test_the_accounts_come_out_even_where_a_run_is_sent_back(tmp_path_factory, e
 
 
 def train(history, begin, steps, *, log_every, save_every):
-    """Makes steps of a run of 60; gives the last step, and the last that is saved."""
+    """Do some steps of a run of 60; return the last saved step."""
     made = range(begin + 1, min(begin + steps, 60) + 1)
     record(history, *[step for step in made if step % log_every == 0])
     history.progress(made[-1] if made else begin, {})
@@ -515,7 +515,7 @@ def train(history, begin, steps, *, log_every, save_every):
 @given(kills=st.lists(st.integers(1, 59), max_size=5), log_every=st.integers(1, 15), save_every=st.integers(1, 59))
 @UNHURRIED
 def test_kills_leave_no_trace_in_the_metrics(tmp_path_factory, kills, log_every, save_every):
-    """Killed after any number of steps, any number of times: the records are those of a run left alone."""
+    """Killed after any number of steps, any number of times: the records are those of an undisturbed run."""
     with NO_WAITING:
         directory = tmp_path_factory.mktemp("run")
         saved = 0
@@ -527,11 +527,11 @@ def test_kills_leave_no_trace_in_the_metrics(tmp_path_factory, kills, log_every,
         assert (last.restarts, balance(last)) == (len(kills), 60)
 
 
-# What the accounts are for.
+# Reading and summing up.
 
 
-def test_the_accounts_can_be_read_by_anybody(tmp_path):
-    """All attempts, the one under way last, and nothing is changed: the run may be going on."""
+def test_read_returns_all_attempts(tmp_path):
+    """The current one last; no file changes, because the run may be running."""
     assert read(tmp_path) == []
     run(tmp_path, 0, 100, "stopped")
     history = run(tmp_path, 100, 150)
@@ -541,72 +541,72 @@ def test_the_accounts_can_be_read_by_anybody(tmp_path):
 
 
 def test_an_attempt_killed_at_its_very_end_is_read_once(tmp_path):
-    """Wherever the kill came while it wrote its last line."""
+    """For a kill anywhere in its end."""
     for directory in every_kill(tmp_path, lambda _: None, lambda directory: run(directory, 0, 100, "stopped")):
         times = [each["started_at"] for each in read(directory)]
         assert len(times) == len(set(times))
 
 
-def test_what_an_attempt_did_before_it_began_is_in_its_time(tmp_path):
-    """Starting takes a while, and is told even where nothing else was."""
+def test_seconds_before_the_attempt_are_recorded(tmp_path):
+    """Starting takes a while."""
     history = History(tmp_path, CLOCK)
     history.begin_attempt(step=0, resumed_from=None, seconds={"restoring": 1.23456, "total": 5})
     assert read(tmp_path)[0]["seconds"] == {"restoring": 1.2346, "total": 5}
 
 
 def an_attempt(seconds, train, done, redone=0, begin=0):
-    """An attempt of so many seconds."""
+    """Return an attempt's record."""
     steps = {"from_step": begin, "to_step": begin + done, "steps_done": done, "steps_redone": redone}
     return {"started_at": 100.0, "last_seen_at": 100.0 + seconds, "seconds": {"train": train, "total": seconds}} | steps
 
 
 def useful_share(*attempts):
-    """How much of the attempts' time went into updates that still count."""
+    """Return the useful share of these attempts."""
     return summary(list(attempts))["useful_share"]
 
 
 def test_attempts_add_up():
-    """Where the run is, what was made twice, and what it took."""
+    """Steps, redone steps, seconds, and the useful share."""
     attempts = [an_attempt(10, 8, done=100), an_attempt(20, 8, done=100, redone=50, begin=50)]
     assert summary(attempts) == {"steps": 150, "steps_redone": 50, "seconds": 30, "useful_share": 0.4}
 
 
-def test_without_a_loss_the_useful_share_is_that_of_training():
+def test_without_redone_steps_the_useful_share_is_that_of_training():
     """Eight seconds of training in ten."""
     assert useful_share(an_attempt(10, 8, done=100)) == pytest.approx(0.8)
 
 
-def test_what_was_made_again_was_of_no_use():
-    """Half of the first attempt's steps were made again by the second: of eight seconds, four counted."""
+def test_redone_steps_are_not_useful():
+    """Half of the first attempt's steps were redone by the second: of eight seconds, four count."""
     attempts = [an_attempt(10, 8, done=100), an_attempt(10, 8, done=100, redone=50, begin=50)]
     assert useful_share(*attempts) == pytest.approx((4 + 8) / 20)
 
 
-def test_what_an_attempt_made_again_itself_was_of_no_use():
-    """An attempt that went back halfway has half its steps to show, as if it had been killed there."""
+def test_steps_redone_in_the_same_attempt_are_not_useful():
+    """For an attempt that went back halfway, half of its steps count."""
     assert useful_share(an_attempt(10, 8, done=100, redone=50) | {"to_step": 50}) == pytest.approx(0.4)
 
 
-def test_a_loss_can_reach_beyond_one_attempt():
-    """Where the third goes on before the second began, steps of the first are lost, too."""
+def test_redone_steps_can_span_attempts():
+    """If the third resumes before the second began, steps of the first are redone, too."""
     first, second = an_attempt(10, 10, done=100), an_attempt(10, 10, done=10, begin=100)
     assert useful_share(first, second, an_attempt(0, 0, done=0, redone=60, begin=50)) == pytest.approx(5 / 20)
 
 
-def test_where_no_time_has_passed_there_is_no_share():
-    """Nor is it an error."""
+def test_without_time_there_is_no_share():
+    """It is None, not an error."""
     assert useful_share(an_attempt(0, 0, done=0)) is None
 
 
-def test_an_attempt_without_a_step_was_of_no_use():
-    """It took its time all the same."""
+def test_an_attempt_without_a_step_is_not_useful():
+    """Its seconds count in the total."""
     assert useful_share(an_attempt(10, 0, done=0), an_attempt(10, 10, done=100)) == pytest.approx(0.5)
 
 
 @given(st.lists(st.tuples(EVENTS, st.integers(1, 30)), max_size=8))
 @UNHURRIED
-def test_a_share_is_a_share(tmp_path_factory, events):
-    """Whatever happened, it is between nothing and all."""
+def test_a_share_is_between_0_and_1(tmp_path_factory, events):
+    """After any events."""
     with NO_WAITING:
         run = Run(tmp_path_factory.mktemp("run"))
         for name, number in events:
@@ -616,8 +616,8 @@ def test_a_share_is_a_share(tmp_path_factory, events):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "history.jsonl"])
-def test_a_line_that_a_flipped_bit_has_changed_stops_nobody(tmp_path, name):
-    """It is no record any more, and dropped as one that was cut short."""
+def test_a_line_with_a_flipped_bit_is_dropped(tmp_path, name):
+    """Like a truncated one."""
     history = attempt(tmp_path)
     record(history, 50, 100)
     history.progress(100, {})
@@ -634,7 +634,7 @@ DAMAGES = [("flip", number) for number in range(200)] + [("cut", number) for num
 
 
 def damaged(content, damage, number):
-    """The same bytes with one bit flipped, or cut off; which bit or where is spread over the file."""
+    """Return the content with one bit flipped, or truncated, at a random position."""
     random = Random(number)  # noqa: S311 - no secret
     position = random.randrange(len(content))
     if damage == "cut":
@@ -644,7 +644,7 @@ def damaged(content, damage, number):
 
 @pytest.mark.parametrize("name", ["history.jsonl", "metrics.jsonl", "attempt.json"])
 def test_no_damage_to_a_file_stops_a_run_or_a_reader(tmp_path, name):
-    """200 flipped bits and 50 truncations of each: the run goes on, ends and is told; a damaged line may be lost."""
+    """200 flipped bits and 50 truncations of each: the run continues and ends; a damaged line may be lost."""
     history = run(tmp_path, 0, 50, "stopped by SIGTERM")
     record(history, 25, 50)
     history = run(tmp_path, 50, 100)
@@ -672,8 +672,8 @@ def test_no_damage_to_a_file_stops_a_run_or_a_reader(tmp_path, name):
 
 @pytest.mark.parametrize("value", [None, True, -1, "1", [], {}, 1.5, float("nan"), float("inf"), 10**400, ...])
 @pytest.mark.parametrize("key", sorted(KEYS))
-def test_an_attempt_of_other_types_is_none(tmp_path, key, value):
-    """Every reader finds what it uses, of the type that it uses, or no attempt at all."""
+def test_an_attempt_with_wrong_types_is_ignored(tmp_path, key, value):
+    """Readers get attempts with all keys, of the right types, only."""
     run(tmp_path, 0, 50, "stopped")
     [attempt_record] = lines(tmp_path / "history.jsonl")
     attempt_record[key] = value
@@ -689,8 +689,8 @@ def test_an_attempt_of_other_types_is_none(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
-def test_an_attempt_that_is_no_file_is_not_read(tmp_path, make):
-    """Nothing is waited for."""
+def test_an_attempt_json_that_is_not_a_file_is_not_read(tmp_path, make):
+    """Reading does not block."""
     run(tmp_path, 0, 50, "stopped")
     make(tmp_path / "attempt.json")
     assert len(read(tmp_path)) == 1

@@ -16,24 +16,24 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 def handlers():
-    """What the two signals do."""
+    """Return the current handlers of the two signals."""
     return [signal.getsignal(number) for number in SIGNALS]
 
 
 @pytest.fixture(autouse=True)
 def kept_handlers():
-    """Whatever a test does, the signals do afterwards what they did before."""
+    """Restore the handlers after each test."""
     before = dict(zip(SIGNALS, handlers(), strict=True))
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def told(code, number):
-    """Sends a signal to a process as soon as it is ready; gives its exit status and what it then printed."""
+def signal_process(code, number):
+    """Send a signal to a process once it is ready; return its exit status and what it printed afterwards."""
     head = (
         "import os, signal, sys, time\n"
-        "from checkpointing.runs.preemption import Interrupted, listen_for_stop\n"
+        "from checkpointing.runs.preemption import StopRequested, listen_for_stop\n"
         "def ready(): print('ready', flush=True)\n"
     )
     command = [sys.executable, "-c", head + code]
@@ -47,7 +47,7 @@ def told(code, number):
 
 
 def test_without_a_signal_nothing_stops():
-    """A run that nobody asked to stop goes on."""
+    """`check` returns."""
     with listen_for_stop() as stop:
         stop.check()
         assert stop.signal is None
@@ -55,7 +55,7 @@ def test_without_a_signal_nothing_stops():
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_waits_for_the_next_check(number):
-    """A signal ends nothing by itself; the check that follows says which it was, and so does every later one."""
+    """The signal itself ends nothing; every check after it raises, with the signal's name."""
     with listen_for_stop() as stop:
         os.kill(os.getpid(), number)
         for _ in range(2):
@@ -64,41 +64,41 @@ def test_a_signal_waits_for_the_next_check(number):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_process_asked_to_stop_ends_in_its_own_way(number):
-    """Sent from outside in the middle of its work, the signal is heard at the next whole state."""
+def test_a_signal_from_outside_stops_a_process_at_its_next_check(number):
+    """The process chooses its exit status."""
     code = (
         "with listen_for_stop() as stop:\n"
         "    ready()\n"
         "    try:\n"
         "        while True: time.sleep(0.01); stop.check()\n"
-        "    except Interrupted as signal: print(signal); sys.exit(75)\n"
+        "    except StopRequested as signal: print(signal); sys.exit(75)\n"
     )
-    assert told(code, number) == (75, f"{number.name}\n")
+    assert signal_process(code, number) == (75, f"{number.name}\n")
 
 
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
 def test_a_second_signal_ends_the_process(first, second):
-    """Who asks twice does not wait: the process dies of the second signal."""
+    """The process dies of the second signal."""
     code = (
         "with listen_for_stop() as stop:\n"
         f"    os.kill(os.getpid(), {first:d})\n"
         "    ready()\n"
         "    while True: time.sleep(0.01)\n"
     )
-    assert told(code, second) == (-second, "")
+    assert signal_process(code, second) == (-second, "")
 
 
-def test_afterwards_the_signals_do_what_they_did():
-    """Outside the block nothing is heard any more."""
+def test_the_handlers_are_restored_after_the_block():
+    """Both of them."""
     before = handlers()
     with listen_for_stop():
         assert handlers() != before
     assert handlers() == before
 
 
-def test_a_block_that_fails_gives_the_signals_back():
-    """So it is after an error."""
+def test_the_handlers_are_restored_after_an_error():
+    """The block may fail."""
     before = handlers()
     with pytest.raises(OSError, match="disk"), listen_for_stop():
         raise OSError("disk")
@@ -106,8 +106,8 @@ def test_a_block_that_fails_gives_the_signals_back():
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
-def test_handlers_of_any_kind_are_given_back(handler):
-    """Also the two that are no functions."""
+def test_handlers_of_any_kind_are_restored(handler):
+    """Even those that are not functions."""
     for number in SIGNALS:
         signal.signal(number, handler)
     with listen_for_stop():
@@ -115,9 +115,9 @@ def test_handlers_of_any_kind_are_given_back(handler):
     assert handlers() == [handler, handler]
 
 
-def test_an_interrupt_after_the_block_is_pythons():
-    """Ctrl-C stops a program again as it always does."""
-    # Not what a shell may have set: one that starts a program in the background has it ignore interrupts.
+def test_an_interrupt_after_the_block_is_a_keyboard_interrupt():
+    """As it was before the block."""
+    # A shell that starts a program in the background makes it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with listen_for_stop():
         pass
@@ -125,8 +125,8 @@ def test_an_interrupt_after_the_block_is_pythons():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_stop_is_heard_once():
-    """The next block knows nothing of the signal that the one before heard."""
+def test_each_block_starts_without_a_signal():
+    """A signal in one block does not stop the next."""
     with listen_for_stop():
         os.kill(os.getpid(), signal.SIGTERM)
     with listen_for_stop() as stop:
@@ -135,50 +135,50 @@ def test_a_stop_is_heard_once():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_where_nobody_has_anything_to_save_the_process_ends(number):
-    """Caught by nobody, the request ends the process with the status that asks to be started again, in silence."""
+def test_an_uncaught_request_ends_the_process(number):
+    """With status 75 and no output."""
     code = (
         "sys.stderr = sys.stdout\n"
         "with listen_for_stop() as stop:\n"
         "    ready()\n"
         "    while True: time.sleep(0.01); stop.check()\n"
     )
-    assert told(code, number) == (75, "")
+    assert signal_process(code, number) == (75, "")
     assert STOPPED == 75
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_block_with_nothing_to_save_is_left_in_the_middle(number):
-    """In it a signal does not wait for a check, however long what is going on would take."""
+def test_a_signal_interrupts_an_interruptible_block(number):
+    """It does not wait for a check."""
     code = (
         "try:\n"
         "    with listen_for_stop() as stop, stop.interruptible():\n"
         "        ready()\n"
         "        time.sleep(60)\n"
-        "except Interrupted as signal: print(signal); raise\n"
+        "except StopRequested as signal: print(signal); raise\n"
     )
-    assert told(code, number) == (75, f"{number.name}\n")
+    assert signal_process(code, number) == (75, f"{number.name}\n")
 
 
-def test_cleaning_up_goes_before_the_end():
-    """Blocks that are left clean up behind them."""
+def test_finally_blocks_run_before_the_exit():
+    """The request unwinds the stack."""
     code = (
         "try:\n    with listen_for_stop() as stop, stop.interruptible(): ready(); time.sleep(60)\n"
         "finally: print('cleaned')\n"
     )
-    assert told(code, signal.SIGTERM) == (75, "cleaned\n")
+    assert signal_process(code, signal.SIGTERM) == (75, "cleaned\n")
 
 
-def test_no_error_handler_takes_it_for_an_error():
-    """Who catches all errors does not catch the request; who catches what ends a process does."""
+def test_the_request_is_a_system_exit():
+    """So `except Exception` does not catch it."""
     assert not issubclass(StopRequested, Exception)
     assert issubclass(StopRequested, SystemExit)
     assert (str(StopRequested("SIGTERM")), StopRequested("SIGTERM").code) == ("SIGTERM", 75)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_heard_at_once_inside_the_block_only(number):
-    """Before and after it a signal waits for a check."""
+def test_a_signal_interrupts_only_inside_the_interruptible_block(number):
+    """After it, a signal waits for a check again."""
     with listen_for_stop() as stop:
         with stop.interruptible():
             pass
@@ -187,48 +187,48 @@ def test_a_signal_is_heard_at_once_inside_the_block_only(number):
             stop.check()
 
 
-def come(got=None):
-    """Has a signal come, and goes on for a moment."""
+def raise_signal(got=None):
+    """Send a signal to this process, and continue for a moment."""
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0)
     if got is not None:
         got.append("after the signal")
 
 
-def test_a_block_after_a_signal_is_not_begun():
-    """What would be left at once is not entered."""
+def test_an_interruptible_block_after_a_signal_is_not_entered():
+    """The request is raised before it."""
     with listen_for_stop() as stop:
-        come()
+        raise_signal()
         with pytest.raises(StopRequested), stop.interruptible():
             pytest.fail("the block was entered")
 
 
-def test_in_the_middle_means_in_the_middle():
-    """Nothing after the signal is done."""
+def test_nothing_after_the_signal_runs():
+    """The request is raised at once."""
     got = []
     with listen_for_stop() as stop, pytest.raises(StopRequested), stop.interruptible():
-        come(got)
+        raise_signal(got)
     assert got == []
 
 
 def test_blocks_can_be_nested():
-    """The end of an inner one is not the end of the outer one."""
+    """After an inner block, the outer one is still interruptible."""
     got = []
 
-    def leave_a_block_and_hear(stop):
+    def leave_a_block_and_raise(stop):
         with stop.interruptible():
             pass
-        come(got)
+        raise_signal(got)
 
     with listen_for_stop() as stop:
         with pytest.raises(StopRequested), stop.interruptible():
-            leave_a_block_and_hear(stop)
+            leave_a_block_and_raise(stop)
         assert got == []
         assert stop.signal is signal.SIGTERM
 
 
-def test_a_block_that_fails_is_over():
-    """After an error in it, a signal waits for a check again."""
+def test_after_an_error_in_the_block_a_signal_waits_for_a_check():
+    """The block has ended."""
     with listen_for_stop() as stop:
         with pytest.raises(OSError, match="disk"), stop.interruptible():
             raise OSError("disk")
@@ -237,17 +237,17 @@ def test_a_block_that_fails_is_over():
             stop.check()
 
 
-def test_a_signal_that_somebody_swallowed_is_heard_at_the_end_of_the_block():
-    """A library that catches everything keeps nobody from stopping."""
+def test_a_swallowed_request_is_raised_again_at_the_end_of_the_block():
+    """A library that catches everything cannot prevent the stop."""
     swallowed = suppress(BaseException)
     with listen_for_stop() as stop, pytest.raises(StopRequested, match=r"^SIGTERM$"), stop.interruptible(), swallowed:
-        come()
+        raise_signal()
 
 
-def test_stopping_at_once_is_told(caplog):
-    """Who wonders why it ended reads that nothing is lost; a check that somebody heeds tells it in their own way."""
+def test_an_interrupted_block_is_logged(caplog):
+    """With the signal's name."""
     caplog.set_level(logging.INFO)
     with listen_for_stop() as stop, pytest.raises(StopRequested), stop.interruptible():
-        come()
+        raise_signal()
     (record,) = caplog.records
     assert record.getMessage().startswith("stopped by SIGTERM: ")

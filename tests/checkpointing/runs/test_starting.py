@@ -6,7 +6,7 @@ import pytest
 
 from tests.programs import ROOT
 
-# Runs a program as __main__, with a signal at the first import of a module, or at so many imports after starting.py.
+# Runs a program as __main__; sends a signal at the first import of a module, or N imports after starting.py.
 AT_IMPORT = """
 import os, runpy, sys
 import checkpointing, mnist  # as `python -m` imports the package first
@@ -32,15 +32,15 @@ else:
 
 
 def interrupted(when, number, program, *flags):
-    """Gives the exit status of a program that gets a signal at an import, and what it writes to standard error."""
+    """Send a signal to a program at an import; return its exit status and its standard error."""
     command = [sys.executable, "-c", AT_IMPORT, str(when), str(int(number)), program, *flags]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     return ended.returncode, ended.stderr
 
 
 def stopped(number):
-    """The one line of a run that is stopped before its messages have a time."""
-    return f"stopped by {number.name}: all that there was to save is saved\n"
+    """Return the line of a run that is stopped during its imports."""
+    return f"stopped by {number.name}: nothing left to save\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -49,7 +49,7 @@ def stopped(number):
     [("train_softmax.py", "absl"), ("train_cnn.py", "trainer.members"), ("train_cnn.py", "email.message")],
 )
 def test_a_run_stopped_during_its_imports_ends_with_status_75(number, program, module):
-    """One line says so, and there is no traceback; --help is no exception."""
+    """One line says so, without a traceback; with --help, too."""
     assert interrupted(module, number, program, "--help") == (75, stopped(number))
 
 
@@ -57,7 +57,7 @@ def test_a_run_stopped_during_its_imports_ends_with_status_75(number, program, m
     ("program", "flag"), [("train_softmax.py", "--max_restarts=2"), ("train_cnn.py", "--members=2")]
 )
 def test_a_parent_stopped_during_its_imports_ends_with_status_75(tmp_path, program, flag):
-    """So does one that only starts other processes."""
+    """A parent only starts other processes."""
     ended = interrupted("configs", signal.SIGTERM, program, flag, f"--train_dir={tmp_path}/run")
     assert ended == (75, stopped(signal.SIGTERM))
     assert not (tmp_path / "run").exists()
@@ -67,26 +67,26 @@ def test_a_parent_stopped_during_its_imports_ends_with_status_75(tmp_path, progr
 @pytest.mark.parametrize(
     ("flags", "module"), [(["train_softmax.py"], "tensorflow"), (["train_cnn.py", "--members=2"], "numpy")]
 )
-def test_a_run_stopped_once_it_listens_ends_with_status_75(tmp_path, number, flags, module):
-    """The hand-over loses no signal: while data or TensorFlow are loaded, too, one line says so."""
-    status, said = interrupted(module, number, *flags, f"--train_dir={tmp_path}/run")
+def test_a_run_stopped_while_it_loads_ends_with_status_75(tmp_path, number, flags, module):
+    """No signal is lost when `listen_for_stop` takes over, or while data and TensorFlow are loaded."""
+    status, stderr = interrupted(module, number, *flags, f"--train_dir={tmp_path}/run")
     assert status == 75
-    (line,) = [line for line in said.splitlines() if "stopped" in line]
+    (line,) = [line for line in stderr.splitlines() if "stopped" in line]
     assert line.endswith(stopped(number).strip())
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
-def test_no_import_is_too_early_or_too_late(tmp_path):
-    """Spread over a start-up's imports, each signal ends the run with status 75."""
+def test_a_signal_at_any_import_ends_the_run_with_status_75(tmp_path):
+    """At moments spread over all imports."""
     moments = [1, 2, 5, 30, 80, 150, 250, 400]
     for moment, number in zip(moments, [signal.SIGTERM, signal.SIGINT] * 4, strict=True):
-        status, said = interrupted(moment, number, "train_softmax.py", f"--train_dir={tmp_path}/{moment}")
-        assert status == 75, (moment, said)
-        assert "Traceback" not in said
+        status, stderr = interrupted(moment, number, "train_softmax.py", f"--train_dir={tmp_path}/{moment}")
+        assert status == 75, (moment, stderr)
+        assert "Traceback" not in stderr
 
 
 def test_importing_a_program_changes_no_signal():
-    """Only a program that is run takes the signals."""
+    """Only a program that is run as __main__ installs handlers."""
     code = (
         "import signal, train_cnn, train_softmax\n"
         "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
@@ -100,7 +100,7 @@ def test_importing_a_program_changes_no_signal():
 
 
 def test_a_signal_needs_no_standard_error():
-    """Where it is closed, the status is 75 all the same."""
+    """If it is closed, the status is 75, too."""
     code = (
         "import os, signal; os.close(2)\n"
         "from checkpointing.runs import starting; starting.exit_on_signal(); os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -108,8 +108,8 @@ def test_a_signal_needs_no_standard_error():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 75
 
 
-def test_the_first_import_of_a_program_brings_nothing_else():
-    """What takes time before a signal is taken is an interpreter's start-up, and next to nothing of ours."""
+def test_importing_starting_imports_nothing_else():
+    """So signals are handled almost as soon as the interpreter has started."""
     code = (
         "import sys; before = set(sys.modules)\n"
         "from checkpointing.runs import starting\n"
@@ -124,5 +124,5 @@ def test_the_first_import_of_a_program_brings_nothing_else():
     [(["checkpointing", "list", "."], "checkpointing.tools.inspection"), (["checkpointing"], "argparse")],
 )
 def test_ctrl_c_ends_a_tool_without_a_traceback(tool, module):
-    """It dies of the signal, as a shell's loop expects, and says nothing."""
+    """It dies of the signal, as a shell's loop expects, and prints nothing."""
     assert interrupted(module, signal.SIGINT, *tool) == (-signal.SIGINT, "")

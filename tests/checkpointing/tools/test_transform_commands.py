@@ -456,7 +456,7 @@ def test_a_graph_that_writes_files_is_refused(run, tmp_path, command):
         error = run(command, prefix, target, *flags, status=1)
         assert re.fullmatch(
             rf"error: {prefix}.meta: expected a graph that only computes, got operation WriteFile at node \w+, "
-            r"which writes files; pass --trust if you trust the author of the graph\.",
+            r"which writes files\nhint: pass --trust .*if you trust the author of the graph",
             error,
         )
         assert not victim.exists()

@@ -1,10 +1,48 @@
-"""The TensorFlow operations that only compute, or change nothing but the memory of the process.
+"""Which TensorFlow operations a graph from a file may run: a list of harmless ones, and why others are refused.
 
-Of those registered by TensorFlow 2.21. `graph_safety` refuses all others; which operation of a new TensorFlow belongs
-here, its kernel says: it opens no file, connects to nothing, runs no Python and calls no other compiler.
+HARMLESS lists the operations of TensorFlow 2.21 that only compute, or change nothing but the memory of the process.
+All others are refused. Before adding an operation of a newer TensorFlow, read its kernel: it must open no file, connect
+to nothing, run no Python and call no other compiler.
 """
 
-_NAMES = """
+import re
+
+PIPELINE = "belongs to an input pipeline"
+_UNKNOWN = "is not on the list of harmless operations"
+
+# Families of refused operations, and what they do. At most one pattern matches a name.
+REFUSED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), what)
+    for pattern, what in (
+        (r"WriteFile|Save(Slices|V2)?|MergeV2Checkpoints|DistributedSave|DumpTensor", "writes files"),
+        (r"CalibrationStatisticsSaver|CustomAggregator|StoreMinibatchStatisticsInFdo", "writes files"),
+        (
+            r"(Flush|Close)?SummaryWriter|CreateSummary\w+Writer|Write\w+Summary|WriteSummary|ImportEvent",
+            "writes files",
+        ),
+        (r"PrintV2", "writes to the file that it names"),  # allowed if it names none
+        (r"Debug\w+|Copy(Host)?", "writes to files or network addresses"),
+        (r"ReadFile|MatchingFiles|Restore(Slice|V2)?|InitializeTableFromTextFile(V2)?|RecordInput", "reads files"),
+        (r"ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping|FixedUnigramCandidateSampler", "reads files"),
+        (r"Skipgram|DecodeProtoV2|EncodeProto", "reads files"),
+        (r"(TextLine|FixedLengthRecord|TFRecord|LMDB|WholeFile|Identity)Reader(V2)?|Reader[A-Z]\w+", "reads files"),
+        (r"\w*(Dataset|Iterator)\w*|\w*StatsAggregator\w*|\w*ThreadPoolHandle", PIPELINE),
+        (r"(Anonymous|Dummy|Delete)(MemoryCache|(Random)?SeedGenerator|IterationCounter)", PIPELINE),
+        (r"FileSystemSetConfiguration", "changes how files are opened"),
+        (r"(Eager)?PyFunc(Stateless)?", "calls Python"),
+        (r"Rpc\w+|DeleteRpcFutureResource|RemoteCall|Send|Recv|Collective\w+|Nccl\w+", "uses the network"),
+        (
+            r"AllToAll|CrossReplicaSum|(Infeed|Outfeed)\w+|DTensor\w+|CopyToMesh(Grad)?|Relayout(Like)?",
+            "uses other devices",
+        ),
+        (r"(?!_|Xla|DTensor)\w*(TPU|Tpu)\w*|Prelinearize(Tuple)?|WorkerHeartbeat", "uses other devices"),
+        (r"Xla\w+|\w+Xla(Split|Concat)ND", "calls another compiler"),
+        (r"Abort", "ends the process"),
+        (r"_\w+", "is internal to TensorFlow"),
+    )
+)
+
+_HARMLESS_NAMES = """
     Abs AccumulateNV2 AccumulatorApplyGradient AccumulatorNumAccumulated AccumulatorSetGlobalStep
     AccumulatorTakeGradient Acos Acosh Add AddManySparseToTensorsMap AddN AddSparseToTensorsMap AddV2 AdjustContrast
     AdjustContrastv2 AdjustHue AdjustSaturation All AllCandidateSampler Angle AnonymousHashTable
@@ -176,4 +214,11 @@ _NAMES = """
     UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum Unstage UpperBound VarHandleOp
     VarIsInitializedOp Variable VariableShape VariableV2 Where While Xdivy Xlog1py Xlogy ZerosLike Zeta
 """
-HARMLESS = frozenset(_NAMES.split())
+HARMLESS = frozenset(_HARMLESS_NAMES.split())
+
+
+def refusal(op: str) -> str | None:
+    """Return why operations of this type are refused, as a verb phrase; None if they are harmless."""
+    if op in HARMLESS:
+        return None
+    return next((what for pattern, what in REFUSED if pattern.fullmatch(op)), _UNKNOWN)
