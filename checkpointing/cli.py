@@ -90,6 +90,12 @@ def print_error(error: Exception) -> int:
     return error.exit_status if isinstance(error, UserError) else FAILED
 
 
+def print_warning(message: str) -> None:
+    """Print a warning to standard error, in one line."""
+    with suppress(OSError):
+        print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
 def describe(error: Exception) -> tuple[str, str | None]:
     """Return an error's message on one line, and what to do about it, if that is known."""
     text = " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""Pictures such as people make: a digit of MNIST's test set drawn anew, larger, turned, in other ink on other paper.
+"""Draw digits of MNIST's test set as people would: larger, rotated, in other ink, on other paper.
 
-python -m tests.drawing DIRECTORY COUNT     # so many of them, of each kind as many; their names begin with the label
+python -m tests.drawing DIRECTORY COUNT     # writes COUNT images, equally many of each kind; names begin with the label
 """
 
 import sys
@@ -17,11 +17,11 @@ KINDS = ("rotated", "thick", "thin", "inverted", "coloured", "off-centre", "grad
 
 
 def draw(digit: np.ndarray, kind: str, generator: np.random.Generator) -> Image.Image:
-    """A picture of a digit (uint8 [28, 28], bright on black)."""
+    """Draw a digit (uint8 [28, 28], bright on black)."""
     size = {"large": 1600, "small": 60}.get(kind, int(generator.integers(200, 500)))
     side = int(size * generator.uniform(0.5, 0.8))
     ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    ink = ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))  # strokes with sharp rims
+    ink = ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))  # strokes with sharp edges
     stroke = max(1, side // 56)
     if kind == "thick":
         ink = ink.filter(ImageFilter.MaxFilter(2 * stroke + 1))
@@ -45,7 +45,7 @@ def _on_paper(opacity: Image.Image, kind: str, generator: np.random.Generator) -
     paper, colour = np.full(3, 245.0), np.full(3, 30.0)
     if kind == "inverted":
         paper, colour = np.full(3, 15.0), np.full(3, 230.0)
-    if kind == "coloured":  # about as bright as one another: only the hue tells them apart
+    if kind == "coloured":  # equally bright: only the hue differs
         paper, colour = np.array([90.0, 190.0, 110.0]), np.array([230.0, 80.0, 200.0])
     page = np.broadcast_to(paper, (size, size, 3)).copy()
     if kind == "gradient":
@@ -57,7 +57,7 @@ def _on_paper(opacity: Image.Image, kind: str, generator: np.random.Generator) -
 
 
 def write(directory: Path, count: int) -> None:
-    """Draws the first so many digits of the test set: LABEL-NUMBER-KIND.png."""
+    """Draw the first `count` digits of the test set: LABEL-NUMBER-KIND.png."""
     test, generator = dataset.load(None, 0).test, np.random.default_rng(6)
     directory.mkdir(parents=True, exist_ok=True)
     for number, (image, label) in enumerate(zip(test.images[:count], test.labels, strict=False)):
@@ -66,7 +66,7 @@ def write(directory: Path, count: int) -> None:
 
 
 def sheet(columns: int = 10, side: int = 84) -> Image.Image:
-    """A row of drawings a kind, and below it a row of what is made of them."""
+    """Draw a row for each kind, and below it a row of the model's inputs made from them."""
     images, generator = dataset.load(None, 0).test.images, np.random.default_rng(0)
     page = Image.new("RGB", (columns * side, 2 * len(KINDS) * side), "white")
     with tempfile.TemporaryDirectory() as scratch:

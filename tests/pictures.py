@@ -1,8 +1,8 @@
-"""The pictures in README.md of what the project itself draws: a run's report, and drawings read by `mnist.predict`.
+"""Make the plots in README.md: of a run's report, and of drawings that `mnist.predict` reads.
 
     python -m tests.pictures [TRAIN_DIR]
 
-TRAIN_DIR is that of a run of cnn_small which has ended, by default the first that `make reproduce` makes.
+TRAIN_DIR is that of a finished run of cnn_small; by default the first one of `make reproduce`.
 """
 
 import sys
@@ -15,19 +15,19 @@ from tests import drawing, programs
 
 PLOTS = programs.ROOT / "docs" / "plots"
 _TRAIN_DIR = "runs/reproduce/cnn_small/seed-0"
-_SHOWN = 0.4  # of the mistakes: the page is short
+_SHOWN = 0.4  # of the height of the most confident errors
 
 
 def draw(train_dir: Path) -> int:
-    """Writes the run's report, takes over two of its pictures, and draws the drawings; gives the exit status."""
+    """Write the run's report, copy two of its plots, and draw the drawings; return the exit status."""
     status = report.main([f"--train_dir={train_dir}"])
     if status:
         return status
-    pictures = train_dir / "report"
-    PLOTS.joinpath("report-learning.png").write_bytes((pictures / "learning.png").read_bytes())
-    with Image.open(pictures / "surest-mistakes.png") as mistakes:
-        width, height = mistakes.size
-        mistakes.crop((0, 0, width, int(height * _SHOWN))).save(PLOTS / "report-mistakes.png")
+    plots = train_dir / "report"
+    PLOTS.joinpath("report-learning.png").write_bytes((plots / "learning-curves.png").read_bytes())
+    with Image.open(plots / "most-confident-errors.png") as errors:
+        width, height = errors.size
+        errors.crop((0, 0, width, int(height * _SHOWN))).save(PLOTS / "report-mistakes.png")
     drawing.sheet().save(PLOTS / "drawings.png")
     return 0
 

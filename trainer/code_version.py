@@ -24,7 +24,7 @@ EXCLUDED = (
     # use of a trained model
     *("mnist/model/predictor.py", "mnist/model/signatures.py"),
     # reports, and what a run logs and measures
-    "mnist/reporting",
+    *("mnist/reporting", "mnist/tools"),
     *("mnist/training/evaluation.py", "mnist/training/progress.py", "mnist/training/stopwatch.py"),
     "mnist/training/summaries.py",
     # the trainer around the training

@@ -81,7 +81,7 @@ def train_members(
     with listen_for_stop() as stop:
         with stop.interruptible():
             with stopwatch("import"), tensorflow_import(debug=options.debug):
-                from mnist import report  # noqa: PLC0415 - members are trained without a TensorFlow in this process
+                from mnist.tools import run_report  # noqa: PLC0415 - members are trained without a TensorFlow in this process
                 from trainer import ensemble  # noqa: PLC0415
             finished = {directory: results.read(directory / layout.RESULT) for directory in directories.values()}
             record, predictions = ensemble.join_members(
@@ -90,7 +90,7 @@ def train_members(
             durable.atomic_write_json(options.train_dir / layout.RESULT, record)
         print_line(results.summary(record))
         if settings.report:
-            report.leave(options.train_dir, settings.train_steps, data.test, predictions, stop)
+            run_report.write_at_end(options.train_dir, settings.train_steps, data.test, predictions, stop)
     return 0
 
 

@@ -20,7 +20,6 @@ from checkpointing.runs.preemption import STOPPED, StopRequested, StopSignal
 from checkpointing.storage import durable, layout
 from configs.flags import RunOptions
 from configs.settings import Settings
-from mnist import report
 from mnist.errors import NonFiniteLossError
 from mnist.input.augment import Augmentation
 from mnist.input.dataset import Dataset, Split
@@ -28,6 +27,7 @@ from mnist.model import ema, precision, schedules, signatures, training_graph
 from mnist.model.networks import Model
 from mnist.model.training_graph import LossOptions, TrainingGraph
 from mnist.reporting.results import summary
+from mnist.tools import run_report
 from mnist.training import evaluation, loop
 from mnist.training.stopwatch import Stopwatch
 from trainer import export, results
@@ -120,7 +120,7 @@ def train_and_evaluate(
             hooks.end_attempt(history.DONE)
             print_line(summary(result))
             if settings.report:
-                report.leave(options.train_dir, settings.train_steps, data.test, predictions, stop)
+                run_report.write_at_end(options.train_dir, settings.train_steps, data.test, predictions, stop)
             return DONE
 
 

@@ -1,1 +1,1 @@
-"""Image files of other formats, and the digits in them."""
+"""Read image files, and find the digits in images."""

@@ -1,67 +1,67 @@
-"""A model card: what whoever gets an exported model has to know of it.
+"""The model card of an exported model: what it does, how to use it, its accuracy, its data and settings.
 
-It lies in the model's own directory, and its bytes are hashed with the others (source of the form: Mitchell et al.,
-"Model Cards for Model Reporting", 2019).
+It is a file in the SavedModel's directory, covered by the export's manifest. Its form follows Mitchell et al., "Model
+Cards for Model Reporting", 2019.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mnist.input.dataset import Dataset
+from mnist.reporting import metrics
 
 NAME = "MODEL_CARD.md"
 
 _CARD = """\
 # {config}, seed {seed}, step {step}
 
-Says which digit a handwritten one is.
+Classifies handwritten digits.
 
-## How to ask it
+## Usage
 
-Signature `serving_default`, tag `serve`: `images`, uint8 [N, 28, 28], raw pixels from 0, the background, to 255;
-gives `classes`, int64 [N], and `probabilities`, float32 [N, 10]. `png` takes the bytes of PNG files of 28 x 28, string
-[N]; `labels` gives the classes' names.
-A digit has to be bright on black, fitted to 20 x 20 and centred by its mass, as MNIST's are: `python -m mnist.predict`
-makes such images of pictures of any kind. It answers one of ten digits whatever it is shown, a letter or nothing at all
-included.
+Tag `serve`, signature `serving_default`: from `images`, uint8 [N, 28, 28], raw pixels from 0 (background) to 255, to
+`classes`, int64 [N], and `probabilities`, float32 [N, 10]. Signature `png` takes PNG files of 28 x 28 instead, string
+[N]; `labels` returns the names of the classes.
+Digits must be bright on black, scaled to 20 x 20 and centred by their centre of mass, as in MNIST:
+`python -m mnist.predict` preprocesses other images so. The model predicts one of ten digits for any image, also for a
+letter or a blank one.
 
-## How good it is
+## Accuracy
 
 {accuracies}
 
-The standard error is that of counting: as many other images of the same kind would give so much more or less in one of
-three cases. The {test_images:,} test images were judged once, after the last step; no setting was chosen by them.
-At least 15 labels of MNIST's test set are wrong (Northcutt, Athalye, Mueller, "Pervasive Label Errors in Test Sets",
-2021), so nothing beyond 0.9985 means much. Digits of other countries, pens and cameras are not in it.
+The standard error is the binomial one: on other images of the same kind, the accuracy differs by more in one case of
+three. The {test_images:,} test images were evaluated once, after the last step; no setting was chosen with them. At
+least 15 labels of MNIST's test set are wrong (Northcutt, Athalye, Mueller, "Pervasive Label Errors in Test Sets",
+2021), so differences above 0.9985 mean little. Digits of other countries, pens and cameras are not in it.
 
-## What it was made of
+## Training
 
-- data: {train_images:,} images to train on, {validation_images:,} to validate by; fingerprint `{data}`
-- checkpoint: `{checkpoint}`; sha256 of the weights `{weights_sha256}`, as result.json has it
+- data: {train_images:,} training images, {validation_images:,} validation images; fingerprint `{data}`
+- checkpoint: `{checkpoint}`; sha256 of the weights `{weights_sha256}`, as in result.json
 - settings: {settings}
 
 ## Licence
 
-Of the data, where they are MNIST's (LeCun, Cortes, Burges): Creative Commons Attribution-Share Alike 3.0.
+MNIST (LeCun, Cortes, Burges), if the model was trained on it: Creative Commons Attribution-Share Alike 3.0.
 """
 
 
 class Settings(Protocol):
-    """What is known here of a run's settings."""
+    """The settings of a run, as far as the card needs them."""
 
     @property
     def seed(self) -> int:
-        """Names the run."""
+        """The seed."""
         ...
 
     @property
     def train_steps(self) -> int:
-        """How many updates it makes."""
+        """The number of updates."""
         ...
 
     def run_identity(self) -> dict[str, Any]:
-        """Those that the weights are a function of."""
+        """Return the settings that determine the weights, by name."""
         ...
 
 
@@ -74,19 +74,19 @@ def text(
     checkpoint: str,
     weights_sha256: str,
 ) -> str:
-    """The text, the same for each run that gives the same model.
+    """Return the text in Markdown. It is a function of the model: the same model has the same card.
 
     Args:
-      config: the recipe's name.
-      settings: of the run that ended.
-      data: what it was trained on, and judged by.
-      accuracies: `test` and `validation`; None where there were no images.
-      checkpoint: the name of the one that it was exported from.
+      config: name of the recipe.
+      settings: of the run.
+      data: of the run.
+      accuracies: for "test" and "validation"; None if the split is empty.
+      checkpoint: name of the exported checkpoint.
       weights_sha256: as in result.json.
     """
     sizes = {"test": len(data.test.labels), "validation": len(data.validation.labels)}
     lines = [
-        f"- {name} accuracy: {value:.4f}, standard error {math.sqrt(value * (1 - value) / sizes[name]):.4f}"
+        f"- {name} accuracy: {value:.4f}, standard error {metrics.standard_error(value, sizes[name]):.4f}"
         for name, value in accuracies.items()
         if value is not None
     ]

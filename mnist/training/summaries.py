@@ -25,8 +25,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorboard.plugins.hparams import summary as hparams
 
-from mnist.input.dataset import CLASSES, IMAGE_SHAPE
+from mnist.input.dataset import IMAGE_SHAPE
 from mnist.input.idx import Bytes
+from mnist.reporting import metrics
 
 Array = np.ndarray[Any, Any]
 
@@ -146,8 +147,7 @@ def _masked_crc32c(content: bytes) -> bytes:
 
 def confusion(labels: Array, classes: Array) -> Bytes:
     """Draw the confusion matrix, labels as rows and classes as columns, uint8 [160, 160]; dark cells are frequent."""
-    counts = np.zeros((CLASSES, CLASSES))
-    np.add.at(counts, (labels.astype(int), classes.astype(int)), 1)
+    counts = metrics.confusion_matrix(labels, classes)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     dark = np.sqrt(shares)  # makes one error in a thousand visible
     return np.kron(_WHITE - np.round(_WHITE * dark), np.ones((_PIXELS_PER_CELL, _PIXELS_PER_CELL))).astype(np.uint8)

@@ -20,12 +20,12 @@ def runs(tmp_path_factory, small_data):
     return [str(directory / name) for name in ("one", "two")]
 
 
-def test_runs_lie_side_by_side(runs, capsys):
-    """What each reached, and no setting that is the same for both."""
+def test_runs_are_compared_in_columns(runs, capsys):
+    """The table has the results and the settings that differ, but no equal settings."""
     assert main(runs) == 0
-    said = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines()[2:]}
-    assert said.split()[:2] == runs
+    table = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:]}
+    assert table.split()[:2] == runs
     assert (rows["seed"], rows["learning_rate"], rows["step"]) == (["1", "2"], ["0.5", "0.25"], ["40", "40"])
     assert "batch_size" not in rows
     results = [programs.result(Path(run)) for run in runs]
@@ -33,26 +33,27 @@ def test_runs_lie_side_by_side(runs, capsys):
     assert rows["test_accuracy"] == [f"{each['test_accuracy']:.4g}" for each in results]
 
 
-def test_programs_get_all_of_it(runs, capsys):
-    """As JSON, settings included, by the names that were given."""
+def test_json_has_all_settings(runs, capsys):
+    """The keys are the train_dirs as on the command line."""
     assert main([*runs, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told) == runs
-    assert told[runs[0]]["settings"]["batch_size"] == 20
-    assert told[runs[0]]["validation_accuracy"] == programs.result(Path(runs[0]))["validation_accuracy"]
+    record = json.loads(capsys.readouterr().out)
+    assert list(record) == runs
+    assert record[runs[0]]["settings"]["batch_size"] == 20
+    assert record[runs[0]]["validation_accuracy"] == programs.result(Path(runs[0]))["validation_accuracy"]
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "directory"])
-def test_an_odd_result_is_named(runs, tmp_path, capsys, kind):
-    """What lies in the place of a run's result is one sentence, and nothing waits for it."""
+def test_a_special_file_as_result_is_an_error(runs, tmp_path, capsys, kind):
+    """A special file in place of result.json is one error, and reading does not block."""
     copy = shutil.copytree(runs[0], tmp_path / "copy", ignore=shutil.ignore_patterns("saved_model"))
     path = odd_files.make(kind, copy / "result.json")
     with odd_files.no_hang():
         assert main([runs[0], str(copy)]) == 1
-    assert re.fullmatch(rf"error: {re.escape(str(path))}: cannot be read .*\.\n", capsys.readouterr().err)
+    expected = rf"error: {re.escape(str(path))}: cannot be read .*\nhint: delete it .*\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
 
 
-def test_what_is_no_run_is_told(runs, tmp_path, capsys):
-    """In one sentence."""
+def test_a_directory_without_a_run_is_an_error(runs, tmp_path, capsys):
+    """The error names the directory."""
     assert main([runs[0], str(tmp_path / "nothing")]) == 1
-    assert re.fullmatch(r"error: .*nothing: no checkpoint found.*\.\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*nothing: no checkpoint found.*\n(hint: .*\n)?", capsys.readouterr().err)

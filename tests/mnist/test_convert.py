@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist import convert
 from mnist.convert import main
+from mnist.tools import model_conversion
 from tests import hostile, programs
 
 RUNS = {
@@ -19,7 +19,7 @@ RUNS = {
 
 @pytest.fixture(scope="module", params=RUNS)
 def exported(request, tmp_path_factory, small_data):
-    """The exported model of a short run."""
+    """Return the exported model of a short run."""
     program, flags = RUNS[request.param]
     train_dir = tmp_path_factory.mktemp(request.param) / "run"
     common = [f"--data_dir={small_data}", "--validation_size=200", "--batch_size=20", "--train_steps=20"]
@@ -27,41 +27,41 @@ def exported(request, tmp_path_factory, small_data):
 
 
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
-def test_the_converted_model_answers_alike(ending, exported, small_data, tmp_path, capfd):
-    """All test images have the same class; and the file is there."""
+def test_the_converted_model_has_the_same_predictions(ending, exported, small_data, tmp_path, capfd):
+    """All test images have the same class, and the file is written."""
     target = tmp_path / f"model.{ending}"
     assert main([f"--saved_model={exported}", str(target), f"--data_dir={small_data}"]) == 0
     assert re.fullmatch(
-        rf"{re.escape(str(target))}: 300 of 300 classes alike, probabilities within \d\.\de-\d\d\n",
+        rf"{re.escape(str(target))}: 300 of 300 classes equal, probabilities within \d\.\de-\d\d\n",
         capfd.readouterr().out,
     )
     assert target.stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("target", "told"), [("there.onnx", "got a directory"), ("absent/x.onnx", "that exists")])
-def test_a_place_that_cannot_be_written_is_named_at_once(target, told, exported, tmp_path, capsys):
-    """A directory in the place of the file, or none to put it into: said before anything is converted."""
+@pytest.mark.parametrize(("target", "message"), [("there.onnx", "got a directory"), ("absent/x.onnx", "that exists")])
+def test_a_target_that_cannot_be_written_is_an_error(target, message, exported, tmp_path, capsys):
+    """A directory in its place, or a missing directory: an error before the conversion."""
     (tmp_path / "there.onnx").mkdir()
     assert main([f"--saved_model={exported}", str(tmp_path / target)]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / target}: expected ")
-    assert told in said
+    assert message in said
 
 
-def test_what_answers_otherwise_is_not_written(tmp_path, small_data, capsys, monkeypatch):
-    """A converter that has lost something leaves no file."""
+def test_a_model_with_other_predictions_is_not_written(tmp_path, small_data, capsys, monkeypatch):
+    """A wrong conversion leaves no file."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=20"]
     exported = programs.train("softmax", tmp_path / "run", *flags)["export_dir"]
     classes, probabilities = np.zeros(500, np.int64), np.zeros((500, 10), np.float32)
 
-    def ask(_path):
+    def load(_path):
         return lambda inputs: {
             "classes": classes[: len(inputs["images"])],
             "probabilities": probabilities[: len(inputs["images"])],
         }
 
-    write, _ = convert._FORMATS[".tflite"]  # noqa: SLF001 - the converter that fails
-    monkeypatch.setitem(convert._FORMATS, ".tflite", (write, ask))  # noqa: SLF001
+    write, _ = model_conversion.FORMATS[".tflite"]
+    monkeypatch.setitem(model_conversion.FORMATS, ".tflite", (write, load))
     target = tmp_path / "model.tflite"
     assert main([f"--saved_model={exported}", str(target), f"--data_dir={small_data}"]) == 1
     assert "not written" in capsys.readouterr().err
@@ -69,32 +69,33 @@ def test_what_answers_otherwise_is_not_written(tmp_path, small_data, capsys, mon
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
-        (["--saved_model=nowhere", "a.onnx"], 1, "nowhere: no SavedModel found there"),
-        (["--saved_model=nowhere", "a.pt"], 2, "a name that ends in .onnx or .tflite wanted"),
+        (["--saved_model=nowhere", "a.onnx"], 1, "nowhere: no SavedModel found"),
+        (["--saved_model=nowhere", "a.pt"], 2, "expected a name that ends in .onnx or .tflite, got a.pt"),
     ],
 )
-def test_wrong_usage_is_told(arguments, status, told):
-    """In one sentence."""
+def test_usage_errors_and_missing_models(arguments, status, message):
+    """Exit status 2 or 1, a message, and no traceback."""
     command = [sys.executable, "-m", "mnist.convert", *arguments]
     ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == status
-    assert told in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_a_package_that_is_missing_is_named(tmp_path, small_data, monkeypatch, capsys):
-    """With what installs it."""
+def test_a_missing_package_is_an_error_with_a_hint(tmp_path, small_data, monkeypatch, capsys):
+    """The hint is the command that installs it."""
     flags = [f"--data_dir={small_data}", "--validation_size=200", "--train_steps=20"]
     exported = programs.train("softmax", tmp_path / "run", *flags)["export_dir"]
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert main([f"--saved_model={exported}", str(tmp_path / "model.onnx"), f"--data_dir={small_data}"]) == 1
-    assert "tf2onnx is not installed: pip install -r requirements-convert.txt" in capsys.readouterr().err
+    expected = "error: tf2onnx is not installed\nhint: pip install -r requirements-convert.txt\n"
+    assert expected in capsys.readouterr().err
 
 
 def test_a_model_that_writes_files_is_refused(tmp_path, small_data, capsys):
-    """Without a file of either kind; --trust converts it."""
+    """No file is written without --trust."""
     victim = tmp_path / "victim"
     model = hostile.save(tmp_path / "1", tf.identity, initialise=lambda: tf.io.write_file(str(victim), "x"))
     command = [f"--saved_model={model}", str(tmp_path / "model.tflite"), f"--data_dir={small_data}"]
@@ -106,10 +107,10 @@ def test_a_model_that_writes_files_is_refused(tmp_path, small_data, capsys):
 
 
 class Hidden(tf.saved_model.experimental.TrackableResource):
-    """A resource whose initialiser writes a file."""
+    """A resource whose initializer writes a file."""
 
     def __init__(self, victim):
-        """The file's path."""
+        """The argument is the path of the file."""
         super().__init__()
         self._victim = victim
 
@@ -120,8 +121,8 @@ class Hidden(tf.saved_model.experimental.TrackableResource):
         tf.io.write_file(self._victim, "x")
 
 
-def test_a_converter_gets_no_more_than_was_scanned(tmp_path, small_data):
-    """tf.saved_model.load, which tf2onnx calls, runs functions that no signature and no main operation calls."""
+def test_a_converter_gets_only_the_scanned_part(tmp_path, small_data):
+    """tf.saved_model.load, which tf2onnx calls, runs functions that neither a signature nor the main_op calls."""
     victim = tmp_path / "victim"
     module = tf.Module()
     module.hidden = Hidden(str(victim))

@@ -22,7 +22,7 @@ FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "-
 
 @pytest.fixture(scope="module")
 def softmax(tmp_path_factory, small_data):
-    """The train_dir of a run that has ended, each of its checkpoints validated; tests only read it, or copy it."""
+    """Return the train_dir of a finished softmax run whose checkpoints all have scores. Tests must not change it."""
     train_dir = tmp_path_factory.mktemp("softmax") / "run"
     programs.train("softmax", train_dir, f"--data_dir={small_data}", "--train_steps=40", *FLAGS)
     return train_dir
@@ -30,7 +30,7 @@ def softmax(tmp_path_factory, small_data):
 
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory, small_data):
-    """The same of the convolutional network."""
+    """Return the same of the convolutional network."""
     train_dir = tmp_path_factory.mktemp("cnn") / "run"
     programs.train("cnn", train_dir, f"--data_dir={small_data}", "--train_steps=20", *FLAGS)
     return train_dir
@@ -38,20 +38,20 @@ def cnn(tmp_path_factory, small_data):
 
 @pytest.fixture(params=["softmax", "cnn"])
 def run(request):
-    """Each of the two train_dirs, and its result.json."""
+    """Return each of the two train_dirs with its result.json."""
     train_dir = request.getfixturevalue(request.param)
     return train_dir, programs.result(train_dir)
 
 
 @pytest.fixture
 def copy(softmax, tmp_path):
-    """A copy of the softmax's train_dir, to be spoilt."""
+    """Return a copy of the softmax train_dir, which the test may change."""
     return shutil.copytree(softmax, tmp_path / "run")
 
 
 @pytest.fixture
 def evaluate(small_data, capsys):
-    """Calls the program on the small data; gives what it told as JSON, or its errors if `fails`."""
+    """Run the program on the small data; return its JSON, or its standard error if it `fails`."""
 
     def call(*arguments, fails=False):
         status = main([*map(str, arguments), f"--data_dir={small_data}", "--json"])
@@ -66,54 +66,54 @@ def evaluate(small_data, capsys):
 
 
 def spoil(path):
-    """Changes one byte in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def steps_of(told):
-    """The steps in a table's JSON."""
-    return [each["step"] for each in told["checkpoints"]]
+def steps_of(result):
+    """Return the steps of --checkpoint=all --json."""
+    return [each["step"] for each in result["checkpoints"]]
 
 
 # Runs of this project.
 
 
-def test_the_runs_own_numbers_come_back(run, evaluate):
-    """The newest checkpoint has exactly the accuracies that result.json tells, on both splits."""
+def test_the_accuracy_is_that_of_result_json(run, evaluate):
+    """The newest checkpoint has exactly the accuracies in result.json, on both splits."""
     train_dir, result = run
-    told = evaluate(f"--train_dir={train_dir}")
-    assert (told["step"], told["split"], told["images"]) == (result["step"], "test", 300)
-    assert told["accuracy"] == result["test_accuracy"]
-    assert told["accuracy"] == (300 - told["wrong"]) / 300
+    record = evaluate(f"--train_dir={train_dir}")
+    assert (record["step"], record["split"], record["images"]) == (result["step"], "test", 300)
+    assert record["accuracy"] == result["test_accuracy"]
+    assert record["accuracy"] == (300 - record["wrong"]) / 300
     assert evaluate(f"--train_dir={train_dir}", "--split=validation")["accuracy"] == result["validation_accuracy"]
 
 
 def test_each_checkpoint_has_the_accuracy_that_training_logged(run, evaluate):
-    """For all of them, in the order of their steps, the numbers are those in metrics.jsonl and in the manifests."""
+    """The accuracies of all checkpoints, in the order of steps, are those in metrics.jsonl and in the manifests."""
     train_dir, result = run
-    told = evaluate(f"--train_dir={train_dir}", "--checkpoint=all", "--split=validation")
+    record = evaluate(f"--train_dir={train_dir}", "--checkpoint=all", "--split=validation")
     logged = {each["step"]: each["validation_accuracy"] for each in programs.metrics(train_dir)}
-    assert steps_of(told) == list(range(10, result["step"] + 1, 10))
-    assert {each["step"]: each["accuracy"] for each in told["checkpoints"]} == logged
+    assert steps_of(record) == list(range(10, result["step"] + 1, 10))
+    assert {each["step"]: each["accuracy"] for each in record["checkpoints"]} == logged
     best = max(logged, key=lambda step: (logged[step], -step))
-    assert [each["step"] for each in told["checkpoints"] if "best" in each["notes"]] == [best]
-    assert "latest" in told["checkpoints"][-1]["notes"]
+    assert [each["step"] for each in record["checkpoints"] if "best" in each["notes"]] == [best]
+    assert "latest" in record["checkpoints"][-1]["notes"]
 
 
-def test_no_model_is_built(softmax, evaluate, monkeypatch):
-    """The graph comes from the .meta: the code that built it is not asked, and may be gone."""
+def test_the_graph_is_read_from_the_meta_file(softmax, evaluate, monkeypatch):
+    """The code that built the graph is not needed."""
     monkeypatch.delattr(networks, "Softmax")
     monkeypatch.delattr(networks, "Cnn")
     assert evaluate(f"--train_dir={softmax}")["accuracy"] == programs.result(softmax)["test_accuracy"]
 
 
-def test_a_graph_that_is_the_same_is_imported_once(softmax, tutorial, evaluate, monkeypatch):
-    """Four checkpoints of one run take one import, and so do two of a plain Saver."""
+def test_equal_graphs_are_imported_once(softmax, tutorial, evaluate, monkeypatch):
+    """Four checkpoints of one run need one import, and so do two of a plain Saver."""
     imports, restored = [], meta_graphs.restored
     monkeypatch.setattr(
-        meta_graphs, "restored", lambda *given, **more: (imports.append(given), restored(*given, **more))[1]
+        meta_graphs, "restored", lambda *args, **options: (imports.append(args), restored(*args, **options))[1]
     )
     assert len(evaluate(f"--train_dir={softmax}", "--checkpoint=all")["checkpoints"]) == 4
     assert len(imports) == 1
@@ -121,19 +121,19 @@ def test_a_graph_that_is_the_same_is_imported_once(softmax, tutorial, evaluate, 
     assert len(imports) == 2
 
 
-def test_two_graphs_are_told_apart(copy, evaluate, small_data):
-    """Where a run was prolonged, its later checkpoints have another graph; all of them are judged."""
+def test_checkpoints_with_different_graphs_are_evaluated(copy, evaluate, small_data):
+    """The later checkpoints of a prolonged run have another graph."""
     flags = [f"--data_dir={small_data}", *FLAGS, "--train_steps=60"]
     result = programs.train("softmax", copy, *flags)
-    told = evaluate(f"--train_dir={copy}", "--checkpoint=all")
-    assert steps_of(told) == [20, 30, 40, 50, 60]
-    assert told["checkpoints"][-1]["accuracy"] == result["test_accuracy"]
+    record = evaluate(f"--train_dir={copy}", "--checkpoint=all")
+    assert steps_of(record) == [20, 30, 40, 50, 60]
+    assert record["checkpoints"][-1]["accuracy"] == result["test_accuracy"]
     before = evaluate(f"--train_dir={copy}", "--checkpoint=40")
-    assert told["checkpoints"][2]["accuracy"] == before["accuracy"]
+    assert record["checkpoints"][2]["accuracy"] == before["accuracy"]
 
 
-def test_best_is_the_highest_score_and_of_equals_the_earlier(copy, evaluate):
-    """As rotation keeps it; the newest is not best for being new."""
+def test_best_is_the_highest_score_and_of_equal_ones_the_earliest(copy, evaluate):
+    """This is the checkpoint that retention keeps as the best."""
     for step, score in ((10, 0.5), (20, 0.9), (30, 0.9), (40, 0.8)):
         path = layout.manifest_path(layout.prefix(copy, step))
         path.write_bytes(dataclasses.replace(Manifest.read(path), score=score).to_json())
@@ -141,118 +141,119 @@ def test_best_is_the_highest_score_and_of_equals_the_earlier(copy, evaluate):
 
 
 def test_checkpoints_without_a_score_cannot_be_best(copy, capsys):
-    """Where some were saved without a validation a warning says so; where all were, an error does."""
+    """A warning counts those saved without a validation; if all were, it is an error."""
     for left, step in ((3, 10), (2, 20), (1, 30), (0, 40)):
         path = layout.manifest_path(layout.prefix(copy, step))
         path.write_bytes(dataclasses.replace(Manifest.read(path), score=None).to_json())
         assert main([f"--train_dir={copy}", "--checkpoint=best", "--data_dir=/nowhere"]) == 1
         said = capsys.readouterr().err
-        assert f"best is of {left}, for {4 - left} were saved without a validation" in said
-    assert "no checkpoint found that was validated when it was saved" in said
-    assert said.endswith("there are 10, 20, 30, 40.\n")
+        assert f"best of {left} checkpoints; {4 - left} were saved without a validation" in said
+    assert "error: " in said
+    assert "no checkpoint with a validation score found; there are steps 10, 20, 30, 40\n" in said
 
 
-def test_a_step_that_is_not_there_is_told_with_those_that_are(softmax, evaluate):
-    """The sentence lists them; one that is there is judged."""
+def test_a_missing_step_is_an_error_that_lists_the_others(softmax, evaluate):
+    """A step that exists is evaluated."""
     assert evaluate(f"--train_dir={softmax}", "--checkpoint", 20)["step"] == 20
-    assert "step 25 wanted; there are 10, 20, 30, 40." in evaluate(
-        f"--train_dir={softmax}", "--checkpoint=25", fails=True
-    )
+    error = evaluate(f"--train_dir={softmax}", "--checkpoint=25", fails=True)
+    assert "no checkpoint of step 25 found; there are steps 10, 20, 30, 40\n" in error
 
 
-def test_nothing_to_judge_is_told(tmp_path, softmax, evaluate):
-    """A train_dir without checkpoints, a prefix of none, a prefix that is being made."""
-    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path}", fails=True)
-    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path / 'none'}", fails=True)
+def test_a_missing_checkpoint_is_an_error(tmp_path, softmax, evaluate):
+    """Directories without checkpoints, a prefix without files, and a checkpoint that is being written."""
+    assert "no checkpoint found" in evaluate(f"--train_dir={tmp_path}", fails=True)
+    assert "no checkpoint found" in evaluate(f"--train_dir={tmp_path / 'none'}", fails=True)
     missing = evaluate(f"--checkpoint={softmax / 'model'}", fails=True)
-    assert "there are model.ckpt-10, model.ckpt-20, model.ckpt-30, model.ckpt-40." in missing
+    assert f"checkpoints in {softmax}: model.ckpt-10, model.ckpt-20, model.ckpt-30, model.ckpt-40\n" in missing
     for kind in ("index", "incomplete"):
         (tmp_path / f"model.ckpt-5.{kind}").touch()
-    assert "is being made or deleted" in evaluate(f"--checkpoint={tmp_path / 'model.ckpt-5'}", fails=True)
-    assert "no checkpoint found there" in evaluate(f"--train_dir={tmp_path}", fails=True)
+    assert "expected a complete checkpoint, got one that is being written or deleted" in evaluate(
+        f"--checkpoint={tmp_path / 'model.ckpt-5'}", fails=True
+    )
+    assert "no checkpoint found" in evaluate(f"--train_dir={tmp_path}", fails=True)
 
 
 @pytest.mark.parametrize("kind", ["data-00000-of-00001", "index", "meta", "manifest.json"])
-def test_a_damaged_checkpoint_is_not_judged(copy, evaluate, kind):
-    """Asked for alone, it is an error that names the file; among all, the others are judged, and the status is 1."""
+def test_a_damaged_checkpoint_is_an_error(copy, evaluate, kind):
+    """The error names the file. With --checkpoint=all the others are evaluated, and the exit status is 1."""
     spoil(copy / f"model.ckpt-30.{kind}")
     assert f"model.ckpt-30.{kind}: " in evaluate(f"--train_dir={copy}", "--checkpoint=30", fails=True)
     said = evaluate(f"--train_dir={copy}", "--checkpoint=all", fails=True)
-    assert "error: 1 of 4 checkpoints could not be judged: " in said
+    assert "error: 1 of 4 checkpoints could not be evaluated: " in said
     assert evaluate(f"--train_dir={copy}")["step"] == 40
 
 
-def test_all_tells_of_a_damaged_one_among_the_others(copy, small_data, capsys):
-    """In the JSON by its problem, without an accuracy; in the table by a note."""
+def test_a_damaged_checkpoint_among_others_is_listed(copy, small_data, capsys):
+    """In the JSON it has a problem and no accuracy; in the table it has a note."""
     spoil(copy / "model.ckpt-20.index")
     arguments = [f"--train_dir={copy}", "--checkpoint=all", f"--data_dir={small_data}"]
     assert main([*arguments, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)["checkpoints"]
-    assert [each["accuracy"] is None for each in told] == [False, True, False, False]
-    assert "some of its bytes have changed" in told[1]["problem"]
+    checkpoints = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert [each["accuracy"] is None for each in checkpoints] == [False, True, False, False]
+    assert "some of its bytes have changed" in checkpoints[1]["problem"]
     assert main(arguments) == 1
     row = capsys.readouterr().out.splitlines()[3]
     assert row.split() == ["20", "damaged"]
 
 
-def test_what_rotation_takes_meanwhile_is_no_error(copy, evaluate, monkeypatch):
-    """A run under way may delete a checkpoint between the look at it and its turn."""
+def test_a_checkpoint_that_retention_deletes_meanwhile_is_left_out(copy, evaluate, monkeypatch):
+    """A run in progress may delete a checkpoint after it was listed."""
     read = meta_graphs.read_meta_graph
 
-    def rotate(path):
+    def delete_and_read(path):
         if path.name == "model.ckpt-20.meta":
             for each in copy.glob("model.ckpt-20.*"):
                 each.unlink()
         return read(path)
 
-    monkeypatch.setattr(meta_graphs, "read_meta_graph", rotate)
+    monkeypatch.setattr(meta_graphs, "read_meta_graph", delete_and_read)
     assert steps_of(evaluate(f"--train_dir={copy}", "--checkpoint=all")) == [10, 30, 40]
 
 
-def test_other_data_than_the_runs_are_worth_a_warning(softmax, capsys):
-    """The numbers are told all the same: to judge by other images is what evaluating is for."""
+def test_other_data_than_the_runs_give_a_warning(softmax, capsys):
+    """The model is evaluated on them."""
     assert main([f"--train_dir={softmax}", "--checkpoint=10"]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith("warning: the bundled MNIST: data ")
+    assert said.err.startswith("warning: the bundled MNIST: expected the run's data ")
     assert "images          10000\n" in said.out
 
 
 def test_the_validation_images_are_those_of_the_run(softmax, evaluate, capsys, small_data):
-    """Their number is in the manifest; whoever asks for more is told that the run has trained on some."""
+    """Their number is in the manifest; with more, a warning says that the model was trained on some."""
     assert evaluate(f"--train_dir={softmax}", "--split=validation")["images"] == 200
     arguments = [f"--train_dir={softmax}", "--split=validation", f"--data_dir={small_data}", "--validation_size=300"]
     assert main(arguments) == 0
-    assert "it was trained on some of these images" in capsys.readouterr().err
+    assert "expected at most the run's 200; the model was trained on some of these images" in capsys.readouterr().err
 
 
 def test_a_graph_and_its_checkpoint_are_enough(softmax, tmp_path, evaluate):
-    """Moved and renamed, without manifest, state file or run: the same accuracy, by the prefix or by the graph."""
+    """Moved and renamed, without a manifest: the accuracy is the same, by the prefix and by the graph."""
     prefix = tmp_path / "my [model] 数" / "weights"
     prefix.parent.mkdir()
     for kind in ("meta", "index", "data-00000-of-00001"):
         shutil.copy(softmax / f"model.ckpt-40.{kind}", f"{prefix}.{kind}")
     for source in (f"--checkpoint={prefix}", f"--checkpoint={prefix}.index", f"--meta_graph={prefix}.meta"):
-        told = evaluate(source)
-        assert (told["accuracy"], told["step"]) == (programs.result(softmax)["test_accuracy"], None)
+        record = evaluate(source)
+        assert (record["accuracy"], record["step"]) == (programs.result(softmax)["test_accuracy"], None)
 
 
 def test_the_graph_of_one_checkpoint_takes_the_weights_of_another(softmax, tmp_path, evaluate):
-    """Also under a name of its own, and where the checkpoint has no graph, as in a SavedModel."""
+    """The graph may have any name, and the checkpoint may have no graph, as in a SavedModel."""
     shutil.copy(softmax / "model.ckpt-10.meta", tmp_path / "graph.bin")
     graph = f"--meta_graph={tmp_path / 'graph.bin'}"
     for prefix in (softmax / "model.ckpt-40", softmax / "saved_model" / "40" / "variables" / "variables"):
         assert evaluate(graph, f"--checkpoint={prefix}")["accuracy"] == programs.result(softmax)["test_accuracy"]
 
 
-def test_a_damaged_graph_of_another_checkpoint_is_noticed(copy, evaluate):
-    """Its hash is in its own manifest."""
+def test_a_damaged_graph_of_another_checkpoint_is_an_error(copy, evaluate):
+    """Its hash is in the manifest of that checkpoint."""
     spoil(copy / "model.ckpt-10.meta")
     said = evaluate(f"--meta_graph={copy / 'model.ckpt-10.meta'}", f"--checkpoint={copy / 'model.ckpt-40'}", fails=True)
     assert "model.ckpt-10.meta: some of its bytes have changed" in said
 
 
-def test_the_graph_of_another_model_is_told(cnn, softmax, evaluate):
-    """Weights that are not in the checkpoint are one sentence."""
+def test_the_graph_of_another_model_is_an_error(cnn, softmax, evaluate):
+    """The checkpoint lacks its variables."""
     graph, prefix = cnn / "model.ckpt-20.meta", softmax / "model.ckpt-40"
     assert "cannot be restored" in evaluate(f"--meta_graph={graph}", f"--checkpoint={prefix}", fails=True)
 
@@ -261,24 +262,24 @@ def test_the_graph_of_another_model_is_told(cnn, softmax, evaluate):
 
 
 def test_the_exported_model_has_the_runs_accuracy(run, evaluate):
-    """To the last image, and it knows its step."""
+    """Accuracy and step of the SavedModel are those in result.json."""
     _, result = run
-    told = evaluate(f"--saved_model={result['export_dir']}")
-    assert (told["step"], told["accuracy"]) == (result["step"], result["test_accuracy"])
+    record = evaluate(f"--saved_model={result['export_dir']}")
+    assert (record["step"], record["accuracy"]) == (result["step"], result["test_accuracy"])
 
 
-def test_what_a_saved_model_lacks_is_told_with_what_it_has(softmax, evaluate):
-    """Tags, signatures, answers that are classes; and where the models are."""
+def test_errors_about_a_saved_model_list_its_contents(softmax, evaluate):
+    """Tags, signatures, inputs, outputs, and SavedModels in the directories below."""
     model = f"--saved_model={softmax / 'saved_model' / '40'}"
-    assert "expected a graph with tags train, got tags serve with" in evaluate(model, "--tags=train", fails=True)
-    assert "signature x wanted; there are: tags serve with" in evaluate(model, "--signature=x", fails=True)
+    assert "tags train wanted; there are: tags serve with" in evaluate(model, "--tags=train", fails=True)
+    assert "no signature x; there are tags serve with" in evaluate(model, "--signature=x", fails=True)
     assert "png:0 (string [None]) found, uint8 or floats" in evaluate(model, "--signature=png", fails=True)
     assert "one output that is integers [N]" in evaluate(model, "--signature=labels", fails=True)
     assert "saved_model/40" in evaluate(f"--saved_model={softmax}", fails=True)
 
 
-def test_a_damaged_export_is_not_judged(copy, evaluate):
-    """What a run exported has its hashes with it."""
+def test_a_damaged_export_is_an_error(copy, evaluate):
+    """The export's manifest has the hashes."""
     spoil(copy / "saved_model" / "40" / "variables" / "variables.data-00000-of-00001")
     said = evaluate(f"--saved_model={copy / 'saved_model' / '40'}", fails=True)
     assert "variables.data-00000-of-00001: some of its bytes have changed" in said
@@ -286,7 +287,7 @@ def test_a_damaged_export_is_not_judged(copy, evaluate):
 
 @pytest.fixture(scope="module")
 def weights(small_data):
-    """A linear classifier by the classes' mean images, float32 [784, 10] and [10], and its accuracy on the test set."""
+    """Return a linear classifier made of the classes' mean images (float32 [784, 10] and [10]) and its accuracy."""
     data = dataset.load(small_data, 0)
     pixels = data.train.images.reshape(-1, 784).astype(np.float32) / 255
     means = np.stack([pixels[data.train.labels == digit].mean(axis=0) for digit in range(10)], axis=1)
@@ -299,7 +300,7 @@ def weights(small_data):
 
 @pytest.mark.parametrize("answer", ["classes", "digits", "logits"])
 def test_a_model_of_plain_tensorflow_2(tmp_path, evaluate, weights, answer):
-    """A tf.Module with a signature of its own: one input, and the classes or a number for each."""
+    """The signature of a tf.Module has one input, and outputs classes or ten scores."""
     means, bias, accuracy = weights
 
     class Linear(tf.Module):
@@ -314,13 +315,13 @@ def test_a_model_of_plain_tensorflow_2(tmp_path, evaluate, weights, answer):
 
     model = Linear()
     tf.saved_model.save(model, str(tmp_path / "1"), signatures=model.__call__)
-    told = evaluate(f"--saved_model={tmp_path / '1'}")
-    assert told["accuracy"] == accuracy
-    assert (told["scaled"], told["step"]) == (True, None)
+    record = evaluate(f"--saved_model={tmp_path / '1'}")
+    assert record["accuracy"] == accuracy
+    assert (record["scaled"], record["step"]) == (True, None)
 
 
 def test_a_model_that_keras_exported(tmp_path, evaluate, weights):
-    """model.export() of a Keras model is asked by its signature."""
+    """The SavedModel of model.export() is evaluated by its signature."""
     means, bias, accuracy = weights
     layers = [tf.keras.layers.Input((28, 28)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)]
     model = tf.keras.Sequential(layers)
@@ -329,12 +330,12 @@ def test_a_model_that_keras_exported(tmp_path, evaluate, weights):
     assert evaluate(f"--saved_model={tmp_path / '1'}")["accuracy"] == accuracy
 
 
-# Graphs of others.
+# Graphs of other programs.
 
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory, weights):
-    """The newer of two checkpoints as the tutorial's program leaves them: float pixels, dropout, a plain Saver."""
+    """Return the newer of two checkpoints as the tutorial writes them: float pixels, dropout, a plain Saver."""
     prefix = tmp_path_factory.mktemp("tutorial") / "model.ckpt"
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -350,7 +351,7 @@ def tutorial(tmp_path_factory, weights):
         tf.constant([5], name="always")
         always_7 = means.assign(weights[0] * 0), bias.assign(np.eye(10)[7])
         session.run(v1.global_variables_initializer())
-        # Under names that are not the variables' own: only this Saver knows them.
+        # The names in the checkpoint are not those of the variables.
         saver = v1.train.Saver({"weights": means, "biases": bias})
         saver.save(session, str(prefix), global_step=7)
         session.run(always_7)
@@ -363,20 +364,20 @@ TENSORS = ["--images_tensor=x:0", "--answers_tensor=y:0"]
 
 @pytest.mark.parametrize("answers", ["y:0", "digit"])
 def test_the_tutorials_own_graph(tutorial, evaluate, weights, answers):
-    """Asked by its tensors, with nothing dropped out, it is as good as its weights."""
+    """With its tensors named and dropout off, the accuracy is that of its weights."""
     asked = ["--images_tensor=x:0", f"--answers_tensor={answers}", "--feed=keep_prob:0=1.0"]
     for source in (f"--checkpoint={tutorial}", f"--train_dir={tutorial.parent}", f"--meta_graph={tutorial}.meta"):
-        told = evaluate(source, *asked)
-        assert (told["accuracy"], told["step"], told["scaled"]) == (weights[2], 7, True)
+        record = evaluate(source, *asked)
+        assert (record["accuracy"], record["step"], record["scaled"]) == (weights[2], 7, True)
 
 
-def test_all_that_a_plain_saver_left(tutorial, evaluate, small_data, weights):
-    """Each checkpoint has its own accuracy: one that always says 7, and the good one; neither has a score."""
+def test_all_checkpoints_of_a_plain_saver(tutorial, evaluate, small_data, weights):
+    """One checkpoint always predicts 7, the other is good; neither has a score."""
     source, asked = f"--train_dir={tutorial.parent}", [*TENSORS, "--feed=keep_prob=1"]
-    told = evaluate(source, "--checkpoint=all", *asked)
+    record = evaluate(source, "--checkpoint=all", *asked)
     sevens = np.mean(dataset.load(small_data, 0).test.labels == 7)
-    assert {each["step"]: each["accuracy"] for each in told["checkpoints"]} == {5: sevens, 7: weights[2]}
-    assert "no checkpoint found that was validated" in evaluate(source, "--checkpoint=best", *asked, fails=True)
+    assert {each["step"]: each["accuracy"] for each in record["checkpoints"]} == {5: sevens, 7: weights[2]}
+    assert "no checkpoint with a validation score found" in evaluate(source, "--checkpoint=best", *asked, fails=True)
 
 
 @pytest.mark.parametrize(
@@ -387,18 +388,18 @@ def test_all_that_a_plain_saver_left(tutorial, evaluate, small_data, weights):
         (["--images_tensor=x:0", "--answers_tensor=z:0"], "no tensor z:0 found"),
         ([*TENSORS], "You must feed a value for placeholder tensor 'keep_prob'"),
         ([*TENSORS, "--feed=keep=1"], "no tensor keep found"),
-        ([*TENSORS, "--feed=keep_prob=[1, 2]"], "--feed=keep_prob: expected a value of float32 [], got [1, 2]"),
-        ([*TENSORS, "--feed=keep_prob=half"], "--feed=keep_prob: expected a value of float32 [], got half"),
-        (["--images_tensor=y_", "--answers_tensor=y"], "got y_:0 (float32 [None, 10])"),
-        (["--images_tensor=x", "--answers_tensor=largest"], "got largest:0 (float32 [None])"),
-        (["--images_tensor=x", "--answers_tensor=always"], "expected predictions [300], one per image, got [1]"),
+        ([*TENSORS, "--feed=keep_prob=[1, 2]"], "--feed=keep_prob=[1, 2] found, a value of float32 [] wanted."),
+        ([*TENSORS, "--feed=keep_prob=half"], "--feed=keep_prob=half found, a value of float32 [] wanted."),
+        (["--images_tensor=y_", "--answers_tensor=y"], "images y_:0 (float32 [None, 10]) found, uint8 or floats of"),
+        (["--images_tensor=x", "--answers_tensor=largest"], "answers largest:0 (float32 [None]) found, integers [N]"),
+        (["--images_tensor=x", "--answers_tensor=always"], "answers [1] found, one for each of 300 images wanted"),
     ],
 )
-def test_what_a_foreign_graph_needs_is_told(tutorial, evaluate, arguments, sentence):
-    """One sentence says what was found, what was wanted, and which tensors there are."""
+def test_errors_about_a_foreign_graph_list_its_tensors(tutorial, evaluate, arguments, sentence):
+    """The error says what is wrong, and lists the tensors that could be named."""
     said = evaluate(f"--checkpoint={tutorial}", *arguments, fails=True)
     assert sentence in said
-    if "a value of float32 []" not in said:
+    if "of float32 [] wanted" not in said:
         assert (
             "its placeholders are x:0 (float32 [None, 784]), y_:0 (float32 [None, 10]), keep_prob:0 (float32 [])"
             in said
@@ -406,8 +407,8 @@ def test_what_a_foreign_graph_needs_is_told(tutorial, evaluate, arguments, sente
         assert "y:0 (float32 [None, 10]), digit:0 (int64 [None])" in said
 
 
-def test_a_checkpoint_without_a_graph_is_told(tutorial, tmp_path, evaluate):
-    """It is of no use alone; the sentence names the file that is missing."""
+def test_a_checkpoint_without_a_graph_is_an_error(tutorial, tmp_path, evaluate):
+    """The error names the missing file."""
     shutil.copy(f"{tutorial}.index", tmp_path / "model.index")
     assert f"{tmp_path / 'model.meta'}: no graph can be read there" in evaluate(
         f"--checkpoint={tmp_path / 'model'}", fails=True
@@ -441,16 +442,16 @@ def test_a_checkpoint_without_a_graph_is_told(tutorial, tmp_path, evaluate):
         ["--train=x"],
     ],
 )
-def test_what_makes_no_sense_is_wrong_usage(arguments, capsys):
-    """Status 2, before anything is looked for; what was found is told."""
+def test_flags_that_contradict_each_other_are_a_usage_error(arguments, capsys):
+    """The exit status is 2, before any file is read."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert "python -m mnist.evaluate: error: " in capsys.readouterr().err
 
 
-def test_help_waits_for_nobody():
-    """Neither TensorFlow nor NumPy is imported for it."""
+def test_help_imports_neither_tensorflow_nor_numpy():
+    """--help answers at once."""
     command = [sys.executable, "-X", "importtime", "-m", "mnist.evaluate", "--help"]
     ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
@@ -458,8 +459,8 @@ def test_help_waits_for_nobody():
     assert not re.search(r"\| +(tensorflow|numpy)\b", ended.stderr)
 
 
-def test_errors_in_what_is_asked_for_wait_for_no_tensorflow(copy, monkeypatch, capsys):
-    """A damaged checkpoint is told before the data are read and TensorFlow is imported."""
+def test_checkpoints_are_verified_before_tensorflow_is_imported(copy, monkeypatch, capsys):
+    """A damaged checkpoint is an error before the data are read, too."""
     spoil(copy / "model.ckpt-40.index")
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setitem(sys.modules, "mnist.input.dataset", None)
@@ -467,8 +468,8 @@ def test_errors_in_what_is_asked_for_wait_for_no_tensorflow(copy, monkeypatch, c
     assert "model.ckpt-40.index" in capsys.readouterr().err
 
 
-def test_people_read_a_few_lines_and_nothing_else(softmax, small_data):
-    """As a process of its own: the figures on standard output, and not a word on standard error."""
+def test_the_output_is_a_few_lines(softmax, small_data):
+    """In a new process, nothing is printed to standard error."""
     command = [sys.executable, "-m", "mnist.evaluate", "--train_dir", softmax, "--data_dir", small_data]
     ended = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -480,7 +481,7 @@ def test_people_read_a_few_lines_and_nothing_else(softmax, small_data):
         "split           test",
         "images          300",
         f"accuracy        {accuracy:.4f}",
-        f"errors          {wrong} of 300 wrong",
+        f"errors          {wrong} of 300",
         f"standard error  {(accuracy * (1 - accuracy) / 300) ** 0.5:.4f}",
     ]
     ended = subprocess.run(
@@ -488,13 +489,13 @@ def test_people_read_a_few_lines_and_nothing_else(softmax, small_data):
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     header, _, *rows = ended.stdout.splitlines()
-    assert header.split() == ["step", "test", "accuracy", "wrong", "note"]
+    assert header.split() == ["step", "test", "accuracy", "errors", "notes"]
     assert [row.split()[0] for row in rows] == ["10", "20", "30", "40"]
     assert rows[-1].split()[1:5] == [f"{accuracy:.4f}", str(wrong), "of", "300"]
 
 
 def test_a_model_that_writes_files_is_refused(evaluate, tmp_path):
-    """SavedModel, checkpoint and graph by tensors; what is fed, or not run, does no harm; --trust runs all of it."""
+    """The scan covers what is run, by signature and by tensors; parts that are not run do no harm; --trust runs all."""
     victim = tmp_path / "victim"
     model = hostile.save(tmp_path / "1", hostile.writing(victim))
     prefix = hostile.save_checkpoint(tmp_path / "model", hostile.writing(victim))
@@ -502,9 +503,9 @@ def test_a_model_that_writes_files_is_refused(evaluate, tmp_path):
     harmless = ("--images_tensor=images", "--answers_tensor=ArgMax:0")
     for flag in (f"--saved_model={model}", f"--checkpoint={prefix}"):
         for how in ((), tensors):
-            told = evaluate(flag, *how, fails=True)
+            record = evaluate(flag, *how, fails=True)
             assert (
-                "expected a graph that only computes, got operation WriteFile at node WriteFile, which writes" in told
+                "expected a graph that only computes, got operation WriteFile at node WriteFile, which writes" in record
             )
         assert evaluate(flag, *harmless)["images"] == 300
         assert not victim.exists()

@@ -10,12 +10,13 @@ import pytest
 import configs
 from configs.expected import ExpectedResult
 from mnist import reproduce
+from mnist.tools import reproduction, result_tables
 from tests import programs
 
-RECIPES = [(program, name) for program in reproduce.PROGRAMS for name in configs.names(program)]
+RECIPES = [(program, name) for program in reproduction.PROGRAMS for name in configs.names(program)]
 
 
-# What a run leaves.
+# A complete result.json.
 WHOLE = {
     **dict.fromkeys(("config", "weights_sha256", "checkpoint", "export_dir", "machine"), "x"),
     **dict.fromkeys(("seed", "train_images", "steps_redone", "restarts"), 0),
@@ -30,7 +31,7 @@ WHOLE = {
 
 
 def result(accuracy, rate=1000.0):
-    """What a run leaves, as far as it is read."""
+    """Return the keys of result.json that are read."""
     seconds = {"train": 2.0, "total": 5.0}
     return {
         "test_accuracy": accuracy,
@@ -44,54 +45,54 @@ def result(accuracy, rate=1000.0):
 
 @pytest.fixture
 def recipe(monkeypatch):
-    """A recipe whose statement tests may choose."""
+    """Return a recipe and its stated result, which tests may change."""
     stated = {"goal": 0.90, "mean": 0.91, "standard_deviation": 0.001, "seeds": 5, "seconds": 3.0, "machine": "m"}
     monkeypatch.setattr(configs, "expected_result", lambda _name: ExpectedResult(**stated))
-    return reproduce.Recipe("softmax", "softmax"), stated
+    return reproduction.Recipe("softmax", "softmax"), stated
 
 
 def verdict(recipe, accuracies):
-    """What is said of these seeds."""
-    row = reproduce.summarize(recipe, [result(each) for each in accuracies])
+    """Return whether these accuracies are as stated, and the verdict."""
+    row = reproduction.summarize(recipe, [result(each) for each in accuracies])
     return row["as_stated"], row["verdict"].partition(":")[0]
 
 
 def test_a_recipe_that_reaches_what_it_states_is_as_stated(recipe):
-    """Its mean is at least the goal, and near the one stated."""
+    """The mean is at least the goal, and near the stated mean."""
     assert verdict(recipe[0], [0.909, 0.910, 0.911]) == (True, "as stated")
 
 
 @pytest.mark.parametrize("accuracies", [[0.905] * 5, [0.915] * 5])
-def test_better_is_as_much_another_result_as_worse(recipe, accuracies):
-    """Beyond the spread it is not what was stated, whichever way."""
+def test_a_better_result_is_not_as_stated_either(recipe, accuracies):
+    """A mean outside the tolerance is other than stated, whether lower or higher."""
     assert verdict(recipe[0], accuracies) == (False, "other than stated")
 
 
-def test_a_missed_goal_is_told_even_if_that_was_stated(recipe):
-    """A statement is no excuse."""
+def test_a_missed_goal_is_not_as_stated(recipe):
+    """The goal is missed even if the mean is the stated one."""
     recipe[1]["goal"] = 0.92
     assert verdict(recipe[0], [0.910] * 5) == (False, "goal missed")
 
 
 def test_few_seeds_may_be_further_from_the_stated_mean(recipe):
-    """One seed may lie where the mean of many may not."""
+    """The tolerance of one seed is wider than that of five."""
     assert verdict(recipe[0], [0.9075])[0]
     assert not verdict(recipe[0], [0.9075] * 5)[0]
 
 
-def test_a_row_tells_mean_spread_and_medians(recipe):
-    """What the table says is computed from all seeds; a finished run that only evaluated tells no speed."""
-    row = reproduce.summarize(recipe[0], [result(0.90), result(0.91, rate=None), result(0.92)])
+def test_a_row_has_mean_spread_and_medians(recipe):
+    """They are computed from all seeds; the speed is not taken from runs that only evaluated."""
+    row = reproduction.summarize(recipe[0], [result(0.90), result(0.91, rate=None), result(0.92)])
     assert row["mean"] == pytest.approx(0.91)
     assert row["standard_deviation"] == pytest.approx(0.01)
     assert (row["lowest"], row["highest"], row["seeds"]) == (0.90, 0.92, 3)
     assert row["images_per_second"] == 1000
-    assert "0.91000" in reproduce.markdown([row])
+    assert "0.91000" in result_tables.markdown([row])
 
 
 @pytest.mark.parametrize(("program", "name"), RECIPES)
-def test_every_recipe_states_what_it_reaches(program, name):
-    """More than one seed (or network), a goal that it reached, what it took, and on which machine."""
+def test_every_recipe_states_its_result(program, name):
+    """The stated result has several seeds (or networks), a goal below its mean, seconds and a machine."""
     stated = configs.expected_result(name)
     assert 0.5 < stated.goal <= stated.mean < 1
     assert stated.seeds > 1 or configs.load(name).members > 1
@@ -102,50 +103,51 @@ def test_every_recipe_states_what_it_reaches(program, name):
 
 
 @pytest.mark.parametrize("flags", [["--configs=tree"], ["--seeds=0"], ["--configs="]])
-def test_wrong_usage_is_told_at_once(flags, capsys):
-    """Exit status 2, and the names that there are."""
+def test_usage_errors(flags, capsys):
+    """Exit status 2, and what was expected."""
     with pytest.raises(SystemExit) as ended:
         reproduce.main(flags)
     assert ended.value.code == 2
-    assert "wanted" in capsys.readouterr().err
+    assert "expected" in capsys.readouterr().err
 
 
 def test_softmax_is_reproduced_killed_or_not(tmp_path, monkeypatch, capsys):
-    """Real runs of the recipe: mean and spread as stated, and a killed run ends with the same weights."""
+    """Real runs have the stated mean and spread, and a killed run ends with the same weights."""
     flags = ["--configs=softmax", "--seeds=2", f"--directory={tmp_path}", "--killed"]
     assert reproduce.main(flags) == 0
     [row] = json.loads((tmp_path / "results.json").read_text())["recipes"]
     assert row["killed_and_resumed"]
     assert row["seeds"] == 2
     began = time.perf_counter()
-    assert reproduce.main(flags) == 0  # all has ended: only read
+    assert reproduce.main(flags) == 0  # all runs are finished: results are read
     assert time.perf_counter() - began < 1
-    # Runs of the recipe as it was are not taken for those of what it has become.
+    # Runs of the former recipe are an error.
     changed = dataclasses.replace(configs.load("softmax"), learning_rate=0.25)
     monkeypatch.setattr(configs, "load", lambda _: changed)
     assert reproduce.main(flags) == 1
-    told = (
-        f"{tmp_path / 'softmax' / 'seed-0'}: softmax has changed since it was run: learning_rate 0.5 (now 0.25); delete"
+    directory = tmp_path / "softmax" / "seed-0"
+    message = (
+        f"{directory}: softmax has changed since the run: learning_rate 0.5 (now 0.25)\nhint: delete the directory"
     )
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
-    [(json.dumps(WHOLE), "no model.ckpt-7 found, of which result.json"), ("{", "expected JSON")],
+    ("content", "message"),
+    [(json.dumps(WHOLE), "result.json names model.ckpt-7, which does not exist"), ("{", "expected JSON")],
 )
-def test_a_result_that_no_checkpoint_bears_out_is_not_taken_for_a_run(content, told, tmp_path, capsys):
-    """Nor what is damaged: one sentence, exit status 1, and nothing is run."""
+def test_a_result_without_its_checkpoint_is_an_error(content, message, tmp_path, capsys):
+    """So is a damaged result: exit status 1, and nothing is run."""
     train_dir = tmp_path / "softmax" / "seed-0"
     train_dir.mkdir(parents=True)
     (train_dir / "result.json").write_text(content)
     assert reproduce.main(["--configs=softmax", f"--directory={tmp_path}"]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["result.json"]
 
 
 def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeypatch):
-    """They are where reproduce left them, and are what they were afterwards."""
+    """The runs of the members' recipe are used where they are, and not changed."""
     member = dataclasses.replace(
         configs.load("cnn_small"),
         train_steps=10,
@@ -166,9 +168,9 @@ def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeyp
         own = [f"--seed={seed}", f"--train_dir={train_dir}"]
         return [sys.executable, str(programs.ROOT / "train_cnn.py"), *flags, *own]
 
-    monkeypatch.setattr(reproduce, "_command", command)
-    assert reproduce.Recipe("cnn_ensemble", "cnn").member_recipe == "cnn_small"
-    assert reproduce.Recipe("cnn_small", "cnn").member_recipe is None
+    monkeypatch.setattr(reproduction, "_command", command)
+    assert reproduction.Recipe("cnn_ensemble", "cnn").member_recipe == "cnn_small"
+    assert reproduction.Recipe("cnn_small", "cnn").member_recipe is None
     flags = ["--configs=cnn_small,cnn_ensemble", f"--directory={tmp_path}"]
     assert reproduce.main(flags) == 0
     single, ensemble = json.loads((tmp_path / "results.json").read_text())["recipes"]
@@ -179,8 +181,8 @@ def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeyp
     assert all(each["images_per_second"] for each in members)
 
 
-def test_stopped_it_goes_on(tmp_path):
-    """SIGTERM reaches the run, which saves; the same command goes on from there."""
+def test_sigterm_stops_the_run_with_its_state_saved(tmp_path):
+    """The exit status is 75."""
     command = [sys.executable, "-m", "mnist.reproduce", "--configs=cnn", "--seeds=1", f"--directory={tmp_path}"]
     with subprocess.Popen(command, cwd=programs.ROOT, stdout=subprocess.PIPE, text=True) as process:
         metrics = tmp_path / "cnn" / "seed-0" / "metrics.jsonl"
@@ -194,10 +196,10 @@ def test_stopped_it_goes_on(tmp_path):
     assert list((tmp_path / "cnn" / "seed-0").glob("model.ckpt-*.manifest.json"))
 
 
-def test_the_readme_shows_the_results_that_were_measured():
-    """Its table is the one that docs/results.json gives."""
+def test_the_readme_has_the_table_of_results_json():
+    """So has docs/results.md."""
     rows = json.loads((programs.ROOT / "docs" / "results.json").read_text())["recipes"]
-    table = reproduce.markdown(rows)
+    table = result_tables.markdown(rows)
     assert table in (programs.ROOT / "README.md").read_text()
     assert table in (programs.ROOT / "docs" / "results.md").read_text()
     for row in rows:

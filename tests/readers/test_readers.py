@@ -1,4 +1,4 @@
-"""What we write, read by readers that we have no part in: in processes and an environment of their own."""
+"""Other projects read our SavedModels and `.meta` files, in processes and an environment of their own."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Trained(NamedTuple):
-    """What a run has left, and what TensorFlow answers for 300 images by its exported model."""
+    """The files of a run, and TensorFlow's predictions for 300 images with its SavedModel."""
 
     saved_model: Path
     meta: Path
@@ -39,7 +39,7 @@ RUNS = {
 
 @pytest.fixture(scope="module", params=[*RUNS, "ensemble"])
 def trained(request, tmp_path_factory, small_data):
-    """A short run of a program; tests only read it."""
+    """Return a short run of a program, which tests must not change."""
     directory = tmp_path_factory.mktemp(request.param)
     if request.param == "ensemble":
         result = programs.result(request.getfixturevalue("ensemble"))
@@ -50,25 +50,25 @@ def trained(request, tmp_path_factory, small_data):
     images = dataset.load(small_data, 200).test.images
     np.save(directory / "images.npy", images)
     signatures = tf.saved_model.load(result["export_dir"]).signatures
-    answers = signatures["serving_default"](images=tf.constant(images))
+    outputs = signatures["serving_default"](images=tf.constant(images))
     return Trained(
         saved_model=Path(result["export_dir"]),
         meta=Path(result["checkpoint"] + ".meta"),
         images=directory / "images.npy",
         signatures=set(signatures),
-        classes=answers["classes"].numpy(),
-        probabilities=answers["probabilities"].numpy(),
+        classes=outputs["classes"].numpy(),
+        probabilities=outputs["probabilities"].numpy(),
     )
 
 
 def run(directory, *arguments):
-    """Runs the environment's own python, away from this project; it must succeed."""
+    """Run the environment's Python in another directory than this project's; it must succeed."""
     command = [str(ENVIRONMENT / "bin" / "python"), *map(str, arguments)]
     ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
-def assert_answers_of_tensorflow(path, trained):
+def assert_predictions_of_tensorflow(path, trained):
     """The same class for each image, and each probability within 1e-5."""
     found = np.load(path)
     assert len(trained.classes) == 300
@@ -78,21 +78,21 @@ def assert_answers_of_tensorflow(path, trained):
 
 
 def test_openvino_reads_the_exported_model(tmp_path, trained):
-    """OpenVINO gives TensorFlow's answers; signatures that it could not run stand beside the one it reads."""
+    """OpenVINO's predictions are TensorFlow's, although the model has signatures that OpenVINO cannot run."""
     assert "png" in trained.signatures
-    run(tmp_path, SCRIPTS / "ask_openvino.py", trained.saved_model, trained.images, "answers.npz")
-    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
+    run(tmp_path, SCRIPTS / "run_openvino.py", trained.saved_model, trained.images, "predictions.npz")
+    assert_predictions_of_tensorflow(tmp_path / "predictions.npz", trained)
 
 
 def test_openvino_reads_the_meta_file(tmp_path, trained):
-    """Told nothing, OpenVINO finds the model in the training graph by its signature, and the weights beside it."""
-    run(tmp_path, SCRIPTS / "ask_openvino.py", trained.meta, trained.images, "answers.npz")
-    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
+    """OpenVINO finds the model in the training graph by its signature, and the weights by the file names."""
+    run(tmp_path, SCRIPTS / "run_openvino.py", trained.meta, trained.images, "predictions.npz")
+    assert_predictions_of_tensorflow(tmp_path / "predictions.npz", trained)
 
 
 def test_onnxruntime_runs_the_exported_model(tmp_path, trained):
-    """Converted by tf2onnx as its manual says, the model gives TensorFlow's answers."""
-    asked_for = ["--tag", "serve", "--signature_def", "serving_default"]
-    run(tmp_path, "-m", "tf2onnx.convert", "--saved-model", trained.saved_model, *asked_for, "--output", "model.onnx")
-    run(tmp_path, SCRIPTS / "ask_onnx.py", "model.onnx", trained.images, "answers.npz")
-    assert_answers_of_tensorflow(tmp_path / "answers.npz", trained)
+    """The model converted by tf2onnx has TensorFlow's predictions."""
+    flags = ["--tag", "serve", "--signature_def", "serving_default"]
+    run(tmp_path, "-m", "tf2onnx.convert", "--saved-model", trained.saved_model, *flags, "--output", "model.onnx")
+    run(tmp_path, SCRIPTS / "run_onnx.py", "model.onnx", trained.images, "predictions.npz")
+    assert_predictions_of_tensorflow(tmp_path / "predictions.npz", trained)

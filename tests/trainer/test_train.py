@@ -9,7 +9,7 @@ from checkpointing.errors import CheckpointError
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.runs import history
 from configs import flags
-from mnist import report
+from mnist.tools import run_report
 from tests import programs
 from trainer import app
 
@@ -91,7 +91,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, small_data, monk
     def write(*_):
         raise ValueError("no ink")
 
-    monkeypatch.setattr(report, "write", write)
+    monkeypatch.setattr(run_report, "write", write)
     assert train(tmp_path, small_data, "--report") == 0
     assert "the report could not be written (ValueError: no ink)" in caplog.text
     assert [attempt["ended"] for attempt in history.read(tmp_path)] == ["done"]

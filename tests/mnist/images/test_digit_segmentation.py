@@ -9,49 +9,49 @@ from tests import drawing
 
 @pytest.fixture(scope="module")
 def test_split():
-    """MNIST's own test images and labels."""
+    """Return MNIST's test images and labels."""
     return dataset.load(None, 0).test
 
 
 def as_pixels(picture):
-    """A Pillow image as float32 [H, W, 3]."""
+    """Convert a Pillow image to float32 [H, W, 3]."""
     return np.asarray(picture.convert("RGB")).astype(np.float32) / 255
 
 
-def likeness(one, other):
-    """How alike two digits are, whatever their brightness: 1 for the same."""
+def similarity(one, other):
+    """Return the cosine similarity of two digits: 1 for equal ones, of any brightness."""
     one, other = one.astype(float).ravel(), other.astype(float).ravel()
     return one @ other / np.sqrt((one @ one) * (other @ other))
 
 
-def test_mnist_is_taken_as_it_is():
-    """Nothing is done to any test image or a sixth of the others, nor to its negative, but to turn that round."""
+def test_images_of_mnist_are_unchanged():
+    """This holds for all test images, a sixth of the training images, and the negatives, which are inverted."""
     data = dataset.load(None, 0)
     for images in (data.train.images[::6], data.test.images):
         assert all(digit_segmentation.is_as_in_mnist(image) for image in images)
     for image in data.test.images[:100]:
-        (same,), (turned,) = digit_segmentation.digits(image), digit_segmentation.digits(255 - image)
+        (same,), (inverted,) = digit_segmentation.digits(image), digit_segmentation.digits(255 - image)
         np.testing.assert_array_equal(same.image, image)
-        np.testing.assert_array_equal(turned.image, image)
-        assert (same.ink, turned.ink) == ("as in MNIST", "dark on light")
+        np.testing.assert_array_equal(inverted.image, image)
+        assert (same.ink, inverted.ink) == ("as in MNIST", "dark on light")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in drawing.KINDS if kind not in {"rotated", "thick", "transparent"}])
 def test_a_drawing_becomes_the_digit_that_was_drawn(kind, test_split):
-    """Whatever paper and ink, size and place: one digit, and nearly the image that it was drawn from."""
+    """For each kind of drawing there is one digit, similar to the image of MNIST that was drawn."""
     generator = np.random.default_rng(0)
     found = [
         digit_segmentation.digits(as_pixels(drawing.draw(image, kind, generator))) for image in test_split.images[:10]
     ]
     assert [len(each) for each in found] == [1] * 10
-    alike = [likeness(each[0].image, image) for each, image in zip(found, test_split.images, strict=False)]
-    assert np.median(alike) > (0.7 if kind == "thin" else 0.85), alike
-    if kind != "coloured":  # there it is only the hue that differs
+    similarities = [similarity(each[0].image, image) for each, image in zip(found, test_split.images, strict=False)]
+    assert np.median(similarities) > (0.7 if kind == "thin" else 0.85), similarities
+    if kind != "coloured":  # only the hue differs
         assert {each[0].ink for each in found} == {"light on dark" if kind == "inverted" else "dark on light"}
 
 
 def test_a_digit_fits_into_20_by_20_in_the_middle(test_split):
-    """As MNIST was made: the longer side is 20, the centre of mass within half a pixel of row and column 14."""
+    """The longer side is about 20, the centre of mass within half a pixel of row and column 14."""
     generator = np.random.default_rng(1)
     for image in test_split.images[:20]:
         (digit,) = digit_segmentation.digits(as_pixels(drawing.draw(image, "off-centre", generator)))
@@ -63,7 +63,7 @@ def test_a_digit_fits_into_20_by_20_in_the_middle(test_split):
 
 
 def test_digits_are_read_line_by_line(test_split):
-    """Two lines of five digits come in the order in which they are written."""
+    """Two lines of five digits are found in the order in which they are written."""
     generator = np.random.default_rng(2)
     page = Image.new("L", (900, 420), 255)
     images = test_split.images[:10]
@@ -73,26 +73,26 @@ def test_digits_are_read_line_by_line(test_split):
         page.paste(cell, (20 + 175 * column, 30 + 200 * row + int(generator.integers(0, 20))))
     found = digit_segmentation.digits(as_pixels(page))
     assert len(found) == 10
-    assert all(likeness(each.image, image) > 0.85 for each, image in zip(found, images, strict=True))
+    assert all(similarity(each.image, image) > 0.85 for each, image in zip(found, images, strict=True))
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_blank_picture_holds_no_digit(value):
-    """Whatever its colour."""
+def test_a_blank_image_has_no_digit(value):
+    """Black, grey and white images are blank."""
     assert digit_segmentation.digits(np.full((200, 300, 3), value / 255, np.float32)) == []
     assert digit_segmentation.digits(np.full((28, 28), value, np.uint8)) == []
 
 
-def test_noise_holds_no_digit():
-    """Random pixels, and the grain of paper, are nothing like one."""
+def test_noise_has_no_digit():
+    """Random pixels and the grain of paper are noise."""
     generator = np.random.default_rng(3)
     assert digit_segmentation.digits(generator.uniform(size=(120, 120, 3)).astype(np.float32)) == []
     grain = (0.9 + generator.normal(0, 0.01, (300, 300, 3))).clip(0, 1).astype(np.float32)
     assert digit_segmentation.digits(grain) == []
 
 
-def test_a_filled_square_is_doubted():
-    """It is ink, and is answered, but hardly a digit."""
+def test_a_filled_square_has_a_warning():
+    """It is ink, but hardly a digit."""
     page = np.ones((200, 200, 3), np.float32)
     page[60:140, 60:140] = 0
     (digit,) = digit_segmentation.digits(page)
@@ -100,8 +100,8 @@ def test_a_filled_square_is_doubted():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (2, 2), (3, 700), (28, 28), (5, 5)])
-def test_any_size_is_answered_or_holds_nothing(shape):
-    """However small or narrow: no error."""
+def test_images_of_any_size_are_accepted(shape):
+    """The digits found, if any, are uint8 [28, 28]."""
     generator = np.random.default_rng(4)
     for _ in range(20):
         picture = (

@@ -24,49 +24,49 @@ FORMATS = {"PNG": ".png", "JPEG": ".jpg", "GIF": ".gif", "BMP": ".bmp", "WEBP": 
 
 @pytest.fixture(scope="module")
 def seven():
-    """MNIST's first test image."""
+    """Return MNIST's first test image, a seven."""
     return dataset.load(None, 0).test.images[0]
 
 
 def saved(image, path, **options):
-    """Writes a picture; gives the path."""
+    """Write an image; return the path."""
     image.save(path, **options)
     return path
 
 
 def read_one(path):
-    """The pixels of a file that holds one picture."""
+    """Return the pixels of a file with one image."""
     (picture,) = image_files.read(path)
     assert picture.name == str(path)
     return picture.pixels
 
 
 def drawn(seven, mode="L", size=112):
-    """The seven, larger, in one of Pillow's modes."""
+    """Return the seven, scaled up, in one of Pillow's modes."""
     return Image.fromarray(seven).resize((size, size), Image.Resampling.BICUBIC).convert(mode)
 
 
-def test_a_grey_png_is_read_bit_for_bit(seven, tmp_path):
-    """A picture of MNIST's own comes back as it went."""
+def test_a_grey_png_is_read_exactly(seven, tmp_path):
+    """The pixels are those that were written."""
     np.testing.assert_array_equal(read_one(saved(Image.fromarray(seven), tmp_path / "7.png")), seven)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
 def test_every_format_shows_the_same_digit(kind, mode, seven, tmp_path):
-    """Grey, coloured or with a palette: the model sees nearly the same."""
+    """Grey, in colour or with a palette: the digit is nearly the same."""
     if kind in {"JPEG", "WEBP"} and mode == "P":
         mode = "RGB"
     path = saved(drawn(seven, mode), tmp_path / f"7{FORMATS[kind]}", format=kind)
     (digit,) = digit_segmentation.digits(read_one(path))
-    (wanted,) = digit_segmentation.digits(read_one(saved(drawn(seven), tmp_path / "grey.png")))
-    assert np.abs(digit.image.astype(int) - wanted.image).mean() < 8
+    (expected,) = digit_segmentation.digits(read_one(saved(drawn(seven), tmp_path / "grey.png")))
+    assert np.abs(digit.image.astype(int) - expected.image).mean() < 8
     assert digit.ink == "light on dark"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "I;16"])
-def test_a_grey_picture_in_any_mode_is_grey_bit_for_bit(mode, seven, tmp_path):
-    """Colours that are none, and opacity that hides nothing, change no pixel."""
+def test_a_grey_image_in_any_mode_is_read_exactly(mode, seven, tmp_path):
+    """Equal colours and full opacity change no pixel."""
     grey = Image.fromarray(seven)
     image = Image.fromarray(seven.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
     np.testing.assert_array_equal(read_one(saved(image, tmp_path / "7.png")), seven)
@@ -75,8 +75,8 @@ def test_a_grey_picture_in_any_mode_is_grey_bit_for_bit(mode, seven, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 2), (3, 28, 28, 2), (28,), (1, 1, 1, 1, 1)])
-def test_arrays_that_are_no_pictures_are_named(shape, tmp_path):
-    """Two channels, one dimension, five: a sentence, or as many pictures as that would be."""
+def test_arrays_of_other_shapes_are_errors(shape, tmp_path):
+    """With two channels, one dimension or five: an error, or as many images as the shape may mean."""
     np.save(tmp_path / "odd.npy", np.zeros(shape, np.uint8))
     try:
         assert len(list(image_files.read(tmp_path / "odd.npy"))) == 28
@@ -84,30 +84,30 @@ def test_arrays_that_are_no_pictures_are_named(shape, tmp_path):
         assert "expected" in str(error)  # noqa: PT017 - either will do
 
 
-def test_the_name_does_not_matter(seven, tmp_path):
-    """What a file is, its content says."""
+def test_the_file_name_does_not_matter(seven, tmp_path):
+    """The format is recognised by the content."""
     path = saved(Image.fromarray(seven), tmp_path / "seven.txt", format="PNG")
     np.testing.assert_array_equal(read_one(path), seven)
 
 
 def test_16_bits_keep_their_scale(seven, tmp_path):
-    """A 16-bit PNG is as bright as its 8-bit sister."""
+    """A 16-bit PNG is as bright as the 8-bit one."""
     path = saved(Image.fromarray(seven.astype(np.uint16) * 257), tmp_path / "16.png")
     np.testing.assert_array_equal(read_one(path), seven)
 
 
-def test_a_photograph_is_turned_as_its_camera_was(seven, tmp_path):
-    """EXIF says that it lies on its side."""
+def test_a_photograph_is_rotated_as_exif_says(seven, tmp_path):
+    """The camera was held sideways."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    lying = drawn(seven).rotate(90, expand=True)
-    found = read_one(saved(lying, tmp_path / "7.jpg", exif=exif, quality=95))
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    sideways = drawn(seven).rotate(90, expand=True)
+    found = read_one(saved(sideways, tmp_path / "7.jpg", exif=exif, quality=95))
     assert np.abs(found.astype(int) - np.asarray(drawn(seven))).mean() < 3
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
-def test_a_transparent_drawing_lies_on_paper_that_shows_it(ink, seven, tmp_path):
-    """Black ink on nothing, white ink on nothing: both are digits."""
+def test_transparent_drawings_are_blended_onto_contrasting_paper(ink, seven, tmp_path):
+    """Dark ink gets white paper, white ink gets black paper."""
     image = Image.new("RGBA", (112, 112), (*ink, 0))
     image.putalpha(drawn(seven))
     (digit,) = digit_segmentation.digits(read_one(saved(image, tmp_path / "7.png")))
@@ -115,7 +115,7 @@ def test_a_transparent_drawing_lies_on_paper_that_shows_it(ink, seven, tmp_path)
 
 
 def test_idx_and_npy_hold_many(seven, tmp_path):
-    """Each picture has its number in its name."""
+    """Each image has its number in its name."""
     two = np.stack([seven, seven[::-1]])
     (tmp_path / "two.idx").write_bytes(idx.header(two) + two.tobytes())
     (tmp_path / "two.idx.gz").write_bytes(gzip.compress(idx.header(two) + two.tobytes()))
@@ -141,24 +141,24 @@ def test_idx_and_npy_hold_many(seven, tmp_path):
     ],
 )
 def test_arrays_of_any_kind_show_the_same(make, seven, tmp_path):
-    """Bytes, floats of either scale, 16 bits, colours."""
+    """Bytes, floats of either range, 16 bits and colours are read exactly."""
     np.save(tmp_path / "7.npy", make(seven))
     (picture,) = image_files.read(tmp_path / "7.npy")
     np.testing.assert_array_equal(picture.pixels, seven)
 
 
 def test_a_directory_gives_its_files_in_order(seven, tmp_path):
-    """Those below as well, and no hidden ones."""
+    """Files in directories below are included, hidden ones are not."""
     for name in ("b.png", "a.png", "below/c.png", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         saved(Image.fromarray(seven), tmp_path / name)
     assert [path.name for path in image_files.files_in(tmp_path)] == ["a.png", "b.png", "c.png"]
-    with pytest.raises(ImageError, match="no file found"):
+    with pytest.raises(ImageError, match="no files found"):
         image_files.files_in((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
 def bomb():
-    """A PNG of a few KB that says that it is 50,000 x 50,000."""
+    """Return a PNG of a few KB whose header says 50,000 x 50,000."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1_000_000))), (b"IEND", b""))
     parts = (
@@ -168,51 +168,51 @@ def bomb():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"", "not a picture"),
-        (b"hello", "not a picture"),
-        (b"\x89PNG\r\n\x1a\n", "picture"),
+        (b"", "got another format"),
+        (b"hello", "got another format"),
+        (b"\x89PNG\r\n\x1a\n", "got another format"),
         (b"\x00\x00\x08\x03\x00\x00", "ends inside its header"),
         (gzip.compress(b"\x00\x00\x08\x03" + struct.pack(">III", 100_000, 200, 200) + bytes(1000)), "expected at most"),
         (b"\x93NUMPY\x01\x00", "not an array"),
-        (bomb(), "too large a picture"),
+        (bomb(), "the image is too large"),
     ],
 )
-def test_what_is_no_picture_is_named(content, told, tmp_path):
-    """One sentence, with the file's name first."""
+def test_a_file_that_is_no_image_is_an_error(content, message, tmp_path):
+    """The message is one line that begins with the file's name."""
     path = tmp_path / "bad.png"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=re.escape(told)) as error:
+    with pytest.raises(ImageError, match=re.escape(message)) as error:
         list(image_files.read(path))
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
 
-def complaint(path):
-    """The one sentence, naming the file, with which it is refused at once."""
+def message_of(path):
+    """Return the message of the error, which begins with the file's name and has one line."""
     with odd_files.no_hang(), pytest.raises(ImageError) as refused:
         list(image_files.read(path))
-    sentence = str(refused.value)
-    assert re.fullmatch(rf"{re.escape(str(path))}[:\[][^\n]+", sentence), sentence
-    assert len(sentence) < 1000
-    return sentence
+    message = str(refused.value)
+    assert re.fullmatch(rf"{re.escape(str(path))}[:\[][^\n]+", message), message
+    assert len(message) < 1000
+    return message
 
 
 def test_an_array_of_objects_is_refused(tmp_path):
-    """Nothing that is read can run code."""
+    """No file can run code."""
     np.save(tmp_path / "bad.npy", np.array([{}], object), allow_pickle=True)
-    assert "Python objects, which are never unpickled" in complaint(tmp_path / "bad.npy")
+    assert "Python objects, which are never unpickled" in message_of(tmp_path / "bad.npy")
 
 
 @pytest.mark.parametrize("kind", odd_files.KINDS)
-def test_what_is_no_file_is_named_at_once(kind, tmp_path):
-    """A FIFO, an endless device, a socket, a directory or a link to such: nothing waits for it."""
-    assert "cannot be read" in complaint(odd_files.make(kind, tmp_path / "odd.png"))
+def test_special_files_are_errors(kind, tmp_path):
+    """Reading never blocks on a FIFO, an endless device, a socket or a link to one."""
+    assert "cannot be read" in message_of(odd_files.make(kind, tmp_path / "odd.png"))
 
 
-def test_a_directory_names_what_is_no_file(seven, tmp_path):
-    """What is no picture in a directory is listed, so that reading it names it, and the pictures are read."""
+def test_special_files_in_a_directory_are_listed(seven, tmp_path):
+    """So reading them raises an error that names them."""
     saved(Image.fromarray(seven), tmp_path / "7.png")
     for kind in ("FIFO", "socket", "device", "dangling link"):
         odd_files.make(kind, tmp_path / kind)
@@ -234,30 +234,30 @@ def test_a_directory_names_what_is_no_file(seven, tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_kinds_of_files_are_named(content, kind, tmp_path):
-    """What is no picture that is read here is told as what it is, and no other program is started for it."""
+def test_other_formats_are_errors_that_name_the_format(content, kind, tmp_path):
+    """No other program is started to read them."""
     (tmp_path / "odd").write_bytes(content)
-    assert f", got {kind}" in complaint(tmp_path / "odd") or kind in complaint(tmp_path / "odd")
+    assert f", got {kind}" in message_of(tmp_path / "odd") or kind in message_of(tmp_path / "odd")
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO", "EPS", "PCX", "TGA", "JPEG2000"])
 def test_no_other_decoder_of_pillow_runs(kind, seven, tmp_path):
     """Of all that Pillow knows, five formats are promised and read."""
-    complaint(saved(drawn(seven, "RGB", 32), tmp_path / "odd", format=kind))
+    message_of(saved(drawn(seven, "RGB", 32), tmp_path / "odd", format=kind))
 
 
 def npy(shape, descr="|u1", order="False", data=b"", version=1):
-    """A `.npy` file whose header says what it likes."""
+    """Return a `.npy` file with any header."""
     header = f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version == 1 else "<I", len(header))
     return b"\x93NUMPY" + bytes([version, 0]) + length + header + data
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (npy("(1000000000, 0, 28)"), "no pictures found"),
-        (npy("(-1, 28, 28)", data=bytes(784)), "no pictures found"),
+        (npy("(1000000000, 0, 28)"), "no images found"),
+        (npy("(-1, 28, 28)", data=bytes(784)), "no images found"),
         (npy("(0, 4294967296, 4294967296)"), "dimensions that an array can have"),
         (npy("(4294967296, 4294967296, 28)"), "dimensions that an array can have"),
         (npy(f"({10**30}, 28, 28)"), "dimensions that an array can have"),
@@ -273,26 +273,26 @@ def npy(shape, descr="|u1", order="False", data=b"", version=1):
         (npy(f"(28, 28{' ' * 12_000})"), "not an array that can be read"),
         (npy("(28, 28)", version=9), "not an array that can be read"),
         (b"\x93NUMPY\x02\0\xff\xff\xff\xff{", "not an array that can be read"),
-        (npy("(28, 28)", "<f8", data=np.full(784, 1e300).tobytes()), "not finite"),
+        (npy("(28, 28)", "<f8", data=np.full(784, 1e300).tobytes()), "expected finite numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_header_of_an_array_that_lies_is_found_out(content, told, tmp_path):
-    """Before memory is taken for what it says, and without any warning."""
+def test_a_wrong_header_of_an_array_is_an_error(content, message, tmp_path):
+    """The memory that it claims is not allocated, and there are no warnings."""
     (tmp_path / "odd.npy").write_bytes(content)
     with odd_files.little_memory(512 << 20):
-        assert told in complaint(tmp_path / "odd.npy")
+        assert message in message_of(tmp_path / "odd.npy")
 
 
 def test_an_array_of_python_2_is_read(seven, tmp_path):
-    """Its sizes end in L."""
+    """The sizes in its header end in L."""
     (tmp_path / "7.npy").write_bytes(npy("(28L, 28L)", data=seven.tobytes()))
     np.testing.assert_array_equal(read_one(tmp_path / "7.npy"), seven)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (3, 28, 28), (28, 28, 3), (2, 28, 28, 4), (2, 28, 28, 1)])
 def test_the_order_of_an_array_does_not_matter(shape, tmp_path):
-    """Fortran's and C's, one picture or several, grey or coloured."""
+    """Fortran and C order give the same images, one or several, grey or in colour."""
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.save(tmp_path / "c.npy", array)
     np.save(tmp_path / "fortran.npy", np.asfortranarray(array))
@@ -301,8 +301,8 @@ def test_the_order_of_an_array_does_not_matter(shape, tmp_path):
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
-def test_of_a_large_array_one_picture_is_in_memory(tmp_path):
-    """Eight gigabytes of pictures in a sparse file are read one after the other."""
+def test_of_a_large_array_one_image_is_in_memory(tmp_path):
+    """Eight gigabytes of images in a sparse file are read one after the other."""
     path = tmp_path / "large.npy"
     path.write_bytes(npy("(10000000, 28, 28)"))
     os.truncate(path, path.stat().st_size + 10_000_000 * 784)
@@ -310,23 +310,23 @@ def test_of_a_large_array_one_picture_is_in_memory(tmp_path):
         assert len(list(itertools.islice(image_files.read(path), 3))) == 3
 
 
-def test_too_little_memory_is_one_sentence(tmp_path):
-    """A picture within the limits of size may still be too large for the machine."""
+def test_too_little_memory_is_an_error(tmp_path):
+    """An image within the limits may still be too large for the machine."""
     array, drawing = tmp_path / "large.npy", tmp_path / "large.png"
     np.save(array, np.zeros((8000, 8000), np.uint8))
     saved(Image.new("RGB", (8000, 8000)), drawing)
     for path in (array, drawing):
         with odd_files.little_memory(96 << 20):
-            assert "not enough memory" in complaint(path)
+            assert "not enough memory" in message_of(path)
 
 
 def chunk(name, data):
-    """A part of a PNG file."""
+    """Return a chunk of a PNG file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png_of(*chunks):
-    """A PNG of 28 x 28 black pixels with these parts before them."""
+    """Return a PNG of 28 x 28 black pixels with these chunks before them."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(29 * 28)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
@@ -345,24 +345,24 @@ ZEROS = zlib.compress(bytes(128 << 20))
     ],
     ids=["profile", "text", "international text", "pixels"],
 )
-def test_a_png_bomb_does_not_go_off(content, tmp_path):
-    """Small parts that unfold into 128 MiB are refused or left folded."""
+def test_a_png_bomb_does_not_fill_the_memory(content, tmp_path):
+    """Small chunks that decompress to 128 MiB are an error or are not decompressed."""
     (tmp_path / "bomb.png").write_bytes(content)
     with odd_files.no_hang(), odd_files.little_memory(96 << 20), suppress(ImageError):
         assert read_one(tmp_path / "bomb.png").shape == (28, 28)
 
 
 @pytest.mark.parametrize(("start", "size"), [(b"GIF89a", 1 << 30), (png_of()[:33], 1 << 40), (b"\xff\xd8", 1 << 30)])
-def test_a_file_too_large_for_a_picture_is_not_read(start, size, tmp_path):
-    """No picture within the limits needs so many bytes, and looking through them would take minutes."""
+def test_a_file_that_is_too_large_is_not_read(start, size, tmp_path):
+    """No image within the limits needs so many bytes, and searching them would take minutes."""
     path = tmp_path / "sparse"
     path.write_bytes(start)
     os.truncate(path, size)
-    assert "expected a picture file of at most" in complaint(path)
+    assert "expected an image file of at most" in message_of(path)
 
 
 def test_only_the_first_frame_is_read(seven, tmp_path):
-    """An animation of many large frames costs what its first one does."""
+    """The other frames of an animation cost nothing."""
     frames = [drawn(seven, "P", 112), *(Image.new("P", (112, 112), number % 2) for number in range(500))]
     path = saved(frames[0], tmp_path / "many.gif", save_all=True, append_images=frames[1:])
     (digit,) = digit_segmentation.digits(read_one(path))
@@ -370,7 +370,7 @@ def test_only_the_first_frame_is_read(seven, tmp_path):
 
 
 def progressive(scans):
-    """A large progressive JPEG, its last scan repeated until there are so many."""
+    """Return a large progressive JPEG whose last scan is repeated."""
     content = io.BytesIO()
     Image.new("L", (4000, 4000), 200).save(content, "JPEG", progressive=True)
     jpeg = content.getvalue()
@@ -378,29 +378,29 @@ def progressive(scans):
     return jpeg[:-2] + (scans - jpeg.count(b"\xff\xda")) * last + b"\xff\xd9"
 
 
-def test_a_jpeg_of_scans_without_number_is_refused(tmp_path):
-    """Each scan of 100 bytes takes a pass over all pixels: a megabyte of them would take minutes."""
+def test_a_jpeg_of_too_many_scans_is_an_error(tmp_path):
+    """Each scan of 100 bytes is decoded for all pixels: a megabyte of scans would take minutes."""
     (tmp_path / "ten.jpg").write_bytes(progressive(10))
     assert read_one(tmp_path / "ten.jpg").max() == 200
     (tmp_path / "many.jpg").write_bytes(progressive(10_000))
-    assert "expected a JPEG of at most 100 scans" in complaint(tmp_path / "many.jpg")
+    assert "expected a JPEG of at most 100 scans" in message_of(tmp_path / "many.jpg")
 
 
-def test_what_follows_a_jpeg_is_not_counted_as_its_scans(seven, tmp_path):
-    """A telephone appends films and further pictures, in which any bytes may be."""
+def test_bytes_after_the_end_of_a_jpeg_are_not_scans(seven, tmp_path):
+    """Telephones append videos and further images."""
     path = saved(drawn(seven), tmp_path / "7.jpg")
     path.write_bytes(path.read_bytes() + 1000 * b"\xff\xda\0\x08")
     assert read_one(path).shape == (112, 112)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    """As the system has it."""
+def test_a_missing_file_is_an_error(tmp_path):
+    """The message has the system's reason."""
     with pytest.raises(ImageError, match=r"none\.png: cannot be read \(No such file"):
         list(image_files.read(tmp_path / "none.png"))
 
 
 def valid(seven):
-    """The bytes of one picture in each format."""
+    """Yield an image in each format, as bytes."""
     for kind in FORMATS:
         content = io.BytesIO()
         drawn(seven, "RGB" if kind != "GIF" else "P", 64).save(content, kind)
@@ -415,7 +415,7 @@ def valid(seven):
 
 
 def mutated(content, generator):
-    """Bytes changed, cut off, doubled, or moved."""
+    """Return the bytes with some changed, cut off, inserted or flipped."""
     content = bytearray(content)
     for _ in range(int(generator.integers(1, 6))):
         at = int(generator.integers(len(content)))
@@ -471,10 +471,10 @@ TOKENS = (
 )
 
 
-def test_a_thousand_lying_headers_are_read_or_named(tmp_path):
-    """Whatever the header of an array or an IDX file says: pictures, or one sentence, within the memory there is."""
+def test_a_thousand_wrong_headers_are_read_or_errors(tmp_path):
+    """Random headers of arrays and IDX files give images or one error, in little memory."""
     generator = np.random.default_rng(7)
-    path = tmp_path / "lying"
+    path = tmp_path / "wrong"
     read = 0
     for number in range(1000):
         if number % 4:
@@ -491,17 +491,17 @@ def test_a_thousand_lying_headers_are_read_or_named(tmp_path):
             with odd_files.little_memory(256 << 20):
                 read += len(list(image_files.read(path)))
         except ImageError as error:
-            assert re.fullmatch(r"[^\n]+", str(error)), error  # noqa: PT017 - one sentence, or a picture
+            assert re.fullmatch(r"[^\n]+", str(error)), error  # noqa: PT017 - one line, or an image
     assert read
 
 
-def test_a_thousand_mutated_files_are_read_or_named(seven, tmp_path):
-    """No crash, no hang, no growing memory: each is a picture, or one sentence says why not."""
+def test_a_thousand_mutated_files_are_read_or_errors(seven, tmp_path):
+    """Each gives an image or one error, without a crash, a hang or growing memory."""
     generator = np.random.default_rng(5)
     sources = list(valid(seven))
     path = tmp_path / "mutated"
     read, slowest = 0, 0.0
-    told = []
+    messages = []
     tracemalloc.start()
     try:
         for number in range(1000):
@@ -512,13 +512,13 @@ def test_a_thousand_mutated_files_are_read_or_named(seven, tmp_path):
                     digit_segmentation.digits(picture.pixels)
                 read += 1
             except ImageError as error:
-                told.append(str(error))
+                messages.append(str(error))
             slowest = max(slowest, time.monotonic() - began)
         _, highest = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert read > 100
-    assert len(told) > 100
-    assert all(re.fullmatch(r"[^\n]+", each) for each in told), told
+    assert len(messages) > 100
+    assert all(re.fullmatch(r"[^\n]+", each) for each in messages), messages
     assert slowest < 20
     assert highest < 1_500_000_000

@@ -1,0 +1,133 @@
+"""Find the digits in image files, and predict their classes in batches."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from checkpointing.storage import durable
+from mnist.errors import ImageError
+from mnist.images import digit_segmentation, image_files
+from mnist.images.digit_segmentation import Digit
+from mnist.input.idx import Bytes
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+_BATCH = 500
+# With label smoothing a model never exceeds 0.91; of images like MNIST's, few are below this.
+_CONFIDENT = 0.7
+_RUNNERS_UP = 3
+_BLANK = "no digit found: the picture is blank, or nothing but noise"
+_SHADES = " ░▒▓█"
+
+
+class FoundDigit(NamedTuple):
+    """A digit in an image file.
+
+    name: of the file, with the image's number if the file holds several.
+    digit: None if there is no digit in the image.
+    """
+
+    name: str
+    digit: Digit | None
+
+
+def find_digits(paths: Sequence[Path], report: Callable[[ImageError], object]) -> Iterator[FoundDigit]:
+    """Find the digits in files, and in the files of directories.
+
+    Args:
+      paths: files and directories.
+      report: called with an error for each file that cannot be read and each image without a digit.
+    """
+    for path in paths:
+        try:
+            files = image_files.files_in(path)
+        except ImageError as error:
+            report(error)
+            continue
+        for file in files:
+            try:
+                for picture in image_files.read(file):
+                    digits = digit_segmentation.digits(picture.pixels)
+                    if not digits:
+                        report(ImageError(f"{picture.name}: {_BLANK}"))
+                        yield FoundDigit(picture.name, None)
+                    yield from (FoundDigit(picture.name, digit) for digit in digits)
+            except ImageError as error:
+                report(error)
+
+
+def predict(
+    model: Callable[[Arrays], Arrays], found: Iterable[FoundDigit]
+) -> Iterator[tuple[FoundDigit, dict[str, Any]]]:
+    """Predict the classes of digits. Memory does not grow with their number.
+
+    Args:
+      model: maps images, uint8 [N, 28, 28], to classes, int64 [N], and probabilities, float32 [N, 10].
+      found: the digits.
+
+    Yields:
+      Each digit with a record for JSON: file, digit, probability, runners_up, warnings.
+    """
+    for batch in _batches(found):
+        images = [each.digit.image for each in batch if each.digit]
+        outputs: Arrays = model({"images": np.stack(images)}) if images else {}
+        predictions = zip(outputs.get("classes", ()), outputs.get("probabilities", ()), strict=True)
+        for each in batch:
+            yield each, _record(each, *next(predictions)) if each.digit else _blank_record(each)
+
+
+def _batches(found: Iterable[FoundDigit]) -> Iterator[list[FoundDigit]]:
+    remaining = iter(found)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
+
+
+def _blank_record(found: FoundDigit) -> dict[str, Any]:
+    return {"file": found.name, "digit": None, "probability": None, "runners_up": [], "warnings": [_BLANK]}
+
+
+def _record(found: FoundDigit, digit: int, probabilities: np.ndarray[Any, Any]) -> dict[str, Any]:
+    assert found.digit is not None
+    others = [int(each) for each in np.argsort(-probabilities, kind="stable") if each != digit][:_RUNNERS_UP]
+    warnings = list(found.digit.warnings)
+    if probabilities[digit] < _CONFIDENT:
+        warnings.append(f"unsure: it could be {others[0]} as well")
+    return {
+        "file": found.name,
+        "digit": int(digit),
+        "probability": _rounded(probabilities[digit]),
+        "runners_up": [{"digit": each, "probability": _rounded(probabilities[each])} for each in others],
+        "warnings": warnings,
+    }
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 6)
+
+
+def in_words(found: FoundDigit, record: Mapping[str, Any]) -> str:
+    """Return a prediction as a line for people."""
+    assert found.digit is not None
+    others = ", ".join(f"{each['digit']} {each['probability']:.3f}" for each in record["runners_up"])
+    warnings = "".join(f"; warning: {each}" for each in record["warnings"])
+    name = found.name.encode(errors="surrogateescape").decode(errors="backslashreplace")  # it need not be UTF-8
+    return f"{name}: {record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
+
+
+def as_text(image: Bytes) -> str:
+    """Draw an image (uint8 [28, 28]) as text, two characters per pixel."""
+    shade = (image.astype(int) * (len(_SHADES) - 1) + 127) // 255
+    return "\n".join("".join(_SHADES[value] * 2 for value in row).rstrip() for row in shade)
+
+
+def write_png(image: Bytes, path: Path) -> None:
+    """Write an image (uint8 [28, 28]) as a PNG file; make the directory if it is missing."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    durable.make_directory(path.parent)
+    durable.atomic_write(path, content.getvalue())
