@@ -1,31 +1,31 @@
-"""The exceptions of this package, and what an operating system's error means for a checkpoint.
+"""Exceptions, and what an operating system's error means for a checkpoint.
 
-`UserError` is the base of all errors that a person can act on; `cli` prints them as `error:` and `hint:` lines.
+`UserError` is the base of all errors that a person can act on; `cli` prints them as `error:` and `hint:` lines. Hints
+of this package name no flags. A program may replace them, by class (trainer/hints.py).
 """
 
 import errno
 import os
 import re
 
-# TensorFlow tells where in the graph an error came up before it tells what came up, and where in the code afterwards.
+# TensorFlow's messages begin with the place in the graph and end with the place in the code.
 _BEFORE_THE_REASON = re.compile(r"Graph execution error:.*?^Node: '[^\n]*'\n", re.DOTALL | re.MULTILINE)
 
-
-# What to do about an error of the moment, from which nothing has been concluded.
-LATER = "see to it, and run the same command again"
+# The hint for an error that says nothing about the checkpoint: no descriptor, memory, permission, network.
+LATER = "fix the cause and run the same command again"
 
 
 class UserError(Exception):
     """An error that a person can act on. Its message names the file or flag first: "x.npy: expected ..., got ...".
 
-    hint: what to do about it, printed on a line of its own; None if the message says it all.
-    exit_status: of a program that ends with this error.
+    hint: what to do about it, printed on a second line; None if the message is enough.
+    exit_status: exit status of a program that ends with this error.
     """
 
     exit_status = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Messages and hints are one sentence each."""
+        """Create an error; message and hint are one line each, without a full stop at the end."""
         super().__init__(message)
         self.hint = hint
 
@@ -37,43 +37,67 @@ class UsageError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be made, found or used."""
+    """A checkpoint cannot be saved, found or used."""
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint's files are not what its manifest says."""
-
-
-class OtherVersionError(CheckpointError):
-    """Another version of this package made the checkpoint; it may be whole, and is left alone."""
-
-
-class ReplacedError(CheckpointError):
-    """Another run's directory is in the place of this run's train_dir; nothing has been written to it."""
+    """The files of a checkpoint differ from its manifest, or from TensorFlow's checksums."""
 
 
 class OnlyDamagedError(CheckpointError):
-    """All checkpoints of a directory are damaged; nothing has been moved."""
+    """A directory holds checkpoints, but none that is complete. Nothing has been moved."""
+
+
+class OtherVersionError(CheckpointError):
+    """A manifest has the format of another version of this package. The checkpoint is left alone."""
+
+
+class SettingsDifferError(CheckpointError):
+    """The checkpoints of a train_dir were saved with other settings: it belongs to another run."""
+
+
+class SourceError(CheckpointError):
+    """The checkpoint that the first weights come from has changed, is missing, or cannot be restored."""
+
+
+class OtherSourceError(CheckpointError):
+    """A train_dir holds a run that did not start from the checkpoint to start from."""
+
+
+class LockedError(CheckpointError):
+    """Another process holds the lock of a train_dir."""
+
+
+class UnwritableError(CheckpointError):
+    """A train_dir cannot be created or written to."""
+
+
+class OccupiedNameError(CheckpointError):
+    """A directory, link or special file has the name of a file that a run writes."""
+
+
+class ReplacedError(CheckpointError):
+    """Another directory is at the path of the train_dir. Nothing has been written to it."""
 
 
 class NotSavedError(CheckpointError):
-    """A checkpoint could not be made for now: the disk refused. All complete ones are as they were."""
+    """A save failed, because of the disk or a shortage. All complete checkpoints are unchanged."""
 
 
 class NonFiniteError(CheckpointError):
-    """The state holds values that are no finite numbers, and was not saved."""
+    """The state holds NaN or infinity, and was not saved."""
 
 
 class OddFileError(OSError):
-    """A FIFO, device, socket or link where a regular file is expected, or a file too large to be the expected one."""
+    """A FIFO, device, socket or link where a regular file is expected, or a file that is too large."""
 
     def __init__(self, path: os.PathLike[str], problem: str) -> None:
-        """The problem is of the form "expected ..., got ..."."""
+        """Create an error; the problem is of the form "expected ..., got ..."."""
         super().__init__(errno.EINVAL, problem, os.fspath(path))
 
 
-# What the system says of the file itself: it is not there, it is something else, or the disk has lost its bytes. Any
-# other error (no descriptor, memory, thread or permission; the network) says nothing about them.
+# Errors about the file itself: it is missing, is not a file, or the disk has lost its bytes. All others (no descriptor,
+# memory, thread or permission; network errors) say nothing about the bytes.
 _ABOUT_BYTES = frozenset(
     {
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
@@ -83,21 +107,21 @@ _ABOUT_BYTES = frozenset(
 
 
 def is_damage(error: OSError) -> bool:
-    """Whether an error of reading a file proves that its bytes are not what they should be.
+    """Return whether an error of reading a file proves that the file is damaged.
 
     Shortages (EMFILE, ENOMEM, EAGAIN), permissions and network errors (ESTALE, ETIMEDOUT) do not: the same file may be
-    whole a moment later.
+    readable a moment later.
     """
     return isinstance(error, OddFileError) or error.errno in _ABOUT_BYTES
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an exception says that there is no memory or no thread to be had just now."""
+    """Return whether an exception means that memory is used up or no thread can be started."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says in its first line, without TensorFlow's account of where in the graph it happened."""
+    """Return the first line of an exception's message, without TensorFlow's description of the node."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):

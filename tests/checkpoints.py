@@ -1,4 +1,4 @@
-"""Checkpoints made of plain files, without TensorFlow, and what can happen to them."""
+"""Checkpoints made of plain files, without TensorFlow, and functions that damage them."""
 
 import errno
 import itertools
@@ -23,7 +23,7 @@ AWKWARD = ["plain", "run[1]", "with spaces", "größe-数字", "star*?", "model.
 
 
 def make_files(directory: Path, step: int, kinds: list[str] = KINDS, content: str = "this run's") -> Path:
-    """Files of a checkpoint, without a manifest; gives its prefix."""
+    """Make the files of a checkpoint without a manifest; return its prefix."""
     directory.mkdir(parents=True, exist_ok=True)
     prefix = layout.prefix(directory, step)
     for kind in kinds:
@@ -32,7 +32,7 @@ def make_files(directory: Path, step: int, kinds: list[str] = KINDS, content: st
 
 
 def make_checkpoint(directory: Path, step: int, *, content: str = "this run's", **fields: Any) -> Path:
-    """A complete checkpoint of plain files, with these fields in its manifest; gives its prefix."""
+    """Make a complete checkpoint of plain files, with these fields in its manifest; return its prefix."""
     prefix = make_files(directory, step, content=content)
     paths = [prefix.with_name(f"{prefix.name}.{kind}") for kind in KINDS]
     plain: dict[str, Any] = {
@@ -52,13 +52,13 @@ def make_checkpoint(directory: Path, step: int, *, content: str = "this run's", 
 
 
 def mark(prefix: Path) -> Path:
-    """Leaves a checkpoint marked as unfinished."""
+    """Mark a checkpoint as incomplete; return its prefix."""
     layout.incomplete_path(prefix).touch()
     return prefix
 
 
 def tree(directory: Path) -> dict[str, bytes]:
-    """All files below a directory, by name, but for the lock."""
+    """Return the content of all files below a directory, by relative path, without the lock."""
     return {
         path.relative_to(directory).as_posix(): path.read_bytes()
         for path in directory.rglob("*")
@@ -67,40 +67,40 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def flip_a_bit(path: Path) -> None:
-    """Damages the content."""
+    """Flip a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_short(path: Path) -> None:
-    """Breaks the file off, by a little more than a line's end."""
+    """Cut off the last two bytes: more than a newline."""
     path.write_bytes(path.read_bytes()[:-2])
 
 
 def cut_in_half(path: Path) -> None:
-    """Breaks more of it off."""
+    """Cut off the second half."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
 def lengthen(path: Path) -> None:
-    """Adds to it what TensorFlow would not notice."""
+    """Append a byte that TensorFlow does not read."""
     path.write_bytes(path.read_bytes() + b"\0")
 
 
 def empty(path: Path) -> None:
-    """Leaves a name without content, as a power cut does."""
+    """Empty a file, as a power cut may."""
     path.write_bytes(b"")
 
 
 def zero(path: Path) -> None:
-    """Leaves the length without the content, as a power cut does, too."""
+    """Fill a file with zeros, as a power cut may."""
     path.write_bytes(b"\0" * path.stat().st_size)
 
 
 def turn_into_directory(path: Path) -> None:
-    """Puts a directory in its place."""
+    """Replace a file by a directory."""
     path.unlink()
     path.mkdir()
 
@@ -109,14 +109,14 @@ DAMAGES = [flip_a_bit, cut_in_half, cut_short, lengthen, empty, zero, turn_into_
 
 
 class Killed(BaseException):
-    """What takes the place of a SIGKILL: no code of the product catches it."""
+    """Stands for SIGKILL: no code of the product catches it."""
 
 
 @contextmanager
 def killed_before(change: int) -> Iterator[None]:
-    """Inside the block, the process is killed when it is about to change the disk for the time of this number.
+    """Raise Killed instead of the change to the disk of this number, and of all later ones.
 
-    Nothing changes after that, whatever a `finally` tries.
+    Nothing changes after that, whatever a `finally` does.
     """
     count = itertools.count()
 
@@ -140,12 +140,12 @@ def killed_before(change: int) -> Iterator[None]:
 
 
 def every_kill(place: Path, make: Callable[[Path], object], act: Callable[[Path], object]) -> Iterator[Path]:
-    """Kills an action before each change that it makes to the disk; gives the directories that this leaves.
+    """Interrupt an action before each of its changes to the disk; yield the directories that this leaves.
 
     Args:
-      place: where to make the directories.
-      make: puts into a directory what the action finds.
-      act: the action.
+      place: parent of the directories.
+      make: makes the content that the action finds.
+      act: the action; gets the directory.
     """
     for change in itertools.count():
         directory = place / f"killed-{change}"
@@ -163,7 +163,7 @@ def every_kill(place: Path, make: Callable[[Path], object], act: Callable[[Path]
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Inside the block, no file gets longer, not by a byte."""
+    """Make all writes fail with ENOSPC inside the block."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -173,7 +173,7 @@ def full_disk() -> Iterator[None]:
 
 
 def calls(function: Callable[..., object], *arguments: object) -> int:
-    """How many functions a call takes, all in all: a measure of work that no other process disturbs."""
+    """Return the number of function calls that a call makes: a measure of work that other processes do not disturb."""
     count = 0
 
     def profile(*_: object) -> None:
@@ -188,7 +188,7 @@ def calls(function: Callable[..., object], *arguments: object) -> int:
     return count
 
 
-# What a manifest whose hash is right may hold all the same.
+# Wrong fields of a manifest whose hash matches.
 CONFUSED = [
     {"format": "3"},
     {"format": True},
@@ -208,7 +208,7 @@ CONFUSED = [
 
 
 def confuse(prefix: Path, **fields: Any) -> Path:
-    """Gives a checkpoint's manifest these fields, and the hash that goes with them."""
+    """Set fields in a checkpoint's manifest, with a matching hash; return the prefix."""
     record = json.loads(layout.manifest_path(prefix).read_bytes())
     del record["sha256"]
     layout.manifest_path(prefix).write_text(json.dumps(manifest.sealed(record | fields)))
@@ -242,7 +242,7 @@ for step in itertools.count(1):
 
 @contextmanager
 def saving_run(place: Path) -> Iterator[Path]:
-    """Inside the block, another process makes and retires checkpoints as fast as it can; gives its train_dir."""
+    """Yield the train_dir of a process that saves and deletes checkpoints as fast as it can."""
     for name in ("run", "elsewhere"):
         (place / name).mkdir()
     command = [sys.executable, "-c", SAVING, str(place / "run"), str(place / "elsewhere")]

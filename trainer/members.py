@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing.cli import print_line
 from checkpointing.errors import CheckpointError, DamagedError, UsageError
-from checkpointing.protocol import resume, run_identity
+from checkpointing.protocol import run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import supervisor
 from checkpointing.runs.preemption import listen_for_stop
@@ -112,18 +112,18 @@ def _member_command(options: RunOptions, seed: int, directory: Path) -> list[str
     """Return this process's command line with the flags of one member."""
     _log.info("training the member of seed %d in %s", seed, directory)
     if options.warm_start_from:
-        _share_origin(options.train_dir, options.warm_start_from, directory)
+        _share_source(options.train_dir, options.warm_start_from, directory)
     flags = ["--members=1", f"--seed={seed}", f"--train_dir={directory}"]
     if options.export_dir:
         flags.append(f"--export_dir={layout.export_path(directory, options.settings.train_steps)}")
     return [sys.executable, *sys.orig_argv[1:], *flags]
 
 
-def _share_origin(train_dir: Path, warm_start_from: Path, directory: Path) -> None:
+def _share_source(train_dir: Path, warm_start_from: Path, directory: Path) -> None:
     """Pin one checkpoint for all members to start from: the directory it is in may get a newer one meanwhile."""
     has_begun = directory.is_dir() and layout.steps_with(directory, "manifest.json")
     if has_begun or (directory / layout.ORIGIN).exists():
         return
-    origin = resume.pin_origin(train_dir, "warm_start_from", warm_start_from)
+    source = run_identity.pin_source(train_dir, "warm_start_from", warm_start_from)
     durable.make_directory(directory)
-    resume.record_origin(directory, origin)
+    run_identity.record_source(directory, source)

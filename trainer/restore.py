@@ -7,7 +7,7 @@ import tensorflow as tf
 from checkpointing.errors import CheckpointError
 from checkpointing.graphs import variable_matching
 from checkpointing.protocol.manager import CheckpointManager
-from checkpointing.protocol.resume import Origin
+from checkpointing.protocol.run_identity import SourceCheckpoint
 from configs.flags import RunOptions, WarmStart
 from configs.settings import Settings
 from mnist.input.dataset import Split
@@ -60,13 +60,15 @@ def restore(
     return step
 
 
-def _warm_start(session: tf.compat.v1.Session, graph: TrainingGraph, origin: Origin, choice: WarmStart) -> None:
+def _warm_start(
+    session: tf.compat.v1.Session, graph: TrainingGraph, source: SourceCheckpoint, choice: WarmStart
+) -> None:
     """Copy weights of another run's checkpoint; step and optimizer keep their initial values."""
-    prefix = origin.prefix
+    prefix = source.prefix
     found = variable_matching.match(prefix, graph.trained, choice.pattern, renames=choice.renames)
     with graph.graph.as_default():
         variable_matching.restore(session, prefix, found)
-    origin.check()  # the files may have been replaced meanwhile
+    source.check()  # the files may have been replaced meanwhile
     for line in found.summary().splitlines():
         _log.info("warm start from %s: %s", prefix, line)
 

@@ -1,11 +1,11 @@
-"""A thread that writes while training goes on: one job at a time, with a smaller share of the processor.
+"""Run one job at a time in a background thread of lower priority.
 
-    writer = Writer(in_background=True)
+    writer = AsyncWriter(in_background=True)
     writer.start(job)
-    error = writer.wait()   # once for each job; None where it went well
+    error = writer.wait()   # once per job; None if it succeeded
     writer.close()
 
-A job that fails raises nothing here: whoever waits is given the error.
+The error of a failed job is returned by `wait`, not raised.
 """
 
 import os
@@ -15,21 +15,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import LATER, CheckpointError, reason
 
-# Added to the process's own niceness: a third of the share of a thread that trains, where both want a core. As much as
-# can be, 19, would leave the writer next to nothing on a busy machine, and training waiting for it at the next save.
+# Added to the process's niceness: if both need the same core, the writer gets a third of a training thread's share.
+# With 19 it would get almost nothing on a busy machine, and training would wait for it at the next save.
 _NICENESS = 5
 
 
 class AsyncWriter:
-    """Does a job in its own thread, or, where that is not wanted, at once."""
+    """Runs a job in its own thread, or, if not in the background, in the calling one."""
 
     def __init__(self, *, in_background: bool) -> None:
-        """Starts the thread, so that a save can no longer fail for want of one.
+        """Start the thread now, so that no save fails later because it cannot be started.
 
         Raises:
-          CheckpointError: no thread can be started now.
+          CheckpointError: no thread can be started.
         """
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer", _yield_to_training) if in_background else None
         self._job: Future[None] | None = None
@@ -38,11 +38,11 @@ class AsyncWriter:
                 self._thread.submit(lambda: None)
             except RuntimeError as error:
                 self._thread.shutdown(wait=False, cancel_futures=True)
-                message = f"no thread can be started to save in ({reason(error)}); see to it, and run it again."
-                raise CheckpointError(message) from error
+                message = f"no thread can be started to save in ({reason(error)})"
+                raise CheckpointError(message, hint=LATER) from error
 
     def start(self, job: Callable[[], None]) -> None:
-        """Begins a job; the one before must have been waited for."""
+        """Start a job; the one before must have been waited for."""
         assert self._job is None, "one job at a time"
         if self._thread is not None:
             self._job = self._thread.submit(job)
@@ -51,38 +51,38 @@ class AsyncWriter:
         try:
             job()
             done.set_result(None)
-        except Exception as error:  # noqa: BLE001 - given to whoever waits, as from the thread
+        except Exception as error:  # noqa: BLE001 - returned by `wait`, as from the thread
             done.set_exception(error)
-        self._job = done  # not before: whoever was interrupted in the job must not wait for it
+        self._job = done  # only now: if the job is interrupted, there is nothing to wait for
 
     @property
     def has_job(self) -> bool:
-        """Whether there is a job to be waited for."""
+        """Whether there is a job to wait for."""
         return self._job is not None
 
     def done(self) -> bool:
-        """Whether there is one, and it is over, so that waiting takes no time."""
+        """Return whether there is a job to wait for, and it has ended."""
         return self._job is not None and self._job.done()
 
     def wait(self) -> BaseException | None:
-        """Waits for the job, if there is one; gives what it raised."""
+        """Wait for the job, if there is one; return what it raised."""
         error = self._job.exception() if self._job else None
-        self._job = None  # not before: whoever was interrupted in waiting must wait again
+        self._job = None  # only now: if waiting is interrupted, the job must be waited for again
         return error
 
     def join(self) -> None:
-        """Waits until the job, if there is one, is over; it is still to be waited for."""
+        """Wait until the job, if there is one, has ended; `wait` still returns its error."""
         if self._job is not None:
             wait([self._job])
 
     def close(self) -> None:
-        """Waits for what is being written, and ends the thread."""
+        """Wait for the job, and end the thread."""
         if self._thread is not None:
             self._thread.shutdown()
 
 
 def _yield_to_training() -> None:
-    """Lets the threads that train go first; to Linux each thread has a priority of its own."""
+    """Lower the priority of this thread. Linux has a priority per thread."""
     if sys.platform == "linux":
         with suppress(OSError):  # some sandboxes forbid it
             thread = threading.get_native_id()

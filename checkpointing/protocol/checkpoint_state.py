@@ -1,6 +1,6 @@
-"""TensorFlow's state file `checkpoint`: which checkpoints there are, as tf.train.latest_checkpoint and others read it.
+"""Read and write TensorFlow's state file `checkpoint`, which tf.train.latest_checkpoint reads.
 
-It is a CheckpointState protocol buffer in text form. For this package it is a cache: the manifests decide.
+It is a CheckpointState protocol buffer in text format. For this package it is a cache of the manifests.
 """
 
 import os
@@ -12,7 +12,7 @@ from checkpointing.errors import is_damage
 from checkpointing.protocol import quarantine
 from checkpointing.storage import durable, layout, regular_file
 
-_MOST_BYTES = 2**28  # a hundred a checkpoint
+_MAX_BYTES = 2**28  # about 100 per checkpoint
 
 _LISTED = re.compile(rb'^all_model_checkpoint_paths: "((?:[^"\\]|\\.)*)"\s*$', re.MULTILINE)
 _ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)")
@@ -22,13 +22,13 @@ _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 def write(
     directory: Path, kept: Sequence[tuple[Path, float]], *, relative_paths: bool, name: str = layout.STATE_FILE
 ) -> None:
-    """Lists these checkpoints, the last one as the newest; a file that does so already is left alone.
+    """Write a state file that lists some checkpoints, the last one as the newest. An equal file is not written again.
 
     Args:
-      directory: where the file goes.
-      kept: each one's prefix, and when it was saved in seconds since 1970; at least one.
+      directory: directory of the file.
+      kept: prefix and time of each checkpoint, in seconds since 1970; at least one.
       relative_paths: whether the file holds names or absolute paths.
-      name: the file's; Saver can be told another one.
+      name: name of the file; Saver's `latest_filename`.
     """
     paths = [_quoted(prefix.name if relative_paths else str(prefix.absolute())) for prefix, _ in kept]
     lines = [
@@ -45,9 +45,9 @@ def write(
 
 
 def _read(path: Path) -> bytes:
-    """What is in a state file; nothing where it is missing, or no file that could be one."""
+    """Return the content of a state file; b"" if it is missing, too large or not a regular file."""
     try:
-        return regular_file.read(path, _MOST_BYTES)
+        return regular_file.read(path, _MAX_BYTES)
     except OSError as error:
         if is_damage(error):
             return b""
@@ -55,7 +55,7 @@ def _read(path: Path) -> bytes:
 
 
 def read(directory: Path, name: str = layout.STATE_FILE) -> list[Path]:
-    """The prefixes that the file lists, the newest last; none where it is missing, or makes no sense."""
+    """Return the prefixes that a state file lists, the newest last; none if it is missing or cannot be parsed."""
     try:
         return [directory / _unquoted(quoted) for quoted in _LISTED.findall(_read(directory / name))]
     except ValueError:
@@ -63,7 +63,7 @@ def read(directory: Path, name: str = layout.STATE_FILE) -> list[Path]:
 
 
 def _unquoted(quoted: bytes) -> str:
-    """What protocol buffers mean by a quoted string; letters beyond ASCII may stand in it as they are."""
+    """Return the value of a string in a protocol buffer's text format. It may hold unescaped UTF-8."""
 
     def byte(match: re.Match[bytes]) -> bytes:
         escaped = match[1]
@@ -73,6 +73,6 @@ def _unquoted(quoted: bytes) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string as protocol buffers write it: whatever is not plain ASCII as octal bytes."""
+    """Return a string in protocol buffers' text format: everything but plain ASCII as octal bytes."""
     plain = set(range(32, 127)) - set(b'"\\')
     return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'

@@ -1,4 +1,4 @@
-"""What follows a commit: TensorFlow's state file is rewritten, checkpoints that are not to be kept are deleted."""
+"""What follows a commit: rewrite TensorFlow's state file, delete the checkpoints that are not kept."""
 
 import logging
 import os
@@ -16,16 +16,17 @@ _log = logging.getLogger(__name__)
 
 
 class Cleanup:
-    """Keeps the state file and the number of checkpoints of one run up to date.
+    """Apply a retention policy to the checkpoints of one run.
 
-    The manifests are read once. From then on the run says what it has saved, so that a save costs the same however many
-    checkpoints are kept. Checkpoints of another run (other settings, another origin) are neither counted nor deleted.
+    The manifests are read once; after that `add` reports each new checkpoint, so that the cost of a save does not
+    depend on how many checkpoints are kept. Checkpoints of other runs (other settings or source) are not counted or
+    deleted.
     """
 
     def __init__(
         self,
         directory: Path,
-        retention: RetentionPolicy,
+        policy: RetentionPolicy,
         *,
         relative_paths: bool,
         is_of_run: Callable[[Manifest], bool] = lambda _: True,
@@ -33,46 +34,46 @@ class Cleanup:
         """Nothing is read before `apply_retention` is called.
 
         Args:
-          directory: the train_dir.
-          retention: what to keep.
+          directory: train_dir.
+          policy: which checkpoints to keep.
           relative_paths: whether the state file holds names or absolute paths.
-          is_of_run: whether the run made the checkpoint of a manifest.
+          is_of_run: returns whether the run saved the checkpoint of a manifest.
         """
         self._directory = directory
-        self._retention = retention
+        self._policy = policy
         self._relative_paths = relative_paths
         self._is_of_run = is_of_run
         self._rotation: Rotation | None = None
         self._saved_at: dict[int, float] = {}
 
     def add(self, saved: Manifest) -> None:
-        """Takes note of a checkpoint that the run has just committed."""
+        """Add a checkpoint that the run has just committed."""
         if self._rotation is not None:
-            self._note(self._rotation, saved)
+            self._add_to(self._rotation, saved)
 
     def forget(self) -> None:
-        """Has the manifests read again, because checkpoints have been moved."""
+        """Read the manifests again next time, because checkpoints have been moved."""
         self._rotation = None
 
     def apply_retention(self) -> None:
-        """Writes the state file, then deletes the checkpoints that are not to be kept.
+        """Write the state file, then delete the checkpoints that are not kept.
 
         The newest checkpoint must be known to be complete.
 
         Raises:
-          OSError: the disk refuses; the rest is done the next time.
+          OSError: the disk reports an error; the rest is done next time.
         """
         if self._rotation is None:
             self._rotation = self._read()
         rotation = self._rotation
         self._drop(rotation, [step for step in rotation.steps if not self._exists(step)])  # deleted by hand
-        going = [step for step in rotation.going() if not self._pin(step).exists()]
-        kept = [step for step in rotation.steps if step not in going]
+        to_delete = [step for step in rotation.to_delete() if not self._pin(step).exists()]
+        kept = [step for step in rotation.steps if step not in to_delete]
         if kept:
-            # First the state file, so that it never names a checkpoint that is gone.
+            # The state file first, so that it never names a deleted checkpoint.
             listed = [(layout.prefix(self._directory, step), self._saved_at[step]) for step in kept]
             checkpoint_state.write(self._directory, listed, relative_paths=self._relative_paths)
-        for step in going:
+        for step in to_delete:
             self._retire(rotation, step)
 
     def _exists(self, step: int) -> bool:
@@ -86,19 +87,19 @@ class Cleanup:
         newest = max((each.step for each in readable), default=-1)
         for step, error in damaged.items():
             if step > newest:
-                continue  # the next start decides where nothing newer is complete
+                continue  # nothing newer is readable: the next start decides
             try:
-                quarantine.set_aside(layout.prefix(self._directory, step), f"{error}: a newer one is complete")
+                quarantine.set_aside(layout.prefix(self._directory, step), f"{error}; a newer one is complete")
             except OSError as refused:
                 _log.warning("%s; it stays where it is (%s)", error, reason(refused))
-        rotation = Rotation(self._retention)
+        rotation = Rotation(self._policy)
         self._saved_at = {}
         for each in filter(self._is_of_run, readable):
-            self._note(rotation, each)
+            self._add_to(rotation, each)
         return rotation
 
-    def _note(self, rotation: Rotation, saved: Manifest) -> None:
-        if not self._retention.max_to_keep:  # all stay, and the last one alone is listed
+    def _add_to(self, rotation: Rotation, saved: Manifest) -> None:
+        if not self._policy.max_to_keep:  # all are kept, and only the newest is listed, as by Saver
             rotation.drop(rotation.steps)
             self._saved_at = {}
         rotation.add(Candidate(saved.step, saved.training_seconds, saved.score))
@@ -109,15 +110,15 @@ class Cleanup:
         try:
             found = Manifest.read(layout.manifest_path(prefix))
         except DamagedError as error:
-            quarantine.set_aside(prefix, f"{error}: a newer one is complete")
+            quarantine.set_aside(prefix, f"{error}; a newer one is complete")
         except CheckpointError as error:
-            _log.warning("%s: stays for now, though it need not be kept (%s)", prefix, error)
+            _log.warning("%s: not deleted for now (%s)", prefix, error)
             return
         else:
-            # A manifest may name any file; those of other names are not the checkpoint's.
+            # A damaged manifest may name any file; only those with the checkpoint's prefix are deleted.
             names = [name for name in found.files if layout.prefix_of(self._directory / name) == prefix]
             if self._is_of_run(found) and not retire(prefix, names):
-                return  # pinned a moment ago
+                return  # it has just been pinned
         self._drop(rotation, [step])
 
     def _drop(self, rotation: Rotation, steps: Sequence[int]) -> None:
@@ -149,7 +150,7 @@ def is_of_run(
 
 
 def kept(manifests: Iterable[Manifest], policy: RetentionPolicy, pinned: Collection[int]) -> dict[int, str]:
-    """The steps of the checkpoints to keep, in order, each with the reason why; `pinned` are steps."""
+    """Return the steps of the checkpoints to keep, in order, each with the reason. `pinned` are steps."""
     candidates = [
         Candidate(each.step, each.training_seconds, each.score, pinned=each.step in pinned) for each in manifests
     ]
@@ -157,18 +158,18 @@ def kept(manifests: Iterable[Manifest], policy: RetentionPolicy, pinned: Collect
 
 
 def retire(prefix: Path, names: Collection[str] | None = None) -> bool:
-    """Deletes a checkpoint, its manifest first: from then on it does not exist.
+    """Delete a checkpoint, its manifest first: without it the checkpoint does not exist.
 
     Args:
       prefix: the checkpoint.
-      names: those of its files, where they are known; else the directory is searched.
+      names: names of its files, if known; otherwise the directory is searched.
 
     Returns:
-      Whether it is gone: not where it has been pinned meanwhile.
+      Whether it was deleted; False if another process has pinned it.
     """
     mark = layout.incomplete_path(prefix)
     durable.write(mark, b"")
-    if layout.pinned_path(prefix).exists():  # meanwhile; a process that pins looks for the mark in turn
+    if layout.pinned_path(prefix).exists():  # checked after the mark is written; who pins checks for the mark
         durable.delete([mark])
         return False
     durable.fsync(prefix.parent)
@@ -177,25 +178,25 @@ def retire(prefix: Path, names: Collection[str] | None = None) -> bool:
 
 
 def delete(prefix: Path, names: Collection[str] | None = None) -> None:
-    """Deletes what carries the mark, and the mark last; the arguments are those of `retire`."""
+    """Delete a checkpoint that is marked incomplete, the mark last; arguments as for `retire`."""
     mark = layout.incomplete_path(prefix)
     durable.delete([layout.manifest_path(prefix)])
     durable.fsync(prefix.parent)
     paths = layout.files_of(prefix) if names is None else _named(prefix, names)
     delete_files(prefix, (path for path in paths if path != mark))
-    durable.fsync(prefix.parent)  # or the mark could be gone after a power cut, and the files not
+    durable.fsync(prefix.parent)  # otherwise a power cut could delete the mark but not the files
     durable.delete([mark])
 
 
 def _named(prefix: Path, names: Collection[str]) -> list[Path]:
-    """The files of these names, and what may lie beside them."""
+    """Return the existing files with these names, and those that every checkpoint may have."""
     others = {layout.index_path(prefix), layout.meta_path(prefix), layout.pinned_path(prefix)}
     paths = {*map(prefix.with_name, names), *others, layout.shards_directory(prefix)}
     return sorted(path for path in paths if os.path.lexists(path))
 
 
 def delete_files(prefix: Path, paths: Iterable[Path]) -> None:
-    """Deletes files of a checkpoint and its directory of shards; any other directory is not ours, and is moved."""
+    """Delete files of a checkpoint and its directory of shards. Any other directory is moved to quarantine."""
     for path in paths:
         if not path.is_dir() or path.is_symlink():
             durable.delete([path])
@@ -205,3 +206,15 @@ def delete_files(prefix: Path, paths: Iterable[Path]) -> None:
             place = quarantine.place_for(prefix.parent, prefix.name)
             durable.move([path], place)
             _log.warning("%s: expected a file, got a directory; moved to %s", path, place)
+
+
+def remove_incomplete(directory: Path) -> None:
+    """Delete the files of interrupted saves and deletions: those with an `.incomplete` mark and no manifest."""
+    complete = set(layout.steps_with(directory, "manifest.json"))
+    for step in layout.steps_with(directory, "incomplete"):
+        prefix = layout.prefix(directory, step)
+        if step in complete:
+            durable.delete([layout.incomplete_path(prefix)])
+        else:
+            _log.info("%s: deleting the files of an interrupted save or deletion", prefix)
+            delete(prefix)

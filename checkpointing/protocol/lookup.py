@@ -1,10 +1,10 @@
-"""Which checkpoint a path names, and whether it exists for its readers.
+"""Find the checkpoint that a path names, and whether it is committed.
 
     prefix = lookup.resolve_checkpoint(path)  # a prefix, one of its files, a train_dir, a SavedModel
     prefix = lookup.choose_checkpoint(directory, "best")  # or "latest", or a step
 
-It works on this package's checkpoints, which have a manifest, and on those that a plain Saver, tf.train.Checkpoint or a
-SavedModel's builder wrote. TensorFlow is not needed.
+Works for checkpoints of this package, which have a manifest, and for those of a plain Saver, tf.train.Checkpoint or
+SavedModelBuilder. TensorFlow is not needed.
 """
 
 import logging
@@ -26,36 +26,36 @@ _log = logging.getLogger(__name__)
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path means.
+    """Return the prefix of the checkpoint that a path names.
 
     Args:
-      path: a prefix; one of the checkpoint's files; a directory, for the newest checkpoint in it; or the directory of a
+      path: a prefix; one of a checkpoint's files; a directory, for the newest checkpoint in it; or the directory of a
         SavedModel, whose variables are a checkpoint.
 
     Raises:
-      CheckpointError: there is none; the message lists those that there are, or says which file is missing.
+      CheckpointError: there is none; the message lists the checkpoints beside it, or names the missing file.
     """
     if path.is_dir() and not (path.name and layout.index_path(path).is_file()):
         return _newest_in(path)
     prefix = layout.prefix_of(path) or path
     names = {each.name for each in prefix.parent.iterdir()} if prefix.parent.is_dir() else set()
     if not any(name.startswith((f"{prefix.name}.index", f"{prefix.name}.data-")) for name in names):
-        raise CheckpointError(_about_another_format(path) if path.is_file() else _about_missing(prefix))
+        raise _other_format_error(path) if path.is_file() else _missing_error(prefix)
     missing = missing_file(prefix.name, names)
     if missing:
-        raise CheckpointError(f"{prefix}: {missing} is missing: the checkpoint is incomplete; put a good copy back.")
+        raise CheckpointError(f"{prefix}: {missing} is missing", hint="put a good copy back")
     return prefix
 
 
 def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
-    """The newest checkpoint of one of our runs, and what is recorded about it.
+    """Return the prefix and the manifest of the newest checkpoint of a run.
 
     Raises:
-      CheckpointError: there is none, or it is somebody else's.
+      CheckpointError: there is none, or another program wrote it.
     """
     prefix = resolve_checkpoint(train_dir)
     if not is_ours(prefix):
-        raise CheckpointError(f"{prefix}: no manifest found beside it; give the train_dir of a run of this project.")
+        raise CheckpointError(f"{prefix}: no manifest found beside it", hint="use the train_dir of a run")
     return prefix, Manifest.read(layout.manifest_path(prefix))
 
 
@@ -134,7 +134,7 @@ def _steps(prefixes: Collection[Path]) -> str:
 
 
 def is_saved_model(directory: Path) -> bool:
-    """Whether this is the directory of a SavedModel."""
+    """Return whether a directory is a SavedModel."""
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
 
 
@@ -144,12 +144,12 @@ def _newest_in(directory: Path) -> Path:
     ours = layout.steps_with(directory, "manifest.json")
     prefixes = [layout.prefix(directory, ours[-1])] if ours else layout.prefixes_in(directory)
     if not prefixes:
-        raise CheckpointError(f"{directory}: no checkpoint found in it{_whatever_else(directory)}.")
+        raise CheckpointError(f"{directory}: no checkpoint found in it{_about_leftovers(directory)}")
     return prefixes[-1]
 
 
-def _whatever_else(directory: Path) -> str:
-    """What of a checkpoint, or of its kind, is there all the same."""
+def _about_leftovers(directory: Path) -> str:
+    """Return a part of a message about a file that belongs to an incomplete checkpoint or has Keras' format."""
     found = sorted(
         path
         for path in directory.iterdir()
@@ -157,17 +157,22 @@ def _whatever_else(directory: Path) -> str:
     )
     if not found:
         return ""
-    kind = ": that is Keras' own format, not TensorFlow's" if found[0].suffix in _KERAS else ""
+    kind = ", a file of Keras' own format" if found[0].suffix in _KERAS else ""
     return f", but {found[0].name}{kind}"
 
 
 def missing_file(name: str, names: Collection[str]) -> str | None:
-    """The first file that a checkpoint of this name lacks, as far as the names of the others tell."""
+    """Return the first file that is missing from a checkpoint; None if the names show no gap.
+
+    Args:
+      name: name of the prefix.
+      names: names of the files in its directory.
+    """
     if f"{name}.index" not in names:
         return f"{name}.index"
     found = (DATA_FILE.search(each) for each in names if each.startswith(f"{name}.data-"))
     counts = {int(match[1]) for match in found if match} or {1}
-    # Where somebody saved twice under one name, files of another number may be left of the first time.
+    # After two saves under one name, files with the first save's number of shards may be left.
     missing = [
         next((data for number in range(count) if (data := f"{name}.data-{number:05}-of-{count:05}") not in names), None)
         for count in sorted(counts)
@@ -175,38 +180,65 @@ def missing_file(name: str, names: Collection[str]) -> str | None:
     return None if None in missing else missing[-1]
 
 
-def _about_another_format(path: Path) -> str:
+def _other_format_error(path: Path) -> CheckpointError:
     with regular_file.open_to_read(path) as file:
         begin = file.read(8)
     if begin == _HDF5 or path.suffix in _KERAS:
-        return (
-            f"{path}: Keras' own format found (.h5, .keras), a TensorFlow checkpoint wanted: load it with Keras, and "
-            f"write one with tf.train.Checkpoint(model=model).write(PREFIX)."
+        return CheckpointError(
+            f"{path}: expected a TensorFlow checkpoint, got Keras' own format (.h5, .keras)",
+            hint="load it with Keras, and write one with tf.train.Checkpoint(model=model).write(PREFIX)",
         )
-    return (
-        f"{path}: a file without an .index beside it found, a checkpoint's prefix wanted: if it is one of TensorFlow's "
-        f"format V1, restore it and save it anew with a Saver of today."
+    return CheckpointError(
+        f"{path}: expected a checkpoint's prefix, got a file without an .index beside it",
+        hint="if it has TensorFlow's format V1, restore it and save it again with a current Saver",
     )
 
 
-def _about_missing(prefix: Path) -> str:
+def _missing_error(prefix: Path) -> CheckpointError:
     directory = prefix.parent
-    there = [path.name for path in layout.prefixes_in(directory)] if directory.is_dir() else []
-    advice = f": give one of them, as in {directory / there[-1]}" if there else ""
-    return f"{prefix}: no checkpoint found; in {directory} there are {', '.join(there) or 'none'}{advice}."
+    found = [path.name for path in layout.prefixes_in(directory)] if directory.is_dir() else []
+    hint = f"use one of them, such as {directory / found[-1]}" if found else None
+    return CheckpointError(
+        f"{prefix}: no checkpoint found; in {directory} there are {', '.join(found) or 'none'}", hint=hint
+    )
+
+
+def check_prefix(prefix: Path) -> None:
+    """Check that a path is the prefix of a committed checkpoint.
+
+    Raises:
+      CheckpointError: it is not; the message lists the prefixes in its directory.
+    """
+    if _is_complete_prefix(prefix):
+        return
+    directory = prefix if prefix.is_dir() else prefix.parent
+    found = (
+        [path.name for path in layout.prefixes_in(directory) if _is_complete_prefix(path)] if directory.is_dir() else []
+    )
+    raise CheckpointError(
+        f"{prefix}: no checkpoint found; in {directory} there are {', '.join(found) or 'none'}",
+        hint="use a prefix: the name of a checkpoint's files without .index, .meta or .data",
+    )
+
+
+def _is_complete_prefix(prefix: Path) -> bool:
+    """Return whether a checkpoint of any program is here; not one of this package's that is unfinished."""
+    if not prefix.name or not layout.index_path(prefix).is_file():
+        return False
+    return layout.manifest_path(prefix).exists() or not layout.incomplete_path(prefix).exists()
 
 
 def is_ours(prefix: Path) -> bool:
-    """Whether a manifest records what each byte of this checkpoint should be."""
+    """Return whether a checkpoint has a manifest: this package wrote it."""
     return layout.step_of(f"{prefix.name}.index") is not None and layout.manifest_path(prefix).exists()
 
 
 def is_committed(prefix: Path) -> bool:
-    """Whether it exists for its readers: by the name of ours with the manifest, by any other with the index."""
+    """Return whether a checkpoint is committed: with its manifest if named model.ckpt-N, otherwise with its index."""
     named_as_ours = layout.step_of(layout.index_path(prefix).name) is not None
     return (layout.manifest_path if named_as_ours else layout.index_path)(prefix).exists()
 
 
 def is_unfinished(prefix: Path) -> bool:
-    """Whether it is being made or deleted, or either was interrupted: then it does not exist for its readers."""
+    """Return whether a checkpoint is being saved or deleted, or either was interrupted. Readers ignore it then."""
     return layout.incomplete_path(prefix).exists() and not is_committed(prefix)

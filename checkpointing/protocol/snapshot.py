@@ -1,21 +1,22 @@
-"""The state of a graph held still while training goes on, and written from there.
+"""Snapshots of a graph's variables: taken between two updates, written to files while training continues.
 
     with graph.as_default():
         snapshot = Snapshot(variables, shards=1)
-    snapshot.take(session)            # microseconds, whatever the size
+    snapshot.take(session)            # microseconds for any size
     session.run(update)               # changes the variables, not the snapshot
     snapshot.write(session, prefix)   # TensorFlow's files, from any thread
     snapshot.release(session)
 
-Each variable has a shadow. Assigning the one to the other shares the buffer; the next update of a resource variable
-finds its buffer shared and writes to a new one (copy on write), so the shadow keeps the old value. That copy is what
-saving costs the training thread. Variables of the old kind, which are updated in place, are copied at once.
+Each variable has a shadow. Assigning the variable to its shadow shares the buffer. The next update of a resource
+variable finds its buffer shared and writes to a new one (copy on write), so the shadow keeps the old value. That copy
+is all that the training thread pays. Variables with use_resource=False are updated in place, and are copied at once.
 
-The digest of a state is the sha256 over a line for each variable in sorted order: name, dtype, shape, and the
-farmhash64 of its bytes, as TensorFlow's Fingerprint op gives it. It is taken in the graph, at 10 GB/s.
+The digest of a state is the sha256 of one line per variable in sorted order: name, dtype, shape, and the farmhash64 of
+its bytes, computed by TensorFlow's Fingerprint op at 10 GB/s.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,43 +25,50 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpointing.errors import OddFileError
-from checkpointing.storage import durable, layout, write_guard
+from checkpointing.errors import LATER, CheckpointError, DamagedError, OddFileError, reason
+from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.graphs import variable_matching
+from checkpointing.protocol import manifest
+from checkpointing.protocol.manifest import Manifest
+from checkpointing.storage import durable, layout, tf_path, write_guard
 
-# In the calling thread: a writer does not wait in line behind the training's operations, nor they behind its.
+_log = logging.getLogger(__name__)
+
+# Run in the calling thread, so that the writer's and the training's operations do not wait for each other in a queue.
 _CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 
-# What DebugNumericSummaryV2 is asked for: whether there is an infinity or a NaN, as the second of two numbers.
+# Mode of DebugNumericSummaryV2 with two outputs; the second is positive if there is a NaN or an infinity.
 _CURT_HEALTH = 2
 
 
 class Examination(NamedTuple):
-    """What a snapshot holds.
-
-    digest: of the state. spoilt: the names of the variables with values that are no finite numbers, in sorted order.
-    """
+    """Digest of a snapshot, and the names of the variables that hold NaN or infinity, sorted."""
 
     digest: str
-    spoilt: list[str]
+    non_finite: list[str]
 
 
 class Snapshot:
-    """Shadows of a graph's variables, and the operations on them.
+    """Shadows of a graph's variables.
 
-    shards: how many data files are written.
+    shards: number of data files.
     """
 
     def __init__(self, variables: Sequence[tf.Variable], shards: int) -> None:
-        """Adds the shadows to the current graph, outside all its collections.
+        """Add the shadows to the current graph, and to none of its collections.
 
         Args:
           variables: the state; their shapes must be known.
-          shards: how many data files to write; never more than there are variables.
+          shards: number of data files, at most one per variable.
+
+        Raises:
+          ValueError: a shape is unknown, or a variable is part of a partitioned one.
         """
         for variable in variables:
             if getattr(variable, "_save_slice_info", None) is not None:
-                raise ValueError(f"{variable.op.name}: part of a partitioned variable found, whole ones wanted.")
-        groups = _balanced({variable.op.name: variable for variable in variables}, shards)
+                raise ValueError(f"{variable.op.name}: expected a whole variable, got part of a partitioned one")
+        self._variables = {variable.op.name: variable for variable in variables}
+        groups = _balanced(self._variables, shards)
         with tf.name_scope("snapshot"):
             shadows = {variable.op.name: _shadow(variable) for variable in variables}
             self._take = tf.group(
@@ -73,7 +81,7 @@ class Snapshot:
                 ]
             )
             floats = [name for name in shadows if shadows[name].dtype.is_floating]
-            self._spoilt = {name: _is_spoilt(shadows[name].read_value()) for name in floats}
+            self._non_finite = {name: _has_non_finite(shadows[name].read_value()) for name in floats}
             self._of_shadows = _fingerprints(shadows)
             self._of_variables = [_fingerprints(group) for group in groups]
             self._restorers = [tf.compat.v1.train.Saver(group) for group in groups]
@@ -86,30 +94,35 @@ class Snapshot:
             )
 
     def take(self, session: tf.compat.v1.Session) -> None:
-        """Holds the variables' values of this moment; no update may run meanwhile."""
+        """Share the variables' buffers with their shadows; no update may run at the same time."""
         session.run(self._take, options=_CALLING_THREAD)
 
     def release(self, session: tf.compat.v1.Session) -> None:
-        """Lets go of the memory."""
+        """Free the memory."""
         session.run(self._release, options=_CALLING_THREAD)
 
     def examine(self, session: tf.compat.v1.Session) -> Examination:
-        """Looks at the snapshot."""
-        spoilt, fingerprints = session.run([self._spoilt, self._of_shadows], options=_CALLING_THREAD)
-        return Examination(_digest(fingerprints), sorted(name for name in spoilt if spoilt[name]))
+        """Return the digest of the snapshot, and which variables hold NaN or infinity."""
+        non_finite, fingerprints = session.run([self._non_finite, self._of_shadows], options=_CALLING_THREAD)
+        return Examination(_digest(fingerprints), sorted(name for name in non_finite if non_finite[name]))
 
     def digest_of_variables(self, session: tf.compat.v1.Session) -> str:
-        """The digest of the variables as they are now."""
+        """Return the digest of the variables' current values."""
         with ThreadPoolExecutor(len(self._of_variables)) as pool:
             found = pool.map(lambda group: session.run(group, options=_CALLING_THREAD), self._of_variables)
             return _digest({label: fingerprint for group in found for label, fingerprint in group.items()})
 
     def write(self, session: tf.compat.v1.Session, prefix: Path, *, side_by_side: bool) -> None:
-        """Writes the snapshot's data and index files, as Saver does, its shards at the same time if asked to.
+        """Write the snapshot's data and index files, as Saver does.
+
+        Args:
+          session: holds the snapshot.
+          prefix: the checkpoint.
+          side_by_side: whether to write all shards at the same time.
 
         Raises:
-          tf.errors.OpError: the disk refuses.
-          OddFileError: the directory of shards is a link that leads elsewhere.
+          tf.errors.OpError: the disk reports an error.
+          OddFileError: a symbolic link has the name of the directory of shards.
         """
         if len(self._savers) == 1:
             _save(session, self._savers[0], prefix)
@@ -130,7 +143,7 @@ class Snapshot:
         )
 
     def restore(self, session: tf.compat.v1.Session, prefix: Path) -> None:
-        """Puts the variables at their values in a checkpoint, as many at the same time as there are shards.
+        """Assign the variables their values in a checkpoint, in parallel if there are shards.
 
         Raises:
           tf.errors.OpError: it cannot be read.
@@ -143,9 +156,57 @@ class Snapshot:
         with ThreadPoolExecutor(len(self._restorers)) as pool:
             list(pool.map(restore, self._restorers))
 
+    def restore_and_verify(self, session: tf.compat.v1.Session, prefix: Path, recorded: Manifest | None) -> None:
+        """Restore a checkpoint, and compare the digest of the variables with its manifest.
+
+        Args:
+          session: holds the variables.
+          prefix: the checkpoint.
+          recorded: its manifest; None if a plain Saver wrote it: then TensorFlow's checksums are compared.
+
+        Raises:
+          DamagedError: bytes are wrong, or the restored state is not the one that was saved.
+          CheckpointError: its variables are not the graph's, or it cannot be read now.
+        """
+        try:
+            bundle = Bundle(prefix)
+            variable_matching.check_variables(prefix, bundle.entries, self._variables)
+            if recorded is None:
+                bundle.check()  # TensorFlow checks only the tensors that it restores
+            with tf_path.without_pattern(prefix) as plain:
+                self.restore(session, plain)
+            digest = self.digest_of_variables(session)
+        except _NOT_RESTORED as error:
+            raise _restore_error(prefix, recorded, error) from error
+        if recorded is not None:
+            if digest != recorded.state_digest:
+                raise DamagedError(f"{prefix.name}: the restored state is not the one that was saved")
+            _log.info("restored %s: state matches, digest %s", prefix, digest[:12])
+
+
+# What reading a checkpoint may raise. Damage can look like the end of a file, a wrong argument or a missing variable;
+# but so can a shortage of memory or descriptors.
+_NOT_RESTORED = (OSError, tf.errors.OpError, ValueError, RuntimeError, IndexError, MemoryError)
+
+
+def _restore_error(prefix: Path, recorded: Manifest | None, error: BaseException) -> CheckpointError:
+    """Return DamagedError if the files' bytes are wrong, otherwise an error that concludes nothing."""
+    try:
+        if recorded is not None:
+            manifest.check_files(prefix, recorded)
+        Bundle(prefix).check()
+    except CheckpointError as found:
+        return found
+    except OSError as found:
+        return manifest.unreadable(Path(found.filename or prefix), found)
+    except _NOT_RESTORED as found:
+        return CheckpointError(f"{prefix}: cannot be read now ({reason(found)})", hint=LATER)
+    message = f"{prefix}: cannot be restored now ({reason(error)}), although its files are intact"
+    return CheckpointError(message, hint=LATER)
+
 
 def _save(session: tf.compat.v1.Session, saver: tf.compat.v1.train.Saver, prefix: Path) -> None:
-    """What Saver.save does, without its state file, and in this thread."""
+    """Do what Saver.save does, without the state file and in this thread."""
     names = saver.saver_def
     write_guard.check(prefix)
     session.run(names.save_tensor_name, {names.filename_tensor_name: str(prefix)}, options=_CALLING_THREAD)
@@ -162,18 +223,17 @@ def _value(variable: tf.Variable) -> tf.Tensor:
     return tf.raw_ops.DeepCopy(x=variable.read_value())
 
 
-def _is_spoilt(values: tf.Tensor) -> tf.Tensor:
-    """Whether any of the values is no finite number, a bool scalar.
+def _has_non_finite(values: tf.Tensor) -> tf.Tensor:
+    """Return whether any value is NaN or infinity (bool scalar).
 
-    In one pass of the calling thread: tf.math.is_finite would write an answer for each value, and take the threads that
-    train to do so.
+    One pass in the calling thread. tf.math.is_finite would write a result for each value, in the training's threads.
     """
     summary = tf.raw_ops.DebugNumericSummaryV2(input=values, tensor_debug_mode=_CURT_HEALTH)
     return summary[1] > 0
 
 
 def _fingerprints(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
-    """Eight bytes for each variable, by its name, dtype and shape."""
+    """Return eight bytes per variable, by "name dtype shape"."""
     return {
         f"{name} {variable.dtype.base_dtype.name} {variable.shape.as_list()}": tf.raw_ops.Fingerprint(
             data=tf.reshape(variable.read_value(), [1, -1]), method="farmhash64"
@@ -188,7 +248,7 @@ def _digest(fingerprints: Mapping[str, np.ndarray[Any, Any]]) -> str:
 
 
 def _balanced(variables: dict[str, tf.Variable], shards: int) -> list[dict[str, tf.Variable]]:
-    """The variables in groups of about as many bytes each: always the largest left to the smallest group."""
+    """Return the variables in groups of about equal size: the largest variable left is added to the smallest group."""
     groups: list[dict[str, tf.Variable]] = [{} for _ in range(max(1, min(shards, len(variables))))]
     sizes = [0] * len(groups)
     for name in sorted(variables, key=lambda name: (-size(variables[name]), name)):
@@ -199,11 +259,11 @@ def _balanced(variables: dict[str, tf.Variable], shards: int) -> list[dict[str, 
 
 
 def size(variable: tf.Variable) -> int:
-    """Its bytes.
+    """Return the size of a variable in bytes.
 
     Raises:
-      ValueError: nobody knows, for its shape is not fixed.
+      ValueError: its shape is unknown.
     """
     if not variable.shape.is_fully_defined():
-        raise ValueError(f"{variable.op.name}: shape {variable.shape} found, one that is known wanted.")
+        raise ValueError(f"{variable.op.name}: expected a known shape, got {variable.shape}")
     return int(variable.shape.num_elements() * variable.dtype.base_dtype.size)

@@ -1,15 +1,16 @@
-"""Reading every byte of a checkpoint or a SavedModel, without TensorFlow.
+"""Verify checkpoints and SavedModels byte by byte, without TensorFlow; find the newest checkpoint that is complete.
 
     verification.verify(prefix)  # raises DamagedError if a byte is wrong
 
-A checkpoint of this package is compared with the hashes in its manifest. Of any other, TensorFlow's own checksums are
-compared: of each tensor and of the index.
+Checkpoints of this package are compared with the sha256 in their manifests; all others with TensorFlow's checksums of
+each tensor and of the index.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from checkpointing.errors import DamagedError
 from checkpointing.protocol import manifest
@@ -20,18 +21,57 @@ from checkpointing.storage import layout
 if TYPE_CHECKING:
     from checkpointing.format.tensor_bundle import Bundle
 
-ATTEMPTS = 10  # at a checkpoint that a run makes or deletes meanwhile
+ATTEMPTS = 10  # to verify a checkpoint that a run saves or deletes at the same time
+
+
+class Newest(NamedTuple):
+    """Result of a search in a train_dir.
+
+    complete: manifest of the newest complete checkpoint; None if there is none.
+    damaged: the damage of the newer ones, by step; of all of them, if none is complete.
+    """
+
+    complete: Manifest | None
+    damaged: dict[int, DamagedError]
+
+
+def find_newest(directory: Path, known: Mapping[int, DamagedError] | None = None) -> Newest:
+    """Find the newest checkpoint whose files all match its manifest. Nothing is moved.
+
+    Args:
+      directory: train_dir.
+      known: damage of checkpoints that need not be verified again, by step.
+
+    Raises:
+      CheckpointError: one cannot be read now; this says nothing about its bytes.
+    """
+    damaged = dict(known or {})
+    steps = layout.steps_with(directory, "manifest.json")
+    for step in reversed([step for step in steps if step not in damaged]):
+        prefix = layout.prefix(directory, step)
+        try:
+            complete = Manifest.read(layout.manifest_path(prefix))
+            manifest.check_files(prefix, complete, large_ones_too=False)
+        except DamagedError as error:
+            damaged[step] = error
+            continue
+        # Newer tensors without a manifest may be a checkpoint of ours whose manifest is lost.
+        for newer in layout.steps_with(directory, "index"):
+            if newer > step and newer not in steps:
+                damaged[newer] = DamagedError(f"{layout.prefix(directory, newer).name}: its manifest is missing")
+        return Newest(complete, damaged)
+    return Newest(None, damaged)
 
 
 def verify(prefix: Path) -> str:
-    """Reads every byte of a checkpoint.
+    """Read every byte of a checkpoint.
 
     Returns:
-      What it was compared with.
+      What the bytes were compared with, such as "sha256 of 3 files".
 
     Raises:
-      DamagedError: a byte is wrong, or a file missing; the message begins with the file's name.
-      CheckpointError: another version of this package wrote its manifest, or it cannot be read just now.
+      DamagedError: a byte is wrong, or a file is missing; the message begins with the file's name.
+      CheckpointError: its manifest has another version's format, or it cannot be read now.
     """
     for _ in range(ATTEMPTS - 1):
         before = files_signature(prefix)
@@ -60,7 +100,7 @@ def verify_once(prefix: Path) -> str:
 
 
 def files_signature(prefix: Path) -> list[tuple[int, int] | None]:
-    """What changes where a checkpoint is made, deleted, or made again under the same name."""
+    """Return a value that changes when a checkpoint is saved, deleted, or saved again under the same name."""
     marks = (layout.manifest_path(prefix), layout.incomplete_path(prefix), layout.index_path(prefix))
     return [_identity(path) for path in marks]
 
@@ -75,28 +115,28 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def open_bundle(prefix: Path) -> Bundle:
     """Open a checkpoint's tensors; NumPy is imported only now."""
-    from checkpointing.format.tensor_bundle import Bundle  # noqa: PLC0415 - needs NumPy, which most questions do not
+    from checkpointing.format.tensor_bundle import Bundle  # noqa: PLC0415 - needs NumPy, which most callers do not
 
     return Bundle(prefix)
 
 
 def verify_saved_model(directory: Path) -> str:
-    """Reads every byte of a SavedModel; of one that this package did not export, its variables.
+    """Read every byte of a SavedModel; of one that this package did not export, every byte of its variables.
 
     Returns:
-      What it was compared with.
+      What the bytes were compared with.
 
     Raises:
-      DamagedError: a byte is wrong, or a file missing; the message begins with the file's name.
+      DamagedError: a byte is wrong, or a file is missing; the message begins with the file's name.
     """
     path = layout.export_manifest_path(directory)
     if path.exists():
         files = manifest.read_sealed(path, manifest.EXPORT)["files"]
         manifest.check_described(directory, files)
         return f"sha256 of {len(files)} files"
-    return f"{verify(resolve_checkpoint(directory))}; nothing is known of its graph's bytes"
+    return f"{verify(resolve_checkpoint(directory))}; its graph has no checksum"
 
 
 def about_unfinished(prefix: Path) -> str:
-    """Return the message about a checkpoint that is being made or deleted."""
+    """Return the message about a checkpoint that is being saved or deleted."""
     return f"{layout.incomplete_path(prefix).name}: it is being made or deleted, or either was interrupted"

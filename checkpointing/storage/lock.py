@@ -1,6 +1,6 @@
 """Lock a train_dir: two runs in one would overwrite and delete each other's checkpoints.
 
-    lock = Lock(directory)   # raises CheckpointError with the owner's host and pid
+    lock = Lock(directory)   # raises LockedError with the owner's host and pid
     lock.release()
 
 The lock is a flock on `train_dir/lock`. The host and pid in that file are for messages only.
@@ -13,7 +13,7 @@ import socket
 import threading
 from pathlib import Path
 
-from checkpointing.errors import CheckpointError, ReplacedError
+from checkpointing.errors import LockedError, ReplacedError
 from checkpointing.storage import durable, file_lock, layout, regular_file, write_guard
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Lock:
         """Acquire the lock.
 
         Raises:
-          CheckpointError: another process holds it; the message has its host and pid.
+          LockedError: another process holds it; the message has its host and pid.
           OddFileError: the lock file is a symbolic link or special file; it is not opened.
           OSError: the lock file cannot be made.
         """
@@ -80,7 +80,7 @@ class Lock:
 
         Raises:
           ReplacedError: another directory is in its place.
-          CheckpointError: another process holds the lock now.
+          LockedError: another process holds the lock now.
         """
         if not self._directory.exists():
             durable.make_directory(self._directory.parent)
@@ -117,7 +117,7 @@ def _acquire(path: Path) -> int:
         while not file_lock.is_at(path, descriptor := file_lock.acquire(path, create=True)):
             os.close(descriptor)  # deleted between opening and locking
     except BlockingIOError:
-        raise CheckpointError(
+        raise LockedError(
             f"{path.parent}: in use by {_owner_text(path)}",
             hint="wait until it ends, stop it (SIGTERM saves first), or use another directory",
         ) from None

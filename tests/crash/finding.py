@@ -1,4 +1,4 @@
-"""Where a restarted run goes on, as the power cuts ask it; also a process of its own, whose disk can be recorded.
+"""Find the step at which a restarted run resumes; run as a process, its changes to the disk can be recorded.
 
 python -m tests.crash.finding ROOT
 """
@@ -15,16 +15,16 @@ SETTINGS = {"model": "counter"}
 
 
 def train_dir(root: Path) -> Path:
-    """The recorded directory is the one above, for to make the train_dir is a change too."""
+    """Return the train_dir. The recorded directory is its parent, because creating it is a change, too."""
     return root / "run"
 
 
 def find_step(root: Path, *, damage_expected: bool = False) -> int:
-    """The step from which a restarted run goes on, once all that it relies on has proved to be whole.
+    """Return the step at which a restarted run resumes, after verifying all files that it relies on.
 
     Raises:
-      CheckpointError: it could not go on.
-      ValueError: it goes on, but something is damaged.
+      CheckpointError: the run cannot resume.
+      ValueError: it resumes, but something is damaged.
     """
     directory = train_dir(root)
     start = resume.open_train_dir(directory, SETTINGS)
@@ -32,10 +32,10 @@ def find_step(root: Path, *, damage_expected: bool = False) -> int:
         _check_every_checkpoint(directory)
         _check_nothing_is_left_over(directory)
         if not damage_expected:
-            _check_nothing_was_set_aside(directory)
+            _check_quarantine_is_empty(directory)
         if start.newest is None:
             if start.prefix is not None:
-                raise ValueError(f"{start.prefix.name} is taken for somebody else's checkpoint")
+                raise ValueError(f"{start.prefix.name} is adopted as a plain Saver's checkpoint")
             return 0
         _check_metrics(directory, start.newest.step)
         return start.newest.step
@@ -44,29 +44,29 @@ def find_step(root: Path, *, damage_expected: bool = False) -> int:
 
 
 def _check_every_checkpoint(directory: Path) -> None:
-    """Whatever has a manifest is whole, those that are older than the newest too."""
+    """Verify all checkpoints that have a manifest, not only the newest."""
     for step in layout.steps_with(directory, "manifest.json"):
         prefix = layout.prefix(directory, step)
         manifest.check_files(prefix, Manifest.read(layout.manifest_path(prefix)))
 
 
 def _check_nothing_is_left_over(directory: Path) -> None:
-    """What has neither manifest nor mark, nobody will ever delete."""
+    """Check that no file is left that has neither a manifest nor a mark: nothing would delete it."""
     complete = layout.steps_with(directory, "manifest.json")
     left_over = sorted(path.name for path in directory.iterdir() if layout.step_of(path.name) not in {None, *complete})
     if left_over:
-        raise ValueError(f"{', '.join(left_over)} will stay for good, with neither a manifest nor a mark")
+        raise ValueError(f"{', '.join(left_over)} has neither a manifest nor a mark, so nothing will delete it")
 
 
-def _check_nothing_was_set_aside(directory: Path) -> None:
-    """A power cut never makes a checkpoint look damaged."""
+def _check_quarantine_is_empty(directory: Path) -> None:
+    """Check that no checkpoint was taken for damaged: a power cut damages none."""
     if layout.quarantine_path(directory).exists():
         found = sorted(path.name for path in layout.quarantine_path(directory).iterdir())
-        raise ValueError(f"{', '.join(found)} was taken to be damaged")
+        raise ValueError(f"{', '.join(found)} is in quarantine")
 
 
 def _check_metrics(directory: Path, step: int) -> None:
-    """A checkpoint is never ahead of the records of its steps."""
+    """Check that the metrics of all steps up to the checkpoint's exist."""
     journal = Journal(directory / layout.METRICS)
     journal.rewind(lambda record: record["step"] <= step)
     found = [record["step"] for record in journal.records()]

@@ -1,33 +1,32 @@
-"""What a disk may hold after a power cut: a model of it, and every state that it allows.
+"""A model of a disk, and all states that it may be in after a power cut.
 
     for cut in power_cut.cuts(operations):
         for state in cut.states:
-            state.materialise(root)      # as a real directory, to restart a run in
+            state.materialise(root)      # create it as a directory, to restart a run there
 
-The method is that of ALICE ("All File Systems Are Not Created Equal", Pillai et al., OSDI '14) and of CrashMonkey
-("Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing", Mohan et al., OSDI '18): what a program did is
-recorded, and what could be left of it is built. The disk assumed here promises no more than the following, after
-ALICE's abstract persistence model. What survives here survives on every file system that promises as much.
+The method is that of ALICE ("All File Systems Are Not Created Equal", Pillai et al., OSDI '14) and CrashMonkey
+("Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing", Mohan et al., OSDI '18): record the operations
+of a program, and build the states that they may leave. The model follows ALICE's abstract persistence model. What
+survives here survives on every file system with at least these guarantees:
 
-- fsync of a file makes durable what was done to its bytes and its size before the fsync began. It does not make its
-  name durable: POSIX does not say so, though ext4 does it.
-- fsync of a directory makes durable what was done to its names before. It says nothing of the files' bytes.
-- A change of names (create, rename, link, unlink, mkdir, rmdir) is there wholly or not at all. So a rename is never
-  half done, neither onto another name nor into another directory; fsync of either directory makes it durable.
-- Bytes that are durable stay, whatever becomes of those that are not.
+- fsync of a file makes the changes of its bytes and size durable that ended before the fsync began. It does not make
+  its name durable: POSIX does not require it, though ext4 does it.
+- fsync of a directory makes earlier changes of its names durable. It does not affect the files' bytes.
+- A change of names (create, rename, link, unlink, mkdir, rmdir) is atomic: a rename is never half done, in one
+  directory or between two; fsync of either directory makes it durable.
+- Durable bytes stay, independent of those that are not durable.
 
-Of the changes that are not durable, any may be there and any may be missing: names without the bytes, later names
-without earlier ones, a deletion without what came before it. Those changes of names that are there took effect in the
-order in which they were made; any other order would leave one of the same states, but for a file under both the old and
-the new name of a rename, which no file system is known to leave.
+Of the changes that are not durable, any may be on the disk and any may be missing: names without bytes, later names
+without earlier ones, a deletion without earlier changes. The changes of names on the disk took effect in order. Any
+other order would leave one of the same states, except for a file under both names of a rename, which no file system is
+known to leave.
 
-The states are too many where many changes are not durable. So this family of them is built, after each operation:
+If many changes are not durable, there are too many states. After each operation this family of them is built:
 
-- names: all subsets of up to 8 changes; of more, each beginning of the sequence, all without one or two, and only one
-  or two;
-- bytes of a file: only the durable ones (lost); all (whole); all its length, but zeros for new bytes (zeros); the first
-  half of the new bytes (half); zeros but for the first page (first page), or but for the others (later pages); each
-  beginning of the sequence of its writes;
+- names: all subsets of up to 8 changes; of more, each prefix of the sequence, all but one or two, and only one or two;
+- bytes of a file: the durable ones (lost); all (whole); the full length with zeros for new bytes (zeros); the first
+  half of the new bytes (half); zeros except for the first page (first page), or except for the others (later pages);
+  each prefix of the sequence of its writes;
 - bytes of several files: all combinations up to 40; of more, all files in the same way, and each way for one while the
   others are lost or whole.
 """
@@ -50,17 +49,17 @@ Tree = dict[str, bytes | None]  # each path to a file's bytes, or None for a dir
 
 
 class NameChange(NamedTuple):
-    """What one operation makes of names: the inode that each means afterwards, or None."""
+    """The effect of one operation on names: the inode of each name afterwards; None if it is gone."""
 
     operation: Operation
     names: dict[Name, int | None]
 
 
 class State(NamedTuple):
-    """One thing that the disk may hold.
+    """One possible content of the disk.
 
-    missing: the changes of names that it does not hold.
-    ways: in which way the bytes of each file are there, where not all of them were durable.
+    missing: changes of names that it lacks.
+    ways: which bytes are on the disk of each file whose bytes were not all durable; see `ways`.
     """
 
     tree: Tree
@@ -69,11 +68,11 @@ class State(NamedTuple):
 
     @property
     def key(self) -> frozenset[tuple[str, bytes | None]]:
-        """Equal for states that nobody can tell apart."""
+        """Return a value that is equal for equal contents."""
         return frozenset(self.tree.items())
 
     def materialise(self, root: Path) -> None:
-        """Makes a directory hold this state and nothing else."""
+        """Make a directory hold exactly this state."""
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         for path, content in sorted(self.tree.items()):
@@ -83,25 +82,25 @@ class State(NamedTuple):
                 (root / path).write_bytes(content)
 
     def __str__(self) -> str:
-        """The state in words."""
+        """Describe the state."""
         missing = [str(change.operation) for change in self.missing]
         ways = [f"{PurePosixPath(path).name} {way}" for path, way in self.ways.items()]
         return f"not on the disk: {', '.join(missing) or 'nothing'}; bytes: {', '.join(ways) or 'all durable'}"
 
 
 class Cut(NamedTuple):
-    """The power fails when `after` has just ended. The states must be looked at before the next cut."""
+    """A power cut just after an operation. Its states must be read before the next cut."""
 
     after: Operation
     states: Iterator[State]
 
 
 def cuts(operations: Iterable[Operation], durable: Iterable[Operation] = ()) -> Iterator[Cut]:
-    """Each moment at which the power may fail, with the states that the disk may hold then.
+    """Yield each moment at which the power may fail, with the states that the disk may hold then.
 
     Args:
-      operations: what is done.
-      durable: what was done before, and is on the disk already.
+      operations: recorded operations.
+      durable: operations before them, all of which are on the disk.
     """
     disk = Disk()
     for operation in durable:
@@ -113,10 +112,10 @@ def cuts(operations: Iterable[Operation], durable: Iterable[Operation] = ()) -> 
 
 
 class Disk:
-    """Files and names as processes see them, and how much of that is durable."""
+    """Files and names as processes see them, and which of that is durable."""
 
     def __init__(self) -> None:
-        """An empty directory."""
+        """Create an empty directory."""
         self._next_inode = ROOT + 1
         self._directories = {ROOT}
         self._names: dict[Name, int] = {}
@@ -126,7 +125,7 @@ class Disk:
         self._byte_changes: dict[int, list[Resize | Write]] = {}
 
     def apply(self, operation: Operation) -> None:
-        """Does one operation; only Sync makes anything durable."""
+        """Apply one operation; only Sync makes changes durable."""
         match operation:
             case Sync():
                 self._sync(operation)
@@ -150,7 +149,7 @@ class Disk:
                 raise NotImplementedError(operation)
 
     def make_all_durable(self) -> None:
-        """As sync(2)."""
+        """Do what sync(2) does."""
         self._durable_names = dict(self._names)
         self._name_changes = []
         for inode, changes in self._byte_changes.items():
@@ -158,7 +157,7 @@ class Disk:
             changes.clear()
 
     def tree(self) -> Tree:
-        """What processes see."""
+        """Return what processes see."""
         return {
             path: None
             if inode in self._directories
@@ -167,7 +166,7 @@ class Disk:
         }
 
     def states(self) -> Iterator[State]:
-        """What may be left after a power cut; equal states may come more than once."""
+        """Yield what may be left after a power cut; equal states may be repeated."""
         ways_of = {inode: ways(self._durable_bytes[inode], changes) for inode, changes in self._byte_changes.items()}
         for there in subsets(len(self._name_changes)):
             changes = [change for change, is_there in zip(self._name_changes, there, strict=True) if is_there]
@@ -192,7 +191,7 @@ class Disk:
         self._name_changes.append(change)
 
     def _sync(self, sync: Sync) -> None:
-        """Makes durable what had ended before the fsync began."""
+        """Make the changes durable that ended before the fsync began."""
         inode = self._inode(sync.path)
         if inode in self._directories:
             durable = [
@@ -219,7 +218,7 @@ class Disk:
 
 
 def subsets(count: int) -> Iterator[tuple[bool, ...]]:
-    """Which of so many changes are there: all possibilities, or the family of them that the module describes."""
+    """Yield which of some changes are on the disk: all subsets, or the family in the module's docstring."""
     if count <= ALL_SUBSETS_UP_TO:
         yield from itertools.product([False, True], repeat=count)
         return
@@ -232,7 +231,7 @@ def subsets(count: int) -> Iterator[tuple[bool, ...]]:
 
 
 def ways(durable: bytes, changes: list[Resize | Write]) -> dict[str, bytes]:
-    """What a file's bytes may be, each under the name of the first way that leads there."""
+    """Return the possible contents of a file, each under the name of the first way to get it."""
     whole = _changed(durable, changes)
     middle = (len(durable) + len(whole)) // 2 if len(whole) > len(durable) else len(whole) // 2
     kept = durable[: len(whole)]
@@ -254,7 +253,7 @@ def ways(durable: bytes, changes: list[Resize | Write]) -> dict[str, bytes]:
 
 
 def combinations(files: dict[str, dict[str, bytes]]) -> Iterator[dict[str, str]]:
-    """In which way each file's bytes are there: all possibilities, or the family of them that the module describes."""
+    """Yield a way for each file: all combinations, or the family in the module's docstring."""
     count = 1
     for contents in files.values():
         count *= len(contents)
@@ -289,7 +288,7 @@ def _renamed(names: dict[Name, int], changes: Iterable[NameChange]) -> dict[Name
 
 
 def _paths(names: dict[Name, int]) -> Iterator[tuple[str, int]]:
-    """All paths that lead from the root somewhere, with what is there."""
+    """Yield all paths below the root with their inodes."""
     places = [("", ROOT)]
     while places:
         path, place = places.pop()
@@ -300,23 +299,22 @@ def _paths(names: dict[Name, int]) -> Iterator[tuple[str, int]]:
 
 
 class Loss(NamedTuple):
-    """A power cut after which a run does not go on as it must."""
+    """A power cut after which a run does not resume as promised."""
 
     after: Operation
     state: State
     found: str
 
     def __str__(self) -> str:
-        """What happened, in words."""
+        """Describe the loss."""
         return f"power cut after '{self.after}'; {self.state}; then: {self.found}"
 
 
 class Judge:
-    """Restarts a run in each state, and remembers what came of it.
+    """Restarts a run in each state, and caches the results.
 
-    restart: gives the step from which a run goes on in a directory, or raises an error.
-    root: where the states are made, one after the other; the same path as in the recording, for it may have been
-      written into a file.
+    restart: returns the step at which a run resumes in a directory, or raises an error.
+    root: where the states are created, one after the other. The path of the recording, because files may hold it.
     """
 
     def __init__(self, restart: Callable[[Path], int], root: Path) -> None:
@@ -327,23 +325,23 @@ class Judge:
         self.found: dict[frozenset[tuple[str, bytes | None]], int | str] = {}
 
     def losses(self, cuts: Iterable[Cut], promised: Callable[[Operation], int]) -> Iterator[Loss]:
-        """The power cuts after which a run goes on from before the step that was promised by then, or not at all.
+        """Yield the power cuts after which a run resumes before the promised step, or not at all.
 
-        Each state is told once for each step that was promised.
+        A state is yielded once for each promised step.
         """
-        told = set()
+        seen = set()
         for cut in cuts:
             step = promised(cut.after)
             for state in cut.states:
                 key = state.key
-                if (key, step) in told:
+                if (key, step) in seen:
                     continue
-                told.add((key, step))
+                seen.add((key, step))
                 found = self._find(key, state)
                 if isinstance(found, str):
                     yield Loss(cut.after, state, found)
                 elif found < step:
-                    yield Loss(cut.after, state, f"it goes on from step {found}, and {step} was promised")
+                    yield Loss(cut.after, state, f"expected to resume at step {step} or later, got step {found}")
 
     def _find(self, key: frozenset[tuple[str, bytes | None]], state: State) -> int | str:
         if key not in self.found:
@@ -351,6 +349,6 @@ class Judge:
             self.states[key] = state
             try:
                 self.found[key] = self._restart(self._root)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the run does not go on
+            except Exception as error:  # noqa: BLE001 - after any exception the run does not resume
                 self.found[key] = f"{type(error).__name__}: {error}"
         return self.found[key]

@@ -1,4 +1,4 @@
-"""The processes whose saves are recorded: one graph, saved by CheckpointManager or by a plain Saver.
+"""Programs whose saves are recorded: one graph, saved by CheckpointManager or by a plain Saver.
 
 python -m tests.crash.saves ours|ours_sharded|plain ROOT MAX_TO_KEEP
 """
@@ -20,10 +20,10 @@ SIZE = 3000  # floats: more than two pages, so that writes can be torn between p
 
 
 class Graph:
-    """A step, and a value that is as many times the step."""
+    """A step, and an array whose values equal the step."""
 
     def __init__(self) -> None:
-        """At step 0."""
+        """Start at step 0."""
         with tf.Graph().as_default() as self.graph:
             self.step = tf.compat.v1.train.get_or_create_global_step()
             self.value = tf.compat.v1.get_variable("value", [SIZE], initializer=tf.compat.v1.zeros_initializer())
@@ -33,22 +33,22 @@ class Graph:
         self.session.run(initialize)
 
     def count(self) -> int:
-        """Makes an update; gives the step."""
+        """Apply an update; return the step."""
         return int(self.session.run(self._count)[0])
 
     def state(self) -> tuple[int, list[float]]:
-        """The step, and the value."""
+        """Return the step and the values."""
         step, value = self.session.run([self.step, self.value])
         return int(step), value.tolist()
 
 
 def state_at(step: int) -> tuple[int, list[float]]:
-    """What Graph.state gives at a step."""
+    """Return the state of a step, as Graph.state does."""
     return step, [float(step)] * SIZE
 
 
 def restored(root: Path, *, max_to_keep: int = 1, sharded: bool = False) -> tuple[Graph, CheckpointManager]:
-    """The graph as a restarted run finds it; close the manager."""
+    """Return a graph as a restarted run restores it, and its manager, which must be closed."""
     directory = finding.train_dir(root)
     start = resume.open_train_dir(directory, finding.SETTINGS)
     graph = Graph()
@@ -66,7 +66,7 @@ def restored(root: Path, *, max_to_keep: int = 1, sharded: bool = False) -> tupl
 
 
 def save_ours(root: Path, max_to_keep: int, *, sharded: bool = False) -> None:
-    """Makes checkpoints from nothing, as a run does: a record of the step, then its checkpoint."""
+    """Save checkpoints as a run does: for each step its metrics, then its checkpoint."""
     graph, manager = restored(root, max_to_keep=max_to_keep, sharded=sharded)
     metrics = Journal(finding.train_dir(root) / layout.METRICS)
     with manager:
@@ -76,12 +76,12 @@ def save_ours(root: Path, max_to_keep: int, *, sharded: bool = False) -> None:
 
 
 def save_ours_sharded(root: Path, max_to_keep: int) -> None:
-    """The same with more than one data file."""
+    """Save checkpoints with several data files."""
     save_ours(root, max_to_keep, sharded=True)
 
 
 def save_plain(root: Path, max_to_keep: int) -> None:
-    """Makes checkpoints with all of Saver's defaults."""
+    """Save checkpoints with a plain Saver and its defaults."""
     graph = Graph()
     with graph.graph.as_default():
         saver = tf.compat.v1.train.Saver(max_to_keep=max_to_keep)

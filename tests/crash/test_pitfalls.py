@@ -1,8 +1,8 @@
-"""What a plain Saver leaves open, one after the other: each is shown to happen there, and not to happen here.
+"""Pitfalls of a plain Saver: each is shown to happen with it, and not to happen with CheckpointManager.
 
-`Plain` is what a program does that follows the tutorials: Saver with its defaults, tf.train.latest_checkpoint, restore.
-The numbers are those of a list of pitfalls that users reported or that were measured on TensorFlow 2.21.
-Number 1 (no fsync) is test_power_cut.py.
+`Plain` does what the tutorials do: Saver with its defaults, tf.train.latest_checkpoint, restore. The numbers are those
+of a list of pitfalls that users reported or that were measured on TensorFlow 2.21. Number 1 (no fsync) is in
+test_power_cut.py.
 """
 
 import os
@@ -22,17 +22,17 @@ from checkpointing.errors import CheckpointError, NonFiniteError
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import layout, staging
 from tests import programs
-from tests.checkpointing.protocol.test_manager import OPEN, Clock, Counter
+from tests.counter import OPEN, Clock, Counter
 from tests.crash.test_disk_faults import small_disk
 
 __all__ = ["small_disk"]  # the fixture
 
 
 class Plain:
-    """The same counter, kept by a plain Saver."""
+    """The graph of tests/counter.py, saved and restored by a plain Saver."""
 
     def __init__(self, directory: Path, *, size: int = 3, restore: bool = True, **options: Any) -> None:
-        """Opens a directory as such a program does."""
+        """Restore the checkpoint that tf.train.latest_checkpoint finds, if there is one."""
         self.directory = directory
         with tf.Graph().as_default() as graph:
             self.step = tf.compat.v1.train.get_or_create_global_step()
@@ -49,7 +49,7 @@ class Plain:
                 self.saver.restore(self.session, latest)
 
     def count(self, steps: int, *, save: bool = False) -> "Plain":
-        """Makes so many updates; with `save`, a checkpoint after each."""
+        """Apply some updates; if `save`, save a checkpoint after each. Return self."""
         for _ in range(steps):
             self.session.run(self._count)
             if save:
@@ -57,17 +57,17 @@ class Plain:
         return self
 
     def save(self, **options: Any) -> None:
-        """Saves as the tutorials do."""
+        """Save as the tutorials do."""
         with self.session.graph.as_default():
             self.saver.save(self.session, str(self.directory / "model.ckpt"), **{"global_step": self.step, **options})
 
     def at(self) -> int:
-        """The step."""
+        """Return the step."""
         return int(self.session.run(self.step))
 
 
 def saved_by_both(tmp_path: Path, steps: int) -> tuple[Path, Path]:
-    """Two directories, a checkpoint for each step."""
+    """Return two directories with one checkpoint per step, of a plain Saver and of this package."""
     (tmp_path / "plain").mkdir()
     Plain(tmp_path / "plain").count(steps, save=True)
     Counter(tmp_path / "ours").count(steps, save=True)
@@ -76,7 +76,7 @@ def saved_by_both(tmp_path: Path, steps: int) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("content", [b"garbage", b"\0" * 80, b'model_checkpoint_path: "mod', b"", b"\xff\xfe", None])
 def test_2_a_damaged_state_file(tmp_path, content):
-    """Plain: a silent fresh start, or an exception that nobody expects. Ours: goes on from the newest."""
+    """Plain: a silent fresh start, or an unexpected exception. Ours: resumes from the newest."""
     for directory in saved_by_both(tmp_path, 3):
         (directory / "checkpoint").unlink()
         if content is not None:
@@ -89,7 +89,7 @@ def test_2_a_damaged_state_file(tmp_path, content):
 
 
 def test_3_a_monitored_session_saves_step_0_over_a_damaged_state_file(tmp_path):
-    """Plain: what was there is forgotten for good. Ours: see number 2."""
+    """Plain: the older checkpoints are lost to the state file. Ours: see number 2."""
     (tmp_path / "plain").mkdir()
     Plain(tmp_path / "plain").count(3, save=True)
     (tmp_path / "plain" / "checkpoint").write_bytes(b"garbage")
@@ -115,7 +115,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes | None], type[Exception]]] 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_4_a_damaged_newest_checkpoint(tmp_path, name):
-    """Plain: an exception, each time, of a kind that depends on the damage. Ours: goes on from the one before."""
+    """Plain: each start raises an exception whose class depends on the damage. Ours: resumes from the one before."""
     kind, damage, raised = DAMAGE[name]
     for directory in saved_by_both(tmp_path, 3):
         path = directory / f"model.ckpt-3.{kind}"
@@ -129,7 +129,7 @@ def test_4_a_damaged_newest_checkpoint(tmp_path, name):
 
 
 def test_5_bytes_that_no_tensor_covers(tmp_path):
-    """Plain: garbage behind the last tensor passes. Ours: the file is not the one that was written."""
+    """Plain: garbage after the last tensor is ignored. Ours: the file differs from the manifest."""
     for directory in saved_by_both(tmp_path, 2):
         with (directory / "model.ckpt-2.data-00000-of-00001").open("ab") as file:
             file.write(b"garbage")
@@ -138,7 +138,7 @@ def test_5_bytes_that_no_tensor_covers(tmp_path):
 
 
 def test_6_saving_twice_to_one_prefix(tmp_path):
-    """Plain: the only copy is written over, and unreadable in between. Ours: a prefix is written once."""
+    """Plain: overwrites the only copy, which is unreadable meanwhile. Ours: a prefix is written once."""
     (tmp_path / "plain").mkdir()
     plain, ours = Plain(tmp_path / "plain").count(1, save=True), Counter(tmp_path / "ours").count(1, save=True)
     inodes = [(tmp_path / name / "model.ckpt-1.index").stat().st_ino for name in ("plain", "ours")]
@@ -149,14 +149,14 @@ def test_6_saving_twice_to_one_prefix(tmp_path):
     assert inodes[1] == again[1]
 
 
-def test_7_what_a_kill_leaves_behind(tmp_path):
-    """Plain: half-written files stay for ever. Ours: the next start sweeps its own."""
+def test_7_files_left_by_a_kill(tmp_path):
+    """Plain: half-written files stay. Ours: the next start deletes its own."""
     leftovers = ["model.ckpt-3.data-00000-of-00001.tempstate123", "model.ckpt-3.index.tempstate123", "checkpoint.tmp1"]
     for directory in saved_by_both(tmp_path, 2):
         for name in leftovers:
             (directory / name).write_bytes(b"half")
     (tmp_path / "ours" / "model.ckpt-3.incomplete").touch()
-    (tmp_path / "ours" / "checkpoint.tmp1").unlink()  # ours is called checkpoint.tmp, and used up
+    (tmp_path / "ours" / "checkpoint.tmp1").unlink()  # ours is named checkpoint.tmp, and is replaced
     Plain(tmp_path / "plain").count(1, save=True)
     Counter(tmp_path / "ours")
     assert all((tmp_path / "plain" / name).exists() for name in leftovers)
@@ -164,7 +164,7 @@ def test_7_what_a_kill_leaves_behind(tmp_path):
 
 
 def test_8_a_disk_that_fills_up_during_a_save(small_disk):
-    """Plain: the half that was written keeps the disk full. Ours: gives back what it took, at once."""
+    """Plain: the half-written file keeps the disk full. Ours: is deleted at once."""
     size = 1_000_000  # 4 MB, to a disk of 3
     plain = Plain(small_disk / "plain", size=size)
     (small_disk / "plain").mkdir()
@@ -177,12 +177,12 @@ def test_8_a_disk_that_fills_up_during_a_save(small_disk):
         ours.manager.save(ours.session)
     assert sum(path.stat().st_size for path in (small_disk / "ours").iterdir()) < 100
     ours.manager.close()
-    # TensorFlow 2.21 removes what does not fill its buffer of 8 MB; then both are clean.
+    # TensorFlow 2.21 deletes files smaller than its buffer of 8 MB; then both are clean.
     assert kept_by_plain in {0, *range(2**20, 2**22)}
 
 
-def test_9_rotation_after_a_restart(tmp_path):
-    """Plain: keeps as many again for each start. Ours: counts what is on the disk."""
+def test_9_retention_after_a_restart(tmp_path):
+    """Plain: each start keeps max_to_keep more. Ours: counts the checkpoints on the disk."""
     (tmp_path / "plain").mkdir()
     for _ in range(2):
         Plain(tmp_path / "plain", max_to_keep=3).count(3, save=True)
@@ -192,7 +192,7 @@ def test_9_rotation_after_a_restart(tmp_path):
 
 
 def test_10_a_moved_directory(tmp_path):
-    """Plain: absolute paths in its state file, so a silent fresh start. Ours: names."""
+    """Plain: absolute paths in the state file, so a silent fresh start. Ours: names."""
     for directory in saved_by_both(tmp_path, 2):
         if directory in OPEN:
             OPEN.pop(directory).manager.close()
@@ -202,7 +202,7 @@ def test_10_a_moved_directory(tmp_path):
 
 
 def test_11_brackets_in_the_path(tmp_path):
-    """Plain: taken for a pattern, so nothing is found, and nothing deleted. Ours: a path is a path."""
+    """Plain: a pattern, so nothing is found or deleted. Ours: a path."""
     (tmp_path / "run[1]").mkdir()
     Plain(tmp_path / "run[1]", max_to_keep=2).count(4, save=True)
     assert Plain(tmp_path / "run[1]").at() == 0
@@ -214,7 +214,7 @@ def test_11_brackets_in_the_path(tmp_path):
 
 
 def test_12_the_clock_of_every_n_hours(tmp_path, monkeypatch):
-    """Plain: starts anew with each process, so short attempts keep nothing for good. Ours: is in the manifests."""
+    """Plain: starts at 0 in each process, so short attempts keep nothing. Ours: is in the manifests."""
     clock = Clock()
     (tmp_path / "plain").mkdir()
     for _ in range(6):
@@ -233,7 +233,7 @@ def test_12_the_clock_of_every_n_hours(tmp_path, monkeypatch):
 
 
 def test_13_the_graph_is_written_last(tmp_path):
-    """Plain: killed before it, there is no graph, and the old checkpoint is gone. Ours: it is part of the commit."""
+    """Plain: a kill before it leaves no graph, and the old checkpoint is gone. Ours: written before the commit."""
     (tmp_path / "plain").mkdir()
     plain = Plain(tmp_path / "plain", max_to_keep=1).count(1, save=True)
 
@@ -247,21 +247,21 @@ def test_13_the_graph_is_written_last(tmp_path):
     assert not (tmp_path / "plain" / "model.ckpt-2.meta").exists()
     ours = Counter(tmp_path / "ours", retention=RetentionPolicy(1)).count(1, save=True)
     assert (tmp_path / "ours" / "model.ckpt-1.meta").exists()
-    ours.manager._meta_graph = None  # noqa: SLF001 - writing it raises
+    ours.manager._committer.meta_graph = None  # noqa: SLF001 - writing it raises
     with pytest.raises(TypeError):
         ours.count(1, save=True)
     assert Counter(tmp_path / "ours").state()[0] == 1
 
 
 def draw(*, seed: int, stateless_at: tf.Tensor | None = None) -> tf.Tensor:
-    """A random number of either kind."""
+    """Return a random number of a stateful or a stateless generator."""
     if stateless_at is None:
         return tf.random.uniform([], seed=seed)
     return tf.random.stateless_uniform([], tf.stack([tf.constant(seed, tf.int64), stateless_at]))
 
 
 def drawn(steps: int, *, stateless: bool, resumed_at: int) -> list[float]:
-    """The random numbers of a run, as the steps after a restart see them."""
+    """Return the random numbers of a run's steps after a restart."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.get_variable("step", initializer=tf.constant(resumed_at, tf.int64))
         number = draw(seed=7, stateless_at=step.read_value() if stateless else None)
@@ -274,15 +274,15 @@ def drawn(steps: int, *, stateless: bool, resumed_at: int) -> list[float]:
 
 
 def test_14_random_numbers_after_a_restart():
-    """Plain: the generators' state is in no checkpoint, and begins anew. Ours: keyed by (seed, step)."""
+    """Plain: the generators' state is in no checkpoint, and starts again. Ours: keyed by (seed, step)."""
     for stateless in (False, True):
         undisturbed = drawn(6, stateless=stateless, resumed_at=0)
         resumed = undisturbed[:3] + drawn(3, stateless=stateless, resumed_at=3)
         assert (resumed == undisturbed) == stateless
 
 
-def test_15_weights_that_are_no_numbers(tmp_path):
-    """Plain: saved, and the good ones are pushed out. Ours: refused."""
+def test_15_non_finite_weights(tmp_path):
+    """Plain: saved, and good checkpoints are deleted. Ours: refused."""
     (tmp_path / "plain").mkdir()
     plain = Plain(tmp_path / "plain", max_to_keep=1).count(1, save=True)
     plain.session.run(plain.value.initializer)
@@ -291,14 +291,14 @@ def test_15_weights_that_are_no_numbers(tmp_path):
     plain.count(1, save=True)
     assert np.isnan(tf.train.load_checkpoint(str(tmp_path / "plain")).get_tensor("value")).all()
     ours = Counter(tmp_path / "ours", retention=RetentionPolicy(1)).count(1, save=True)
-    ours.spoil()
+    ours.make_non_finite()
     with pytest.raises(NonFiniteError):
         ours.count(1, save=True)
     assert Counter(tmp_path / "ours").state()[0] == 1
 
 
 def test_16_two_runs_in_one_directory(tmp_path):
-    """Plain: each deletes and forgets the other's. Ours: the second is told who is there."""
+    """Plain: each deletes the other's checkpoints. Ours: the second run fails with the first one's pid."""
     (tmp_path / "plain").mkdir()
     one, other = Plain(tmp_path / "plain", max_to_keep=2), Plain(tmp_path / "plain", max_to_keep=2)
     for program, steps in ((one, 3), (other, 1)):
@@ -321,7 +321,7 @@ def test_16_two_runs_in_one_directory(tmp_path):
 
 
 def test_17_an_export_that_was_killed(tmp_path):
-    """Plain: Builder refuses the folder from then on, and a server may load half a model. Ours: begins anew."""
+    """Plain: Builder refuses the directory, and a server may load half a model. Ours: starts again."""
     for directory in (tmp_path / "plain", layout.staging_path(tmp_path / "ours", "01234567")):
         (directory / "variables").mkdir(parents=True)
         (directory / "saved_model.pb").write_bytes(b"half")

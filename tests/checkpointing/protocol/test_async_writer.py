@@ -11,14 +11,14 @@ from checkpointing.protocol.async_writer import AsyncWriter
 
 @pytest.fixture(params=[True, False], ids=["background", "foreground"])
 def writer(request):
-    """A writer of either kind."""
+    """Yield a writer of either kind."""
     writer = AsyncWriter(in_background=request.param)
     yield writer
     writer.close()
 
 
-def test_a_job_that_went_well_has_no_error(writer):
-    """And it is done when the wait is over."""
+def test_a_successful_job_has_no_error(writer):
+    """It has ended when `wait` returns."""
     done = []
     writer.start(lambda: done.append(1))
     assert writer.has_job
@@ -27,8 +27,8 @@ def test_a_job_that_went_well_has_no_error(writer):
     assert not writer.has_job
 
 
-def test_what_a_job_raises_is_given_to_whoever_waits(writer):
-    """Once: the next job starts with a clean slate."""
+def test_wait_returns_the_error_of_a_job(writer):
+    """Once: the next job starts without an error."""
     error = OSError("the disk refuses")
 
     def fail():
@@ -42,13 +42,13 @@ def test_what_a_job_raises_is_given_to_whoever_waits(writer):
 
 
 def test_without_a_job_there_is_nothing_to_wait_for(writer):
-    """Neither done nor failed."""
+    """`done` is false, and `wait` returns None."""
     assert not writer.done()
     assert writer.wait() is None
 
 
-def test_a_job_goes_on_beside_the_caller():
-    """In the background, `start` returns while the job is under way; closing waits for it."""
+def test_a_background_job_runs_in_parallel():
+    """`start` returns while the job runs; `close` waits for it."""
     writer, may_end, ended = AsyncWriter(in_background=True), threading.Event(), []
     writer.start(lambda: ended.append(may_end.wait(10)))
     assert not writer.done()
@@ -58,13 +58,13 @@ def test_a_job_goes_on_beside_the_caller():
     assert writer.done()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority")
-def test_the_thread_gives_way_to_training():
-    """Its priority is lower, and that of the caller stays, whatever that is."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority per thread")
+def test_the_thread_has_a_lower_priority():
+    """The writer's niceness is added to the process's; the caller's does not change."""
     niceness = partial(os.getpriority, os.PRIO_PROCESS)
     found, before = [], niceness(0)
 
-    def give_way_already() -> None:
+    def start_in_a_nice_thread() -> None:
         os.nice(5)
         writer = AsyncWriter(in_background=True)
         writer.start(lambda: found.append(niceness(threading.get_native_id())))
@@ -72,23 +72,23 @@ def test_the_thread_gives_way_to_training():
         writer.close()
         found.append(niceness(threading.get_native_id()))
 
-    # In a thread of its own, for no thread gets its priority back.
-    caller = threading.Thread(target=give_way_already)
+    # In a thread, because a thread cannot raise its priority again.
+    caller = threading.Thread(target=start_in_a_nice_thread)
     caller.start()
     caller.join()
-    assert found == [min(19, before + 5 + 5), min(19, before + 5)]  # 19 is the most there is
+    assert found == [min(19, before + 5 + 5), min(19, before + 5)]  # 19 is the maximum
     assert niceness(0) == before
 
 
 def test_one_job_at_a_time(writer):
-    """A second one before the first was waited for is a mistake of the caller's."""
+    """A second one before `wait` is a mistake of the caller."""
     writer.start(lambda: None)
     with pytest.raises(AssertionError, match="one job at a time"):
         writer.start(lambda: None)
 
 
-def test_whoever_was_interrupted_in_the_job_need_not_wait_for_it():
-    """A job that was done at once and never ended is no job any more."""
+def test_an_interrupted_foreground_job_is_not_waited_for():
+    """It has not ended, and never will."""
     writer = AsyncWriter(in_background=False)
 
     def interrupt():
@@ -101,7 +101,7 @@ def test_whoever_was_interrupted_in_the_job_need_not_wait_for_it():
 
 
 def test_without_a_thread_there_is_no_writer(monkeypatch):
-    """Where no thread can be started, that is one sentence at the start, not a failed save hours later."""
+    """If no thread can be started, that is an error at the start, not at the first save."""
 
     def refuse(_):
         raise RuntimeError("can't start new thread")

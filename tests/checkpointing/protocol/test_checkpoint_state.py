@@ -9,7 +9,7 @@ from checkpointing.protocol import checkpoint_state
 
 
 def test_every_byte_can_be_quoted():
-    """In a name any character may stand, and comes back."""
+    """A name may hold any character."""
     text = "".join(map(chr, range(1, 0x180))) + "\u2028\U0001f642"
     found = tf.compat.v1.train.generate_checkpoint_state_proto("/", "another")
     text_format.Merge(f"model_checkpoint_path: {checkpoint_state._quoted(text)}\n", found)  # noqa: SLF001
@@ -18,8 +18,8 @@ def test_every_byte_can_be_quoted():
 
 @pytest.mark.parametrize("relative_paths", [True, False])
 @pytest.mark.parametrize("name", ["run", "größe 数字", 'a"b\\c'])
-def test_what_is_written_is_read(tmp_path, name, relative_paths):
-    """By us and by TensorFlow, in the same order."""
+def test_a_written_file_is_read(tmp_path, name, relative_paths):
+    """By this package and by TensorFlow, in the same order."""
     directory = tmp_path / name
     directory.mkdir()
     prefixes = [directory / "model.ckpt-9", directory / "model.ckpt-10"]
@@ -29,8 +29,8 @@ def test_what_is_written_is_read(tmp_path, name, relative_paths):
     assert list(theirs.all_model_checkpoint_paths) == list(map(str, prefixes))
 
 
-def test_what_tensorflow_writes_is_read(tmp_path):
-    """Also its relative paths, and whatever letters it quotes in its own way."""
+def test_a_file_of_tensorflow_is_read(tmp_path):
+    """With relative paths, and characters that TensorFlow escapes in other ways."""
     names = ["a", "größe", "quote'\"", "back\\slash", "new\nline"]
     tf.compat.v1.train.update_checkpoint_state(str(tmp_path), names[-1], all_model_checkpoint_paths=names)
     assert checkpoint_state.read(tmp_path) == [tmp_path / name for name in names]
@@ -40,14 +40,14 @@ def test_what_tensorflow_writes_is_read(tmp_path):
     "content", [b"", b"\0" * 99, b"\xff\xfe", b'all_model_checkpoint_paths: "a', b"model_checkpoint_path: 1"]
 )
 def test_garbage_lists_nothing(tmp_path, content):
-    """A state file is a cache; one that makes no sense is no news."""
+    """The state file is a cache; one that cannot be parsed is ignored."""
     (tmp_path / "checkpoint").write_bytes(content)
     assert checkpoint_state.read(tmp_path) == []
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
-def test_what_is_no_file_lists_nothing_and_is_moved(tmp_path, make):
-    """Nothing is waited for, and nothing of a user's is deleted."""
+def test_a_special_file_lists_nothing_and_is_moved(tmp_path, make):
+    """It is not waited for, and no user's file is deleted."""
     make(tmp_path / "checkpoint")
     assert checkpoint_state.read(tmp_path) == []
     checkpoint_state.write(tmp_path, [(tmp_path / "model.ckpt-9", 1.5)], relative_paths=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpointing.errors import CheckpointError, DamagedError, NonFiniteError, NotSavedError
+from checkpointing.errors import LATER, CheckpointError, DamagedError, NonFiniteError, NotSavedError
 from checkpointing.protocol import manifest, resume, save_policy
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.protocol.manifest import Manifest
@@ -18,66 +18,13 @@ from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.protocol.snapshot import Snapshot
 from checkpointing.storage import durable, layout, regular_file
 from tests.checkpoints import tree
+from tests.counter import OPEN, SETTINGS, Clock, Counter
 
-SETTINGS = {"model": "counter"}
-OPEN = {}
 NAMES = ["plain", "run[1]", "with spaces", "größe-数字", "star*?"]
 
 
-class Clock:
-    """A clock that tests set."""
-
-    now = 1_000_000.0
-
-    def __call__(self):
-        """Seconds since 1970."""
-        return self.now
-
-
-class Counter:
-    """A graph that counts: state that every test can tell apart by its step."""
-
-    def __init__(self, directory, *, restore_from=None, size=3, **options):
-        """Opens a train_dir as a run does; the one that had it before is taken to have ended."""
-        if directory in OPEN:
-            OPEN.pop(directory).manager.close()
-        self.directory = directory
-        start = resume.open_train_dir(directory, SETTINGS, restore_from=restore_from)
-        with tf.Graph().as_default() as graph:
-            step = tf.compat.v1.train.get_or_create_global_step()
-            value = tf.compat.v1.get_variable("value", [size], initializer=tf.compat.v1.zeros_initializer())
-            self._count = [step.assign_add(1), value.assign_add(tf.fill([size], 0.1))]
-            self.again = value.assign_add(tf.fill([size], 1000.0))
-            self.undo = value.assign_sub(tf.fill([size], 1000.0))
-            self._spoil = value.assign(tf.fill([size], float("nan")))
-            self._value, self._step = value, step
-            initialize = tf.compat.v1.global_variables_initializer()
-        self.session = tf.compat.v1.Session(graph=graph)
-        self.session.run(initialize)
-        self.manager = CheckpointManager(graph, start, variables=[step, value], step=step, **options)
-        OPEN[directory] = self
-        self.manager.restore(self.session)
-
-    def count(self, steps, *, save=False):
-        """Makes so many updates; with `save`, a checkpoint after each."""
-        for _ in range(steps):
-            self.session.run(self._count)
-            if save:
-                self.manager.save(self.session)
-        return self
-
-    def spoil(self):
-        """Makes the value no number."""
-        self.session.run(self._spoil)
-
-    def state(self):
-        """The step and the value."""
-        step, value = self.session.run([self._step, self._value])
-        return int(step), value.tolist()
-
-
 def kept(directory):
-    """The steps in TensorFlow's state file, once they are known to be those on the disk."""
+    """Return the steps in TensorFlow's state file; assert that the same checkpoints are on the disk."""
     state = tf.train.get_checkpoint_state(str(directory))
     steps = [int(path.rpartition("-")[2]) for path in state.all_model_checkpoint_paths]
     for kind in ("index", "meta", "manifest.json", "data-00000-of-00001"):
@@ -87,22 +34,22 @@ def kept(directory):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_goes_on_from_its_newest_checkpoint(tmp_path, name):
-    """Whatever the train_dir is called, the state that comes back is the one that was saved last."""
+def test_a_run_resumes_from_its_newest_checkpoint(tmp_path, name):
+    """The restored state is the one that was saved last, for any name of the train_dir."""
     saved = Counter(tmp_path / name).count(3, save=True).state()
     assert Counter(tmp_path / name).state() == saved == (3, saved[1])
 
 
 def test_the_newest_step_is_that_of_the_last_commit(tmp_path):
-    """Whoever shows a run's progress can say from where it would go on; a restart knows it at once."""
+    """`newest_step` is known after a commit and after a restart."""
     counter = Counter(tmp_path)
     assert counter.manager.newest_step is None
     assert counter.count(2, save=True).count(1).manager.newest_step == 2
     assert Counter(tmp_path).manager.newest_step == 2
 
 
-def test_a_moved_train_dir_goes_on(tmp_path):
-    """Nothing in it holds its old path, TensorFlow's state file included."""
+def test_a_moved_train_dir_resumes(tmp_path):
+    """No file in a train_dir holds its path, TensorFlow's state file included."""
     counter = Counter(tmp_path / "old").count(2, save=True)
     saved = counter.state()
     counter.manager.close()
@@ -111,8 +58,8 @@ def test_a_moved_train_dir_goes_on(tmp_path):
     assert tf.train.latest_checkpoint(str(tmp_path / "new")) == str(tmp_path / "new" / "model.ckpt-2")
 
 
-def test_tensorflow_reads_what_is_written(tmp_path):
-    """The tensors and the graph are there under the names that TensorFlow's own tools use."""
+def test_tensorflow_reads_the_checkpoints(tmp_path):
+    """load_checkpoint and import_meta_graph find the tensors and the graph under their names."""
     step, value = Counter(tmp_path).count(2, save=True).state()
     prefix = tf.train.latest_checkpoint(str(tmp_path))
     reader = tf.train.load_checkpoint(prefix)
@@ -124,13 +71,13 @@ def test_tensorflow_reads_what_is_written(tmp_path):
 
 
 def test_the_newest_are_kept(tmp_path):
-    """Of eight checkpoints the last five stay, each with all its files, and the state file lists them."""
+    """The last five of eight checkpoints are kept with all files, and the state file lists them."""
     Counter(tmp_path).count(8, save=True)
     assert kept(tmp_path) == [4, 5, 6, 7, 8]
 
 
-def test_rotation_holds_across_restarts_and_shrinks(tmp_path):
-    """A restarted run keeps no more than it was told, and a lowered number deletes at once."""
+def test_retention_holds_across_restarts(tmp_path):
+    """A restarted run keeps no more checkpoints; with a lower max_to_keep the start deletes some."""
     Counter(tmp_path).count(4, save=True)
     Counter(tmp_path).count(3, save=True)
     assert kept(tmp_path) == [3, 4, 5, 6, 7]
@@ -138,8 +85,8 @@ def test_rotation_holds_across_restarts_and_shrinks(tmp_path):
     assert kept(tmp_path) == [6, 7]
 
 
-def test_one_for_every_n_hours_is_kept_for_good(tmp_path):
-    """Hours count over restarts, by the run's own clock."""
+def test_one_checkpoint_per_n_hours_is_kept(tmp_path):
+    """The hours are hours of training, summed over restarts."""
     clock = Clock()
     retention = RetentionPolicy(max_to_keep=1, keep_checkpoint_every_n_hours=1)
     for _ in range(2):
@@ -147,12 +94,12 @@ def test_one_for_every_n_hours_is_kept_for_good(tmp_path):
         for _ in range(4):
             clock.now += 30 * 60
             counter.count(1, save=True)
-        clock.now += 50 * 3600  # nothing ran meanwhile
+        clock.now += 50 * 3600  # between two runs
     assert kept(tmp_path) == [2, 4, 6, 8]
 
 
 def test_saves_come_due_by_steps_and_by_seconds(tmp_path):
-    """Either period asks for a save; no period never does."""
+    """A save is due after save_every_steps and after save_every_seconds."""
     clock = Clock()
     counter = Counter(tmp_path, save_every_steps=4, save_every_seconds=60, clock=clock)
     for step in range(1, 9):
@@ -162,8 +109,8 @@ def test_saves_come_due_by_steps_and_by_seconds(tmp_path):
     assert kept(tmp_path) == [4, 6, 8]
 
 
-def test_the_best_interval_comes_from_the_cost_of_a_save(tmp_path, monkeypatch):
-    """With "auto": that of Young and Daly for the seconds that the last save took."""
+def test_the_auto_interval_depends_on_the_duration_of_a_save(tmp_path, monkeypatch):
+    """With "auto", the interval is that of Young and Daly for the duration of the last save."""
     clock = Clock()
     counter = Counter(
         tmp_path, save_every_seconds="auto", mean_seconds_between_failures=2, save_in_background=False, clock=clock
@@ -178,24 +125,24 @@ def test_the_best_interval_comes_from_the_cost_of_a_save(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_is_never_written_twice(tmp_path):
-    """Asked again to save a step that has its checkpoint, the manager leaves every file as it is."""
+    """A second save of a step leaves every file as it is."""
     counter = Counter(tmp_path).count(3, save=True)
     before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     counter.manager.save(counter.session)
     assert before == {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
 
 
-def test_values_that_are_no_finite_numbers_are_not_saved(tmp_path):
-    """They would push out checkpoints that are good; the sentence names the variable and the step."""
+def test_a_non_finite_state_is_not_saved(tmp_path):
+    """It would replace good checkpoints; the error names the step and the variable."""
     counter = Counter(tmp_path, retention=RetentionPolicy(1, 10_000)).count(1, save=True)
-    counter.spoil()
-    with pytest.raises(NonFiniteError, match="step 2: value hold values that are no finite numbers"):
+    counter.make_non_finite()
+    with pytest.raises(NonFiniteError, match="step 2: NaN or infinity in value; not saved"):
         counter.count(1, save=True)
     assert kept(tmp_path) == [1]
 
 
 def test_a_copy_under_another_name_can_start_a_run(tmp_path):
-    """Also with the manifest copied along, which speaks of files of other names."""
+    """A copy may have any name, although its manifest lists the old file names."""
     saved = Counter(tmp_path / "old").count(2, save=True).state()
     (tmp_path / "copy").mkdir()
     for path in (tmp_path / "old").glob("model.ckpt-2.*"):
@@ -203,8 +150,8 @@ def test_a_copy_under_another_name_can_start_a_run(tmp_path):
     assert Counter(tmp_path / "new", restore_from=tmp_path / "copy" / "best").state() == saved
 
 
-def test_the_reason_of_a_failed_save_is_told(tmp_path):
-    """Not where in TensorFlow's graph it came up, but what."""
+def test_the_error_of_a_failed_save_has_the_reason(tmp_path):
+    """The message holds TensorFlow's reason without its description of the graph's node."""
     counter = Counter(tmp_path).count(1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -218,10 +165,10 @@ def test_the_reason_of_a_failed_save_is_told(tmp_path):
 
 
 def test_the_state_file_is_only_a_cache(tmp_path):
-    """Missing or full of rubbish, it is rebuilt from the manifests."""
+    """A missing or damaged state file is rebuilt from the manifests."""
     Counter(tmp_path).count(3, save=True)
-    for rubbish in (b"", b"\0" * 100, b'model_checkpoint_path: "nowhere"', b"\xff\xfe"):
-        (tmp_path / "checkpoint").write_bytes(rubbish)
+    for content in (b"", b"\0" * 100, b'model_checkpoint_path: "nowhere"', b"\xff\xfe"):
+        (tmp_path / "checkpoint").write_bytes(content)
         assert Counter(tmp_path).state()[0] == 3
         assert kept(tmp_path) == [1, 2, 3]
     (tmp_path / "checkpoint").unlink()
@@ -230,29 +177,29 @@ def test_the_state_file_is_only_a_cache(tmp_path):
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_paths_in_the_state_file_are_as_asked_for(tmp_path, relative):
-    """Names with save_relative_paths, absolute paths without."""
+def test_paths_in_the_state_file_are_relative_or_absolute(tmp_path, relative):
+    """The state file holds names with save_relative_paths, absolute paths without."""
     Counter(tmp_path, save_relative_paths=relative).count(1, save=True)
     first = (tmp_path / "checkpoint").read_text().splitlines()[0]
     assert first == f'model_checkpoint_path: "{"" if relative else str(tmp_path) + "/"}model.ckpt-1"'
 
 
-def test_a_sharded_checkpoint_comes_back(tmp_path):
+def test_a_sharded_checkpoint_is_restored(tmp_path):
     """Saver's option works, and leaves no temporary directory."""
     saved = Counter(tmp_path, sharded=True).count(2, save=True).state()
     assert Counter(tmp_path, sharded=True).state() == saved
     assert not list(tmp_path.glob("*temp*"))
 
 
-def test_a_checkpoint_of_another_shape_is_told(tmp_path):
-    """The sentence names the variable, with the shape found and the one wanted."""
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    """The error names the variable and both shapes."""
     Counter(tmp_path / "three").count(1, save=True)
     with pytest.raises(CheckpointError, match=r"variable value: float32 \[3\] found, float32 \[4\] wanted"):
         Counter(tmp_path / "four", size=4, restore_from=tmp_path / "three" / "model.ckpt-1")
 
 
-def test_a_checkpoint_of_another_model_is_told(tmp_path):
-    """A variable that is not in the checkpoint is named, with those that are."""
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    """The error names the missing variable and those in the checkpoint."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         other = tf.compat.v1.get_variable("other", initializer=1.0)
         session.run(other.initializer)
@@ -262,7 +209,7 @@ def test_a_checkpoint_of_another_model_is_told(tmp_path):
 
 
 def test_a_checkpoint_of_a_plain_saver_can_start_a_run(tmp_path):
-    """Anybody's checkpoint will do, if its variables are the model's."""
+    """A run can start from any checkpoint that has the model's variables."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.get_variable("global_step", initializer=tf.constant(70, tf.int64))
         value = tf.compat.v1.get_variable("value", initializer=tf.constant([1.0, 2.0, 3.0]))
@@ -274,70 +221,65 @@ def test_a_checkpoint_of_a_plain_saver_can_start_a_run(tmp_path):
     assert Counter(tmp_path / "run", restore_from=Path(prefix)).state()[0] == 72
 
 
-def test_what_must_be_safe_first_is_asked_for_before_the_commit(tmp_path):
-    """When the hook runs, the checkpoint does not exist yet."""
+def test_before_commit_is_called_before_the_commit(tmp_path):
+    """When it is called, the checkpoint's manifest does not exist yet."""
     seen = []
     counter = Counter(tmp_path, before_commit=lambda: seen.append(layout.steps_with(tmp_path, "manifest.json")))
     counter.count(2, save=True)
     assert seen == [[], [1]]
 
 
-def in_the_way(directory, step):
-    """Something that makes every commit of this step fail."""
-    obstacle = directory / f"model.ckpt-{step}.manifest.json.tmp"
-    obstacle.mkdir()
-    return obstacle
+def block_commit(directory, step):
+    """Make every commit of a step fail: create a directory at the path of the manifest's temporary file."""
+    (directory / f"model.ckpt-{step}.manifest.json.tmp").mkdir()
 
 
-def test_a_disk_that_refuses_loses_no_checkpoint(tmp_path):
-    """A last save that fails is an error in one sentence, and what was complete stays complete."""
+def test_a_failed_save_loses_no_checkpoint(tmp_path):
+    """It raises an error that names the newest complete checkpoint; the next run saves the step."""
     counter = Counter(tmp_path).count(2, save=True)
-    in_the_way(tmp_path, 3)
-    with pytest.raises(
-        NotSavedError, match=r"ckpt-3: could not be saved \(Is a directory\); the last .* is .*ckpt-2\."
-    ):
+    block_commit(tmp_path, 3)
+    with pytest.raises(NotSavedError, match=r"ckpt-3: could not be saved \(Is a directory\); the last .* is .*ckpt-2$"):
         counter.count(1, save=True)
     assert kept(tmp_path) == [1, 2]
     assert Counter(tmp_path).count(1, save=True).state()[0] == 3
     assert kept(tmp_path) == [1, 2, 3]
 
 
-def count_and_offer(counter, steps):
-    """Makes updates, and lets the manager save after each."""
+def count_and_save_if_due(counter, steps):
+    """Apply updates, and call save_if_due after each."""
     for _ in range(steps):
         counter.count(1).manager.save_if_due(counter.session)
 
 
-def test_training_goes_on_when_a_save_fails(tmp_path, caplog):
-    """It is said once, with what is still safe; the saves after it are made as if nothing had happened."""
+def test_training_continues_when_a_save_fails(tmp_path, caplog):
+    """The first failure is logged with the newest complete checkpoint; later saves are made as usual."""
     counter = Counter(tmp_path, save_every_steps=1, save_in_background=False)
     for step in (3, 4):
-        in_the_way(tmp_path, step)
+        block_commit(tmp_path, step)
     with caplog.at_level("WARNING"):
-        count_and_offer(counter, 7)
+        count_and_save_if_due(counter, 7)
     counter.manager.close()
     assert kept(tmp_path) == [1, 2, 5, 6, 7]
-    # That what was in the way has been moved is another matter.
-    about_saves = [record for record in caplog.records if record.name == "checkpointing.protocol.manager"]
+    about_saves = [record for record in caplog.records if record.name == "checkpointing.protocol.save_policy"]
     assert [record.levelname for record in about_saves] == ["WARNING"]
     assert "model.ckpt-3: could not be saved (Is a directory)" in caplog.text
     assert "the last complete checkpoint is" in caplog.text
-    assert "--max_failed_saves=10" in caplog.text
+    assert "max_failed_saves=10 more failures in a row" in caplog.text
 
 
 @pytest.mark.parametrize("in_background", [True, False])
 def test_too_many_failures_in_a_row_end_the_run(tmp_path, in_background):
-    """Computing what cannot be kept is a waste; the sentence says what is safe."""
+    """One failure more than max_failed_saves is an error that names the newest complete checkpoint."""
     counter = Counter(tmp_path, save_every_steps=1, max_failed_saves=2, save_in_background=in_background)
-    for step in (2, 3, 5, 6, 7, 8, 9):  # two in a row are borne
-        in_the_way(tmp_path, step)
-    with pytest.raises(NotSavedError, match=r"ckpt-7: .*, as did the 2 saves before it; the last .* is .*ckpt-4\."):
-        count_and_offer(counter, 9)
+    for step in (2, 3, 5, 6, 7, 8, 9):  # two in a row are allowed
+        block_commit(tmp_path, step)
+    with pytest.raises(NotSavedError, match=r"ckpt-7: .*, like the 2 saves before it; the last .* is .*ckpt-4$"):
+        count_and_save_if_due(counter, 9)
     assert counter.state()[0] in ({8, 9} if in_background else {7})
 
 
-def test_a_deleted_train_dir_is_made_again(tmp_path, caplog):
-    """Better a short history than none; and it is the run's own again."""
+def test_a_deleted_train_dir_is_created_again(tmp_path, caplog):
+    """The next save creates and locks it again."""
     counter = Counter(tmp_path / "run").count(2, save=True)
     shutil.rmtree(tmp_path / "run")
     counter.count(1, save=True)
@@ -347,11 +289,11 @@ def test_a_deleted_train_dir_is_made_again(tmp_path, caplog):
         resume.open_train_dir(tmp_path / "run", SETTINGS)
 
 
-def test_a_disk_without_room_is_not_filled(tmp_path, monkeypatch):
-    """Where it is known that a checkpoint will not fit, none is begun."""
+def test_no_save_is_started_without_free_space(tmp_path, monkeypatch):
+    """If a checkpoint cannot fit on the disk, no file is written."""
     counter = Counter(tmp_path).count(1, save=True)
     monkeypatch.setattr(durable, "free_bytes", lambda _: 1000)
-    with pytest.raises(NotSavedError, match=r"0\.0 MB free on the disk, .* wanted"):
+    with pytest.raises(NotSavedError, match=r"expected 0\.0 MB free on the disk, got 0\.0 MB"):
         counter.count(1, save=True)
     assert layout.steps_with(tmp_path, "index") == [1]
     assert kept(tmp_path) == [1]
@@ -359,7 +301,7 @@ def test_a_disk_without_room_is_not_filled(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("in_background", [True, False])
 def test_a_snapshot_is_the_state_of_its_step(tmp_path, in_background):
-    """However far training has gone on while it was written."""
+    """A checkpoint holds the state of its step, although training changes the variables meanwhile."""
     counter = Counter(tmp_path, size=2**20, save_every_steps=5, save_in_background=in_background)
     expected = {}
     for _ in range(20):
@@ -367,7 +309,7 @@ def test_a_snapshot_is_the_state_of_its_step(tmp_path, in_background):
         step, value = counter.state()
         expected[step] = value[0]
         counter.manager.save_if_due(counter.session)
-        counter.session.run(counter.again)  # at once, while the writer reads
+        counter.session.run(counter.again)  # while the writer reads
         counter.session.run(counter.undo)
     counter.manager.close()
     assert kept(tmp_path) == [5, 10, 15, 20]
@@ -376,8 +318,8 @@ def test_a_snapshot_is_the_state_of_its_step(tmp_path, in_background):
         assert np.unique(value).tolist() == [np.float32(expected[step])]
 
 
-def test_both_ways_to_save_give_the_same_bytes(tmp_path):
-    """In the background or not, sharded or not: what is in a checkpoint does not depend on when it was written."""
+def test_saves_in_background_and_foreground_are_equal(tmp_path):
+    """A checkpoint's bytes do not depend on the thread that wrote them, sharded or not."""
     for name, options in {
         "background": {},
         "foreground": {"save_in_background": False},
@@ -394,7 +336,7 @@ def test_both_ways_to_save_give_the_same_bytes(tmp_path):
 
 
 def test_the_best_and_the_pinned_are_kept(tmp_path):
-    """Besides the newest."""
+    """The best and the pinned checkpoints are kept in addition to the newest."""
     counter = Counter(tmp_path, retention=RetentionPolicy(max_to_keep=1, keep_best=1))
     for step, score in enumerate([0.5, 0.9, 0.7, None, 0.9, 0.8], start=1):
         counter.count(1).manager.save(counter.session, score)
@@ -404,24 +346,26 @@ def test_the_best_and_the_pinned_are_kept(tmp_path):
 
 
 def test_rolling_back_restores_an_older_state(tmp_path):
-    """The newest from before a step; what is newer is nothing to go on from."""
+    """roll_back restores the newest checkpoint before a step, and moves newer ones to quarantine."""
     counter = Counter(tmp_path).count(3, save=True)
-    wanted = Counter(tmp_path).state()
+    expected = Counter(tmp_path).state()
     counter = OPEN[tmp_path].count(2, save=True)
     assert counter.manager.roll_back(counter.session, before=4).name == "model.ckpt-3"
-    assert counter.state() == wanted
+    assert counter.state() == expected
     assert kept(tmp_path) == [1, 2, 3]
     assert (
-        (tmp_path / "quarantine" / "model.ckpt-5" / "reason.txt").read_text().endswith("went back from it to step 3\n")
+        (tmp_path / "quarantine" / "model.ckpt-5" / "reason.txt")
+        .read_text()
+        .endswith("rolled back from it to step 3\n")
     )
     counter.count(1, save=True)
     assert kept(tmp_path) == [1, 2, 3, 4]
-    with pytest.raises(CheckpointError, match="no checkpoint from before step 1"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint before step 1"):
         counter.manager.roll_back(counter.session, before=1)
 
 
-def test_a_state_that_does_not_match_is_set_aside(tmp_path, caplog):
-    """Bytes that are as written but give another state than the one that was saved are not gone on from."""
+def test_a_restored_state_with_another_digest_is_damage(tmp_path, caplog):
+    """The files match the manifest, but the restored state does not: the one before is restored."""
     Counter(tmp_path).count(2, save=True)
     path = layout.manifest_path(layout.prefix(tmp_path, 2))
     path.write_bytes(dataclasses.replace(Manifest.read(path), state_digest="0" * 64).to_json())
@@ -430,8 +374,8 @@ def test_a_state_that_does_not_match_is_set_aside(tmp_path, caplog):
     assert (tmp_path / "quarantine" / "model.ckpt-2" / "reason.txt").exists()
 
 
-def test_a_restored_state_is_said_to_match(tmp_path, caplog):
-    """With the digest that was taken before the save, and taken anew from the variables after the restore."""
+def test_a_matching_digest_is_logged(tmp_path, caplog):
+    """The digest of the restored variables equals that of the snapshot."""
     Counter(tmp_path).count(1, save=True)
     with caplog.at_level("INFO"):
         Counter(tmp_path)
@@ -440,7 +384,7 @@ def test_a_restored_state_is_said_to_match(tmp_path, caplog):
 
 
 def plain_saver(directory, step, version=tf.compat.v1.train.SaverDef.V2):
-    """What a program that has never heard of this one leaves."""
+    """Save a checkpoint with a plain Saver; return its prefix."""
     directory.mkdir(exist_ok=True)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         count = tf.compat.v1.get_variable("global_step", initializer=tf.constant(step, tf.int64))
@@ -451,8 +395,8 @@ def plain_saver(directory, step, version=tf.compat.v1.train.SaverDef.V2):
         return Path(saver.save(session, str(directory / "weights"), global_step=step))
 
 
-def test_what_a_plain_saver_left_is_adopted(tmp_path):
-    """The run goes on from the newest, saves under its own names, and deletes none of the others."""
+def test_checkpoints_of_a_plain_saver_are_adopted(tmp_path):
+    """A run resumes from the newest, saves under its own names, and deletes none of them."""
     for step in (9, 70, 200):
         plain_saver(tmp_path, step)
     theirs = {path: path.read_bytes() for path in tmp_path.glob("weights*")}
@@ -464,8 +408,8 @@ def test_what_a_plain_saver_left_is_adopted(tmp_path):
     assert theirs == {path: path.read_bytes() for path in tmp_path.glob("weights*")}
 
 
-def test_an_adopted_checkpoint_has_been_read_whole(tmp_path, caplog):
-    """A byte is wrong in a tensor that is not even restored: the one before is taken."""
+def test_an_adopted_checkpoint_is_verified(tmp_path, caplog):
+    """A wrong byte in a tensor that is not restored counts, too: the one before is adopted."""
     plain_saver(tmp_path, 70)
     path = plain_saver(tmp_path, 200).with_suffix(".data-00000-of-00001")
     content = bytearray(path.read_bytes())
@@ -477,18 +421,20 @@ def test_an_adopted_checkpoint_has_been_read_whole(tmp_path, caplog):
 
 
 def test_only_damaged_foreign_checkpoints_are_an_error(tmp_path):
-    """Never a fresh start beside what may be repaired."""
+    """If all checkpoints of a plain Saver are damaged, no run starts at step 0 in their directory."""
     path = plain_saver(tmp_path, 70).with_suffix(".index")
-    path.write_bytes(b"rubbish")
-    with pytest.raises(CheckpointError, match=r"weights-70.index: .*; it is the last one"):
+    path.write_bytes(b"garbage")
+    with pytest.raises(
+        CheckpointError, match=r"weights-70: cannot be restored, and there is no older checkpoint \(weights-70.index: "
+    ):
         Counter(tmp_path)
 
 
-class OldStyle:
-    """A graph of variables that are updated in place (use_resource=False)."""
+class ReferenceCounter:
+    """A graph of reference variables, which are updated in place (use_resource=False)."""
 
     def __init__(self, directory):
-        """Opens a train_dir."""
+        """Open a train_dir."""
         start = resume.open_train_dir(directory, {})
         with tf.Graph().as_default() as graph:
             step = tf.compat.v1.get_variable("global_step", initializer=tf.constant(0, tf.int64), use_resource=False)
@@ -500,29 +446,29 @@ class OldStyle:
         self.manager = CheckpointManager(graph, start, variables=[step, value], step=step, save_every_steps=1)
 
 
-def test_variables_that_are_updated_in_place_are_held_still_too(tmp_path):
-    """Their buffers cannot be shared, so they are copied."""
-    old = OldStyle(tmp_path)
+def test_a_snapshot_of_reference_variables_is_constant(tmp_path):
+    """Their buffers cannot be shared, so the snapshot copies them."""
+    counter = ReferenceCounter(tmp_path)
     for _ in range(8):
-        old.session.run(old.count)
-        old.manager.save_if_due(old.session)
+        counter.session.run(counter.count)
+        counter.manager.save_if_due(counter.session)
         for _ in range(3):
-            old.session.run(old.count[1:])
-            old.session.run(old.count[1:])
-    old.manager.close()
+            counter.session.run(counter.count[1:])
+            counter.session.run(counter.count[1:])
+    counter.manager.close()
     for step in layout.steps_with(tmp_path, "index"):
         value = tf.train.load_checkpoint(str(layout.prefix(tmp_path, step))).get_tensor("value")
         assert np.unique(value).tolist() == [7.0 * step - 6]
 
 
-def test_arrays_come_back_to_the_last_bit(tmp_path):
-    """What is restored is what was saved, not merely close to it."""
+def test_restored_values_are_bit_identical(tmp_path):
+    """Restored values equal the saved ones in every bit."""
     saved = Counter(tmp_path).count(7).count(1, save=True).state()
     assert np.array_equal(Counter(tmp_path).state()[1], saved[1])
 
 
-def test_a_failed_save_deletes_nothing_of_somebody_elses(tmp_path, monkeypatch):
-    """Not even where the adopted checkpoint has the very name of the one that could not be saved."""
+def test_a_failed_save_deletes_no_adopted_checkpoint(tmp_path, monkeypatch):
+    """Not even if the adopted checkpoint is named model.ckpt-N."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.get_variable("global_step", initializer=tf.constant(3, tf.int64))
         value = tf.compat.v1.get_variable("value", initializer=[1.0, 2.0, 3.0])
@@ -531,7 +477,7 @@ def test_a_failed_save_deletes_nothing_of_somebody_elses(tmp_path, monkeypatch):
     counter = Counter(tmp_path)
     theirs = {path: path.read_bytes() for path in tmp_path.glob("model.ckpt-3.*")}
     monkeypatch.setattr(durable, "free_bytes", lambda _: 0)
-    counter.manager.save(counter.session)  # it is there already, in somebody's name
+    counter.manager.save(counter.session)  # the adopted checkpoint has this name
     with pytest.raises(NotSavedError):
         counter.count(1, save=True)
     monkeypatch.undo()
@@ -539,8 +485,8 @@ def test_a_failed_save_deletes_nothing_of_somebody_elses(tmp_path, monkeypatch):
     assert Counter(tmp_path).state()[0] == 3
 
 
-def test_what_is_left_of_a_checkpoint_is_no_fresh_start(tmp_path):
-    """A plain Saver's files without their index, or in TensorFlow's old format: one sentence, and nothing is lost."""
+def test_files_of_an_unreadable_checkpoint_prevent_a_fresh_start(tmp_path):
+    """Files without an index, or in TensorFlow's format V1, are an error, and stay."""
     plain_saver(tmp_path / "index lost", 5).with_suffix(".index").unlink()
     plain_saver(tmp_path / "old format", 5, tf.compat.v1.train.SaverDef.V1)
     for name in ("index lost", "old format"):
@@ -550,13 +496,13 @@ def test_what_is_left_of_a_checkpoint_is_no_fresh_start(tmp_path):
         assert sorted((tmp_path / name).glob("[!l]*")) == before
 
 
-def test_a_save_under_way_outlives_an_error_in_training(tmp_path):
-    """Whoever leaves the block by an exception finds the checkpoint that was being written."""
+def test_a_save_in_progress_survives_an_error_in_training(tmp_path):
+    """When an exception leaves the manager's block, the save is finished first."""
     counter = Counter(tmp_path, size=2**22, save_every_steps=1)
 
     def fail():
         with counter.session, counter.manager:
-            count_and_offer(counter, 1)
+            count_and_save_if_due(counter, 1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -564,21 +510,21 @@ def test_a_save_under_way_outlives_an_error_in_training(tmp_path):
     assert layout.steps_with(tmp_path, "manifest.json") == [1]
 
 
-def test_closing_tells_what_became_of_the_last_save(tmp_path, caplog):
-    """That it failed is said, also where nobody asks again."""
+def test_close_reports_a_failed_save(tmp_path, caplog):
+    """`close` logs or raises the error of the save in progress."""
     counter = Counter(tmp_path, save_every_steps=1)
-    in_the_way(tmp_path, 1)
-    count_and_offer(counter, 1)
+    block_commit(tmp_path, 1)
+    count_and_save_if_due(counter, 1)
     counter.manager.close()
     assert "model.ckpt-1: could not be saved" in caplog.text
     other = Counter(tmp_path / "other", save_every_steps=1)
-    other.spoil()
+    other.make_non_finite()
     with pytest.raises(NonFiniteError), other.manager:
-        count_and_offer(other, 1)
+        count_and_save_if_due(other, 1)
 
 
-def test_a_multiple_that_is_passed_over_is_saved_after(tmp_path):
-    """Also a program that makes several updates between two looks saves as often as it asked to."""
+def test_a_save_is_due_when_a_multiple_is_passed(tmp_path):
+    """Also with several updates between two calls of save_if_due."""
     counter = Counter(tmp_path, save_every_steps=10)
     for _ in range(7):
         counter.count(7).manager.save_if_due(counter.session)
@@ -587,20 +533,20 @@ def test_a_multiple_that_is_passed_over_is_saved_after(tmp_path):
 
 
 def test_a_partitioned_variable_is_refused(tmp_path):
-    """In one sentence, rather than saved under a name that no graph knows."""
+    """Part of a partitioned variable would be saved under a name that no graph has."""
     with tf.Graph().as_default() as graph:
         step = tf.compat.v1.train.get_or_create_global_step()
         parts = tf.compat.v1.get_variable(
             "value", initializer=tf.zeros([8, 2]), partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=True
         )
         start = resume.open_train_dir(tmp_path, SETTINGS)
-        with pytest.raises(ValueError, match="part of a partitioned variable found, whole ones wanted"):
+        with pytest.raises(ValueError, match="expected a whole variable, got part of a partitioned one"):
             CheckpointManager(graph, start, variables=[step, *parts], step=step)
         start.close()
 
 
-def test_where_a_run_started_is_saved_anew_once_it_is_gone(tmp_path):
-    """After going back beyond it, or with the train_dir deleted, its step has no checkpoint, and gets one again."""
+def test_the_first_step_is_saved_again_if_its_checkpoint_is_gone(tmp_path):
+    """After a rollback, and after the files were deleted, the step at which a run resumed is saved."""
     Counter(tmp_path).count(3, save=True)
     counter = Counter(tmp_path)
     counter.manager.roll_back(counter.session, before=3)
@@ -613,7 +559,7 @@ def test_where_a_run_started_is_saved_anew_once_it_is_gone(tmp_path):
     assert kept(tmp_path) == [1, 2, 3]
 
 
-AT_THE_MOMENT = {
+SHORTAGES = {
     "thread": RuntimeError("can't start new thread"),
     "memory": MemoryError(),
     "descriptor": OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
@@ -627,29 +573,28 @@ AT_THE_MOMENT = {
 }
 
 
-@pytest.mark.parametrize("cause", AT_THE_MOMENT)
+@pytest.mark.parametrize("cause", SHORTAGES)
 @pytest.mark.parametrize("call", ["restore", "digest_of_variables"])
-def test_whatever_tensorflow_says_damage_is_concluded_from_bytes(tmp_path, monkeypatch, call, cause):
-    """Where every byte is as it was written, nothing is moved: one sentence, and the next start goes on from there."""
+def test_damage_is_concluded_from_bytes_only(tmp_path, monkeypatch, call, cause):
+    """If restoring fails but all files are intact, nothing is moved, and the next start resumes there."""
     Counter(tmp_path).count(3, save=True)
     before = tree(tmp_path)
 
     def fail(*_):
-        raise AT_THE_MOMENT[cause]
+        raise SHORTAGES[cause]
 
     with monkeypatch.context() as patched:
         patched.setattr(Snapshot, call, fail)
-        with pytest.raises(
-            CheckpointError, match=r"model.ckpt-3: cannot be restored now .*run the same command"
-        ) as said:
+        with pytest.raises(CheckpointError, match=r"model.ckpt-3: cannot be restored now ") as raised:
             Counter(tmp_path)
-    assert not isinstance(said.value, DamagedError)
+    assert not isinstance(raised.value, DamagedError)
+    assert raised.value.hint == LATER
     assert tree(tmp_path) == before
     assert Counter(tmp_path).state()[0] == 3
 
 
-def test_bytes_that_cannot_be_looked_at_either_are_not_damage(tmp_path, monkeypatch):
-    """The shortage lasts: still nothing is moved."""
+def test_files_that_cannot_be_read_are_not_damaged(tmp_path, monkeypatch):
+    """If the files cannot be verified either, nothing is moved."""
     Counter(tmp_path).count(3, save=True)
     before = tree(tmp_path)
 
@@ -662,16 +607,16 @@ def test_bytes_that_cannot_be_looked_at_either_are_not_damage(tmp_path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(Snapshot, "restore", fail)
-        with pytest.raises(CheckpointError, match=r"cannot be read \(Stale file handle\)") as said:
+        with pytest.raises(CheckpointError, match=r"cannot be read \(Stale file handle\)") as raised:
             Counter(tmp_path)
-    assert not isinstance(said.value, DamagedError)
+    assert not isinstance(raised.value, DamagedError)
     monkeypatch.undo()
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("cause", [MemoryError(), RuntimeError("can't start new thread")])
-def test_a_save_for_which_something_is_short_is_made_later(tmp_path, monkeypatch, caplog, cause):
-    """Training goes on, and says so, as where the disk refuses."""
+def test_training_continues_after_a_shortage(tmp_path, monkeypatch, caplog, cause):
+    """A save that fails for lack of memory or threads is logged, and a later one is made."""
     counter = Counter(tmp_path, save_every_steps=1)
 
     def fail(*_, **__):
@@ -686,8 +631,8 @@ def test_a_save_for_which_something_is_short_is_made_later(tmp_path, monkeypatch
     assert 3 in kept(tmp_path)
 
 
-def test_a_link_in_the_place_of_the_shards_is_not_written_through(tmp_path):
-    """The directory that it leads to stays as it was."""
+def test_a_link_at_the_path_of_the_shards_is_not_followed(tmp_path):
+    """The directory that the link leads to is not changed."""
     (tmp_path / "precious").mkdir()
     counter = Counter(tmp_path / "run", sharded=True)
     layout.shards_directory(layout.prefix(tmp_path / "run", 1)).symlink_to(tmp_path / "precious")
@@ -697,7 +642,7 @@ def test_a_link_in_the_place_of_the_shards_is_not_written_through(tmp_path):
 
 
 def test_a_save_searches_no_directory(tmp_path, monkeypatch):
-    """What it costs does not depend on how many files lie there; the first one after a restart reads the manifests."""
+    """The cost of a save does not depend on the number of files; only the first one reads manifests."""
     counter = Counter(tmp_path, retention=RetentionPolicy(2, keep_best=1)).count(3, save=True)
 
     def refuse(*_):
@@ -710,8 +655,8 @@ def test_a_save_searches_no_directory(tmp_path, monkeypatch):
     assert kept(tmp_path) == [5, 6]
 
 
-def test_where_all_are_kept_the_state_file_does_not_grow(tmp_path):
-    """It names the newest alone, as TensorFlow's Saver has it."""
+def test_with_max_to_keep_0_the_state_file_lists_one(tmp_path):
+    """It lists the newest alone, as TensorFlow's Saver does."""
     Counter(tmp_path, retention=RetentionPolicy(0)).count(4, save=True)
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert list(state.all_model_checkpoint_paths) == [str(tmp_path / "model.ckpt-4")]
@@ -719,8 +664,8 @@ def test_where_all_are_kept_the_state_file_does_not_grow(tmp_path):
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_costs_no_checkpoint(tmp_path, score):
-    """It is recorded as unknown, and the checkpoint is gone on from."""
+def test_a_non_finite_score_is_recorded_as_unknown(tmp_path, score):
+    """The checkpoint is saved, and resumed from."""
     counter = Counter(tmp_path, retention=RetentionPolicy(5, float("inf")))
     counter.count(1).manager.save(counter.session, score)
     counter.count(1, save=True)
@@ -730,7 +675,7 @@ def test_a_score_that_is_no_number_costs_no_checkpoint(tmp_path, score):
 
 
 def test_a_fall_back_never_takes_another_runs_weights(tmp_path):
-    """Where the checkpoint before is of other settings, that is one sentence, and nothing is moved."""
+    """If the checkpoint before has other settings, that is an error, and nothing is moved."""
     Counter(tmp_path).count(1, save=True)
     OPEN.pop(tmp_path).manager.close()
     path = layout.manifest_path(layout.prefix(tmp_path, 1))

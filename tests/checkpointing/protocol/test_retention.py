@@ -11,17 +11,17 @@ UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 
 
 def steps(candidates):
-    """Their steps."""
+    """Return the steps of candidates."""
     return {candidate.step for candidate in candidates}
 
 
 def kept(candidates, retention):
-    """The steps that survive."""
+    """Return the steps of the candidates that are kept."""
     return set(checkpoints_to_keep(candidates, retention))
 
 
 def remaining(candidates, retention):
-    """The candidates that survive."""
+    """Return the candidates that are kept."""
     return [candidate for candidate in candidates if candidate.step in checkpoints_to_keep(candidates, retention)]
 
 
@@ -31,7 +31,7 @@ SCORES = st.none() | st.sampled_from([-1.0, 0.0, 0.5, 0.984, 1.0])
 
 @st.composite
 def runs(draw):
-    """The checkpoints of a run, in order: steps and training time grow."""
+    """Draw the checkpoints of a run, in order: steps and training time grow."""
     count = draw(st.integers(0, 20))
     distances = draw(st.lists(st.integers(1, 1000), min_size=count, max_size=count))
     seconds = draw(st.lists(st.floats(0, 2 * HOUR), min_size=count, max_size=count))
@@ -52,15 +52,15 @@ RETENTIONS = st.builds(
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_the_newest_survives(run, retention):
-    """Whatever is to be kept, the checkpoint that the run goes on from is; so something is, where anything was."""
+def test_the_newest_is_kept(run, retention):
+    """For any policy, the checkpoint that the run resumes from is kept."""
     assert steps(run[-1:]) <= kept(run, retention)
 
 
 @UNHURRIED
 @given(runs(), st.integers(1, 8))
-def test_the_newest_so_many_survive(run, max_to_keep):
-    """Where no hour is over, nothing pinned and no best wanted, exactly the newest max_to_keep are kept."""
+def test_max_to_keep_of_the_newest_are_kept(run, max_to_keep):
+    """Without hours, pins and scores, exactly the newest max_to_keep are kept."""
     plain = [candidate._replace(pinned=False) for candidate in run]
     assert kept(plain, RetentionPolicy(max_to_keep, NEVER)) == steps(run[-max_to_keep:])
 
@@ -74,30 +74,30 @@ def test_zero_keeps_all(run, retention):
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_what_survives_was_there(run, retention):
-    """Nothing is kept that is not there, and the newest max_to_keep always are."""
+def test_only_candidates_are_kept(run, retention):
+    """Nothing else is returned, and the newest max_to_keep always are."""
     assert kept(run, retention) <= steps(run)
     assert kept(run, retention) >= steps(run[-retention.max_to_keep :])
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_survivors_are_told_in_order(run, retention):
-    """The newest comes last, whatever it is kept for."""
+def test_the_result_is_sorted_by_step(run, retention):
+    """The newest comes last, for any reason."""
     assert list(checkpoints_to_keep(run, retention)) == sorted(kept(run, retention))
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_what_is_pinned_survives(run, retention):
-    """Somebody wants it kept, and nothing else is asked."""
+def test_pinned_checkpoints_are_kept(run, retention):
+    """For any policy."""
     assert kept(run, retention) >= {candidate.step for candidate in run if candidate.pinned}
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_a_pin_keeps_one_and_costs_no_other(run, retention):
-    """What is kept without pins is kept with them, and they add but what is pinned."""
+def test_a_pin_changes_nothing_else(run, retention):
+    """A pin adds its checkpoint to those that are kept without it."""
     plain = [candidate._replace(pinned=False) for candidate in run]
     pinned = {candidate.step for candidate in run if candidate.pinned}
     assert kept(run, retention) == kept(plain, retention) | pinned
@@ -105,8 +105,8 @@ def test_a_pin_keeps_one_and_costs_no_other(run, retention):
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_no_better_one_is_deleted(run, retention):
-    """Of those deleted none is better than any of the best that are kept, and so many are kept as are wanted."""
+def test_the_best_are_kept(run, retention):
+    """No deleted checkpoint is better than one of the keep_best that are kept."""
     scores = [candidate.score for candidate in run if candidate.score is not None]
     best = [step for step, why in checkpoints_to_keep(run, retention).items() if "best" in why]
     assert len(best) == min(retention.keep_best, len(scores))
@@ -117,22 +117,22 @@ def test_no_better_one_is_deleted(run, retention):
 @UNHURRIED
 @given(runs(), RETENTIONS)
 def test_without_a_score_nothing_is_best(run, retention):
-    """Where nobody asked how good it is, a checkpoint is not kept for it."""
+    """A checkpoint with an unknown score is not kept as one of the best."""
     unscored = [candidate._replace(score=None) for candidate in run]
     assert kept(unscored, retention) == kept(unscored, retention._replace(keep_best=0))
 
 
 @UNHURRIED
 @given(st.data(), runs(), RETENTIONS)
-def test_the_order_on_the_disk_does_not_matter(data, run, retention):
-    """Checkpoints may be listed in any order; each is kept for the same reason."""
+def test_the_order_of_the_candidates_does_not_matter(data, run, retention):
+    """Checkpoints may be listed in any order."""
     assert checkpoints_to_keep(data.draw(st.permutations(run)), retention) == checkpoints_to_keep(run, retention)
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_nothing_but_what_is_asked_decides(run, retention):
-    """The same checkpoints give the same survivors again, and are as they were."""
+def test_checkpoints_to_keep_is_pure(run, retention):
+    """Equal arguments give equal results, and are not changed."""
     before = list(run)
     assert checkpoints_to_keep(run, retention) == checkpoints_to_keep(iter(run), retention)
     assert run == before
@@ -140,23 +140,23 @@ def test_nothing_but_what_is_asked_decides(run, retention):
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_rotating_again_deletes_nothing_more(run, retention):
-    """After a restart, what survived survives, for the same reason."""
+def test_applying_a_policy_again_deletes_nothing(run, retention):
+    """After a restart, the same are kept for the same reasons."""
     assert checkpoints_to_keep(remaining(run, retention), retention) == checkpoints_to_keep(run, retention)
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_a_newer_checkpoint_brings_none_back(run, retention):
-    """As a run grows, what was to be deleted stays so."""
+def test_a_newer_checkpoint_restores_no_deleted_one(run, retention):
+    """As a run grows, no deleted checkpoint would be kept again."""
     for count in range(len(run)):
         assert kept(run[: count + 1], retention) <= kept(run[:count], retention) | {run[count].step}
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_one_of_every_stretch_is_kept_for_good(run, retention):
-    """What is kept for the hours is kept for them ever after."""
+def test_one_per_n_hours_is_kept_forever(run, retention):
+    """A checkpoint kept for its hours is kept for them ever after."""
     for count in range(len(run)):
         for step, why in checkpoints_to_keep(run[:count], retention).items():
             assert "hours" not in why or "hours" in checkpoints_to_keep(run, retention)[step]
@@ -164,8 +164,8 @@ def test_one_of_every_stretch_is_kept_for_good(run, retention):
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_it_does_not_matter_when_one_rotates(run, retention):
-    """Deleting after each save leaves what deleting once, at the end, would: a crash in between changes nothing."""
+def test_deleting_after_each_save_equals_deleting_once(run, retention):
+    """So a crash in between changes nothing."""
     left = []
     for candidate in run:
         left = remaining([*left, candidate], retention)
@@ -174,8 +174,8 @@ def test_it_does_not_matter_when_one_rotates(run, retention):
 
 @UNHURRIED
 @given(runs(), RETENTIONS, st.sampled_from([0.5, 1, 3]))
-def test_every_stretch_but_the_first_has_one(run, retention, hours):
-    """Of each n hours of training in which anything was saved, something is left."""
+def test_each_n_hours_but_the_first_have_one(run, retention, hours):
+    """A checkpoint is left of each n hours of training in which one was saved."""
     stretches = {candidate.training_seconds // (hours * HOUR) for candidate in run}
     left = remaining(run, retention._replace(keep_checkpoint_every_n_hours=hours))
     assert stretches - {0} <= {candidate.training_seconds // (hours * HOUR) for candidate in left}
@@ -183,23 +183,23 @@ def test_every_stretch_but_the_first_has_one(run, retention, hours):
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_each_survivor_has_its_reasons(run, retention):
-    """Each is kept for at least one of the four, and told with all of them."""
+def test_each_kept_checkpoint_has_reasons(run, retention):
+    """At least one of four, and all that apply."""
     for step, why in checkpoints_to_keep(run, retention).items():
         candidate = next(each for each in run if each.step == step)
-        assert set(why.split(", ")) <= {"newest", "best", "one for the hours", "pinned"}
+        assert set(why.split(", ")) <= {"newest", "best", "one per n hours", "pinned"}
         assert ("newest" in why) == (retention.max_to_keep == 0 or candidate in run[-retention.max_to_keep :])
         assert ("pinned" in why) == candidate.pinned
 
 
-def test_a_checkpoint_may_have_more_reasons_than_one():
-    """They are told in one line."""
+def test_a_checkpoint_may_have_several_reasons():
+    """They are separated by commas."""
     run = [Candidate(1, HOUR * 5.0, 0.9, pinned=True)]
-    assert checkpoints_to_keep(run, RetentionPolicy(1, 1, 1)) == {1: "newest, best, one for the hours, pinned"}
+    assert checkpoints_to_keep(run, RetentionPolicy(1, 1, 1)) == {1: "newest, best, one per n hours, pinned"}
 
 
-def test_of_equals_the_earlier_is_best():
-    """A later one that is no better moves nothing."""
+def test_of_equal_scores_the_earlier_is_best():
+    """A later one that is no better replaces nothing."""
     run = [Candidate(step, 0.0, score) for step, score in enumerate([0.5, 0.9, 0.9, 0.1])]
     assert checkpoints_to_keep(run, RetentionPolicy(1, NEVER, 1)) == {1: "best", 3: "newest"}
 
@@ -210,65 +210,65 @@ def test_a_score_of_zero_is_a_score():
     assert checkpoints_to_keep(run, RetentionPolicy(1, NEVER, 1)) == {2: "best", 3: "newest"}
 
 
-def test_lowering_what_is_kept_deletes_the_rest():
+def test_lowering_max_to_keep_deletes_some():
     """A run that kept eight and is to keep two has two."""
     run = [Candidate(step, 60.0 * step) for step in range(1, 9)]
     assert checkpoints_to_keep(run, RetentionPolicy(2, NEVER)) == {7: "newest", 8: "newest"}
 
 
-def test_saver_users_find_what_they_expect():
-    """Saved every half an hour for five hours, keep 2 and one of every 2 hours: the first after 2, after 4, and two."""
+def test_hours_and_max_to_keep_together():
+    """Saved every half hour for five hours, with 2 to keep and one per 2 hours: the first after 2, after 4, and two."""
     run = [Candidate(step, step * HOUR / 2) for step in range(1, 11)]
     assert checkpoints_to_keep(run, RetentionPolicy(2, 2)) == {
-        4: "one for the hours",
-        8: "one for the hours",
+        4: "one per n hours",
+        8: "one per n hours",
         9: "newest",
         10: "newest",
     }
 
 
 def test_steps_decide_what_is_newest():
-    """Not the clock, which a checkpoint gone back to can turn back."""
+    """Not the training time, which a wrong clock can turn back."""
     assert kept([Candidate(2, 10.0), Candidate(1, 20.0)], RetentionPolicy(1, NEVER)) == {2}
 
 
 @pytest.mark.parametrize("hours", [0.001, 1.0])
-def test_a_clock_that_was_set_back_deletes_no_more(hours):
-    """Training time below zero, which a wrong clock can give, keeps the newest all the same."""
+def test_negative_training_time_is_allowed(hours):
+    """A wrong clock can cause it; the newest is kept nevertheless."""
     run = [Candidate(1, -5.0), Candidate(2, -3.0)]
     assert kept(run, RetentionPolicy(1, hours)) == {2}
 
 
 @pytest.mark.parametrize("retention", [RetentionPolicy(0), RetentionPolicy(1), RetentionPolicy(5, 1, 3)])
-def test_of_nothing_nothing_survives(retention):
+def test_no_candidates_no_result(retention):
     """A directory may be empty."""
     assert checkpoints_to_keep([], retention) == {}
 
 
 @UNHURRIED
 @given(runs(), RETENTIONS)
-def test_one_at_a_time_comes_to_the_same(run, retention):
-    """After each checkpoint, what a run's rotation lets go is what the function of all that are there does not keep."""
+def test_rotation_equals_checkpoints_to_keep(run, retention):
+    """After each checkpoint, Rotation deletes the ones that checkpoints_to_keep does not return."""
     rotation, there = Rotation(retention), []
     for candidate in run:
         rotation.add(candidate._replace(pinned=False))
         there = remaining([*there, candidate], retention)
         pinned = {each.step for each in there if each.pinned}
-        rotation.drop(set(rotation.going()) - pinned)
+        rotation.drop(set(rotation.to_delete()) - pinned)
         assert set(rotation.steps) == steps(there)
 
 
 @pytest.mark.parametrize("retention", [RetentionPolicy(3, 1, 2), RetentionPolicy(3, NEVER, 2)])
-def test_one_more_costs_the_same_however_many_are_kept(retention):
-    """Also where one is kept for each hour."""
+def test_the_cost_of_rotation_does_not_depend_on_the_number_kept(retention):
+    """Also if one is kept per hour."""
     counts = []
     for number in (100, 1000):
         rotation = Rotation(retention)
         for step in range(number):
             rotation.add(Candidate(step, step * 1.5 * HOUR, 1 / (step + 1)))
-            rotation.drop(rotation.going())
+            rotation.drop(rotation.to_delete())
         rotation.add(Candidate(number, number * 1.5 * HOUR, 0.5))
-        counts.append(calls(rotation.going))
+        counts.append(calls(rotation.to_delete))
     assert counts[1] < counts[0] + 20
 
 
@@ -288,17 +288,17 @@ def test_one_more_costs_the_same_however_many_are_kept(retention):
         {"max_to_keep": 2, "keep_newest": 1},
     ],
 )
-def test_what_no_run_could_have_recorded_is_not_known(record):
-    """A manifest's hash may be right, and what it says not."""
+def test_an_invalid_record_of_a_policy_is_none(record):
+    """A manifest's hash may match, and its content be wrong."""
     assert recorded(record) is None
 
 
-def test_what_a_run_records_is_read():
-    """As it was."""
+def test_a_recorded_policy_is_read():
+    """The result equals the policy of the run."""
     for retention in (RetentionPolicy(0), RetentionPolicy(5, 0.5, 1)):
         assert recorded(retention._asdict()) == retention
 
 
-def test_the_smallest_stretch_is_no_error():
-    """Of hours that are next to nothing, each checkpoint is in a stretch of its own, or all in the last."""
+def test_the_smallest_number_of_hours_is_no_error():
+    """With hours near 0, each checkpoint is kept."""
     assert set(checkpoints_to_keep([Candidate(1, 1e9), Candidate(2, 2e9)], RetentionPolicy(1, 5e-324))) == {1, 2}

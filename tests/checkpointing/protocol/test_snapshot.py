@@ -21,10 +21,10 @@ KINDS = {
 
 
 class State:
-    """Variables of all kinds, and a snapshot of them."""
+    """Variables of all dtypes, and a snapshot of them."""
 
     def __init__(self, shards=1, kinds=KINDS):
-        """All at their values."""
+        """Initialize all variables."""
         with tf.Graph().as_default() as graph:
             self.variables = {
                 name: tf.compat.v1.get_variable(name, initializer=tf.constant(value)) for name, value in kinds.items()
@@ -37,15 +37,15 @@ class State:
         self.session.run(initialize)
 
     def set(self, name, value):
-        """Gives a variable another value."""
+        """Assign a value to a variable."""
         with self.graph.as_default():
             self.variables[name].load(value, self.session)
 
 
 @pytest.mark.parametrize("shards", [1, 3, 50])
 @pytest.mark.parametrize("side_by_side", [True, False])
-def test_what_is_written_is_what_was_taken(tmp_path, shards, side_by_side):
-    """Of every kind of variable, in any number of files; TensorFlow's own reader reads it."""
+def test_the_snapshot_is_written_not_the_variables(tmp_path, shards, side_by_side):
+    """For every dtype and any number of files; TensorFlow reads them."""
     state = State(shards)
     state.snapshot.take(state.session)
     state.set("float32", np.zeros([3, 4], np.float32))
@@ -62,7 +62,7 @@ def test_what_is_written_is_what_was_taken(tmp_path, shards, side_by_side):
 
 @pytest.mark.parametrize("directory", ["run[1]", "with spaces", "größe-数字", "star*?"])
 def test_any_directory_can_be_written_to(tmp_path, directory):
-    """TensorFlow takes no name for a pattern here."""
+    """TensorFlow does not treat the path as a pattern."""
     state = State(shards=2)
     (tmp_path / directory).mkdir()
     state.snapshot.take(state.session)
@@ -71,7 +71,7 @@ def test_any_directory_can_be_written_to(tmp_path, directory):
 
 
 def test_a_released_snapshot_can_be_taken_again(tmp_path):
-    """Its memory is given back in between."""
+    """Its memory is freed in between."""
     state = State()
     for value in (1, 2):
         state.set("int64", value)
@@ -82,7 +82,7 @@ def test_a_released_snapshot_can_be_taken_again(tmp_path):
 
 
 def test_the_digest_of_the_snapshot_is_that_of_the_variables():
-    """As long as they have not changed; and each bit of them counts."""
+    """Until a variable changes in any bit."""
     state = State()
     state.snapshot.take(state.session)
     taken = state.snapshot.examine(state.session).digest
@@ -99,7 +99,7 @@ def test_the_digest_of_the_snapshot_is_that_of_the_variables():
 
 
 def test_the_digest_is_a_persistent_format():
-    """Checkpoints hold it; it is taken as snapshot.py says."""
+    """Checkpoints hold it; snapshot.py describes it."""
     state = State(kinds={"float32": KINDS["float32"], "int64": KINDS["int64"]})
     lines = []
     for name, label in (("float32", "float32 [3, 4]"), ("int64", "int64 []")):
@@ -107,61 +107,61 @@ def test_the_digest_is_a_persistent_format():
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             fingerprint = session.run(tf.raw_ops.Fingerprint(data=row, method="farmhash64"))
         lines.append(f"{name} {label} {fingerprint.tobytes().hex()}\n")
-    wanted = hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert state.snapshot.digest_of_variables(state.session) == wanted
-    assert wanted == "73c2d0943b912cf3f67900f5e621b53a2888fcaf5a2b70f13e41096eb863076f"
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert state.snapshot.digest_of_variables(state.session) == expected
+    assert expected == "73c2d0943b912cf3f67900f5e621b53a2888fcaf5a2b70f13e41096eb863076f"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_spoilt_variables_are_named(value):
-    """Whatever is no finite number, in the snapshot, not in what came after it."""
+def test_non_finite_variables_are_named(value):
+    """Those of the snapshot, not of the variables now."""
     state = State()
     state.set("float64", np.array([0, value, 0]))
     state.snapshot.take(state.session)
     state.set("half", np.array([value, 0], np.float16))
     state.set("float64", np.zeros(3))
-    assert state.snapshot.examine(state.session).spoilt == ["float64"]
+    assert state.snapshot.examine(state.session).non_finite == ["float64"]
     state.snapshot.take(state.session)
-    assert state.snapshot.examine(state.session).spoilt == ["half"]
+    assert state.snapshot.examine(state.session).non_finite == ["half"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_one_value_among_many_spoils_a_variable(dtype):
-    """Wherever it stands; the largest and the smallest numbers of a kind are numbers, also where their sum is none."""
+def test_one_non_finite_value_is_found_anywhere(dtype):
+    """The largest and smallest finite numbers are finite, although their sum overflows."""
     info = ml_dtypes.finfo(dtype)
     values = np.full([4099], info.max)
     values[::2] = info.min
     values[7] = info.smallest_subnormal
     state = State(kinds={"values": values, "whole": values})
     state.snapshot.take(state.session)
-    assert state.snapshot.examine(state.session).spoilt == []
+    assert state.snapshot.examine(state.session).non_finite == []
     for place in (0, 2048, 4098):
-        spoilt = values.copy()
-        spoilt[place] = np.nan
-        state.set("values", spoilt)
+        non_finite = values.copy()
+        non_finite[place] = np.nan
+        state.set("values", non_finite)
         state.snapshot.take(state.session)
-        assert state.snapshot.examine(state.session).spoilt == ["values"], place
+        assert state.snapshot.examine(state.session).non_finite == ["values"], place
 
 
-def test_the_graph_knows_nothing_of_the_shadows():
-    """Whoever saves or initialises the graph's variables does not meet them."""
+def test_shadows_are_in_no_collection():
+    """A Saver or initializer of all variables does not include them."""
     state = State()
     for key, members in state.collections.items():
         assert state.graph.get_collection(key) == members
 
 
-def test_a_shape_that_is_not_known_is_told():
-    """In one sentence, before anything runs."""
+def test_an_unknown_shape_is_refused():
+    """When the snapshot is built, before anything runs."""
     with tf.Graph().as_default():
         variable = tf.compat.v1.get_variable(
             "value", initializer=tf.compat.v1.placeholder(tf.float32, [None]), validate_shape=False
         )
-        with pytest.raises(ValueError, match=r"value: shape .* found, one that is known wanted"):
+        with pytest.raises(ValueError, match=r"value: expected a known shape, got"):
             Snapshot([variable], shards=1)
 
 
-def test_shards_hold_about_as_many_bytes_each(tmp_path):
-    """So that writing them side by side takes half the time."""
+def test_shards_are_about_equally_large(tmp_path):
+    """So that writing them in parallel takes half the time."""
     kinds = {f"v{number}": np.zeros(100 * (number + 1), np.float32) for number in range(9)}
     state = State(shards=2, kinds=kinds)
     state.snapshot.take(state.session)
@@ -171,8 +171,8 @@ def test_shards_hold_about_as_many_bytes_each(tmp_path):
     assert sum(sizes) == sum(size(variable) for variable in state.variables.values())
 
 
-def test_a_place_that_cannot_be_written_to_is_an_error_of_tensorflow():
-    """Which the manager turns into a sentence."""
+def test_a_failed_write_raises_an_error_of_tensorflow():
+    """The manager turns it into NotSavedError."""
     state = State()
     state.snapshot.take(state.session)
     with pytest.raises(tf.errors.OpError):
