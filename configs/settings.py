@@ -1,4 +1,4 @@
-"""The settings of a run: name, meaning, default and bounds of each. Each field is also a flag of its own name."""
+"""The settings of a run: name, meaning, default and bounds of each. Each field is also a flag of the same name."""
 
 import dataclasses
 import math

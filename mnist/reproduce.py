@@ -3,7 +3,7 @@
     python -m mnist.reproduce [--configs=softmax,cnn_fast,...] [--seeds=N] [--directory=DIR] [--killed] [--write_docs]
 
 Each run is a run of train_softmax.py or train_cnn.py in DIR/<config>/seed-<seed>; DIR is runs/reproduce by default. An
-ensemble is made once, of the runs of its members' recipe, whatever --seeds is. After a stop or a kill, run the same
+ensemble is made once, of the runs of its members' recipe, for any --seeds. After a stop or a kill, run the same
 command again: results of finished runs are read from their result.json, unfinished runs are resumed. Delete DIR to
 start over, or after a recipe or a network has changed.
 

@@ -116,7 +116,7 @@ class Killed(BaseException):
 def killed_before(change: int) -> Iterator[None]:
     """Raise Killed instead of the change to the disk of this number, and of all later ones.
 
-    Nothing changes after that, whatever a `finally` does.
+    Nothing changes after that, not even in a `finally`.
     """
     count = itertools.count()
 

@@ -1,4 +1,4 @@
-"""The members of an ensemble: trained one after the other, each in a process of its own, then joined (ensemble.py).
+"""The members of an ensemble: trained one after the other, each in a separate process, then joined (ensemble.py).
 
 A member is an ordinary run of train_cnn.py in <train_dir>/seed-<seed>: it resumes after a crash, and a finished one is
 not run again.

@@ -95,8 +95,9 @@ def _records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError(f"expected keys of at most {_RESTART_INTERVAL * len(block):,} bytes in a block, got more")
         key = key[:shared] + read_exactly(stream, unshared)
         yield key, read_exactly(stream, value_size)
-    if stream.tell() != end:
-        raise ValueError(f"expected records of {end:,} bytes in a block, got {stream.tell():,}")
+    position = stream.tell()
+    if position != end:
+        raise ValueError(f"expected records of {end:,} bytes in a block, got {position:,}")
 
 
 def key_text(key: bytes) -> str:

@@ -101,7 +101,7 @@ def add_signature(
 
     Args:
       meta_graph: the graph, which is changed.
-      inputs: public names to names of tensors, as in `{"x": "Placeholder:0"}`.
+      inputs: public names to names of tensors, as in `{"images": "Placeholder:0"}`.
       outputs: likewise.
       source: the graph's file, for messages.
       trusted: import the graph without the safety check.

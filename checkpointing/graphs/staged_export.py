@@ -20,13 +20,13 @@ from checkpointing.storage import durable, layout, staging
 
 @contextmanager
 def unfinished_export(target: Path) -> Iterator[Path]:
-    """Yield a path to write an export to, in a private directory beside the target; see `staging.beside`.
+    """Yield a path to write an export to, in a private directory next to the target; see `staging.staged`.
 
     Raises:
       CheckpointError: the directory cannot be made, or a file cannot be written.
     """
     try:
-        with staging.beside(target) as unfinished:
+        with staging.staged(target) as unfinished:
             yield unfinished
     except OSError as error:
         message = f"{error.filename or target}: could not be written ({reason(error)})"

@@ -1,4 +1,4 @@
-"""Write a snapshot as a checkpoint and commit it. The steps are those of the README beside this package.
+"""Write a snapshot as a checkpoint and commit it. The README of this package lists the steps.
 
 Runs in the writer's thread, or in the calling one if saves are made in the foreground.
 """

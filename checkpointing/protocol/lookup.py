@@ -33,7 +33,7 @@ def resolve_checkpoint(path: Path) -> Path:
         SavedModel, whose variables are a checkpoint.
 
     Raises:
-      CheckpointError: there is none; the message lists the checkpoints beside it, or names the missing file.
+      CheckpointError: there is none; the message lists those in the same directory, or names the missing file.
     """
     if path.is_dir() and not (path.name and layout.index_path(path).is_file()):
         return _newest_in(path)
@@ -55,7 +55,7 @@ def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
     """
     prefix = resolve_checkpoint(train_dir)
     if not is_ours(prefix):
-        raise CheckpointError(f"{prefix}: no manifest found beside it", hint="use the train_dir of a run")
+        raise CheckpointError(f"{prefix}: it has no manifest", hint="use the train_dir of a run")
     return prefix, Manifest.read(layout.manifest_path(prefix))
 
 
@@ -189,7 +189,7 @@ def _other_format_error(path: Path) -> CheckpointError:
             hint="load it with Keras, and write one with tf.train.Checkpoint(model=model).write(PREFIX)",
         )
     return CheckpointError(
-        f"{path}: expected a checkpoint's prefix, got a file without an .index beside it",
+        f"{path}: expected a checkpoint's prefix, got a file without an .index file",
         hint="if it has TensorFlow's format V1, restore it and save it again with a current Saver",
     )
 

@@ -112,7 +112,7 @@ class Rotation:
         return _period(candidate, self._policy.keep_checkpoint_every_n_hours)
 
     def _settle(self, older: Sequence[Candidate], reasons: Mapping[int, str]) -> None:
-        """Settle those that are kept whatever is saved later."""
+        """Move the checkpoints that are kept for good, one per period, out of the undecided ones."""
         for each in older:
             if _PER_N_HOURS in reasons.get(each.step, ""):
                 self._settled[self._period(each)] = self._open.pop(each.step)

@@ -1,10 +1,10 @@
 """Write an output in a private directory, then rename it to its target.
 
-    with staging.beside(target) as unfinished:
+    with staging.staged(target) as unfinished:
         ...write a file or a directory at `unfinished`...
         durable.rename_tree(unfinished, target)
 
-A staging directory lies beside its target and is called `<target's name>.incomplete-<8 hexadecimal digits>`. It holds
+A staging directory is next to its target and is called `<target's name>.incomplete-<8 hexadecimal digits>`. It holds
 the output and `export.lock`, which its process keeps locked (flock) until it has deleted the directory. Processes do
 not share one, so two exports to one target cannot mix. If the lock is free, the process has ended, and `sweep` deletes
 the directory. A directory without that name or without the lock file is never deleted.
@@ -51,7 +51,7 @@ def check_target(target: Path) -> None:
         raise TargetError(f"{target}: the train_dir keeps its own file or directory there", hint=_OTHER_TARGET)
     try:
         check_is_free(target)
-        with beside(target):
+        with staged(target):
             pass
     except OSError as error:
         raise TargetError(f"{target}: cannot be made ({reason(error)})", hint=_OTHER_TARGET) from error
@@ -74,7 +74,7 @@ def is_there(target: Path) -> bool:
 
 
 @contextmanager
-def beside(target: Path) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """Make a staging directory, and delete it at the end of the block.
 
     Args:
@@ -101,7 +101,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 def replace_by(path: Path, write_to: Callable[[Path], object]) -> None:
     """Replace a file by one that a library writes: `write_to` gets a temporary path with the same suffix."""
-    with beside(path) as unfinished:
+    with staged(path) as unfinished:
         write_to(unfinished)
         durable.rename_file(unfinished, path)
 

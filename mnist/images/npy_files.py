@@ -71,7 +71,7 @@ def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Pixels]]:
 
 def _read_header(path: Path, file: BinaryIO) -> _Header:
     """Read the header; the file's position is then at the data."""
-    start = io.BytesIO(file.read(_MAX_HEADER_BYTES))  # whatever length the header claims to have
+    start = io.BytesIO(file.read(_MAX_HEADER_BYTES))  # for any length that the header claims
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(start)

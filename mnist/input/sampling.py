@@ -22,7 +22,7 @@ def batch_indices(step: tf.Tensor, *, batch_size: int, size: int, seed: int) -> 
     """
     positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)  # [batch_size]
     epochs = positions // size  # [batch_size]
-    # [batch_size, 3]: each index has the key of its own epoch; the op takes three numbers, the first is not needed.
+    # [batch_size, 3]: each index has the key of its epoch; the op takes three numbers, the first is not needed.
     keys = tf.stack([tf.zeros_like(epochs), tf.fill([batch_size], tf.constant(seed, tf.int64)), epochs], axis=1)
     # The raw op, because tf.random.experimental.index_shuffle takes only one key for all indices.
     return tf.raw_ops.RandomIndexShuffle(index=positions % size, seed=keys, max_index=tf.constant(size - 1, tf.int64))

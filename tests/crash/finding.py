@@ -59,7 +59,7 @@ def _check_nothing_is_left_over(directory: Path) -> None:
 
 
 def _check_quarantine_is_empty(directory: Path) -> None:
-    """Check that no checkpoint was taken for damaged: a power cut damages none."""
+    """Check that no checkpoint was moved to quarantine: a power cut damages none."""
     if layout.quarantine_path(directory).exists():
         found = sorted(path.name for path in layout.quarantine_path(directory).iterdir())
         raise ValueError(f"{', '.join(found)} is in quarantine")

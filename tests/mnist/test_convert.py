@@ -43,9 +43,9 @@ def test_a_target_that_cannot_be_written_is_an_error(target, message, exported, 
     """A directory in its place, or a missing directory: an error before the conversion."""
     (tmp_path / "there.onnx").mkdir()
     assert main([f"--saved_model={exported}", str(tmp_path / target)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path / target}: expected ")
-    assert message in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {tmp_path / target}: expected ")
+    assert message in output
 
 
 def test_a_model_with_other_predictions_is_not_written(tmp_path, small_data, capsys, monkeypatch):

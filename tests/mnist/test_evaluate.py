@@ -55,12 +55,12 @@ def evaluate(small_data, capsys):
 
     def call(*arguments, fails=False):
         status = main([*map(str, arguments), f"--data_dir={small_data}", "--json"])
-        said = capsys.readouterr()
-        assert status == int(fails), said.err
+        printed = capsys.readouterr()
+        assert status == int(fails), printed.err
         if not fails:
-            return json.loads(said.out)
-        assert re.fullmatch(r"(warning: .*\n)*error: .*\n(hint: .*\n)?", said.err), said.err
-        return said.err
+            return json.loads(printed.out)
+        assert re.fullmatch(r"(warning: .*\n)*error: .*\n(hint: .*\n)?", printed.err), printed.err
+        return printed.err
 
     return call
 
@@ -146,10 +146,10 @@ def test_checkpoints_without_a_score_cannot_be_best(copy, capsys):
         path = layout.manifest_path(layout.prefix(copy, step))
         path.write_bytes(dataclasses.replace(Manifest.read(path), score=None).to_json())
         assert main([f"--train_dir={copy}", "--checkpoint=best", "--data_dir=/nowhere"]) == 1
-        said = capsys.readouterr().err
-        assert f"best of {left} checkpoints; {4 - left} were saved without a validation" in said
-    assert "error: " in said
-    assert "no checkpoint with a validation score found; there are steps 10, 20, 30, 40\n" in said
+        output = capsys.readouterr().err
+        assert f"best of {left} checkpoints; {4 - left} were saved without a validation" in output
+    assert "error: " in output
+    assert "no checkpoint with a validation score found; there are steps 10, 20, 30, 40\n" in output
 
 
 def test_a_missing_step_is_an_error_that_lists_the_others(softmax, evaluate):
@@ -178,8 +178,8 @@ def test_a_damaged_checkpoint_is_an_error(copy, evaluate, kind):
     """The error names the file. With --checkpoint=all the others are evaluated, and the exit status is 1."""
     spoil(copy / f"model.ckpt-30.{kind}")
     assert f"model.ckpt-30.{kind}: " in evaluate(f"--train_dir={copy}", "--checkpoint=30", fails=True)
-    said = evaluate(f"--train_dir={copy}", "--checkpoint=all", fails=True)
-    assert "error: 1 of 4 checkpoints could not be evaluated: " in said
+    output = evaluate(f"--train_dir={copy}", "--checkpoint=all", fails=True)
+    assert "error: 1 of 4 checkpoints could not be evaluated: " in output
     assert evaluate(f"--train_dir={copy}")["step"] == 40
 
 
@@ -213,9 +213,9 @@ def test_a_checkpoint_that_retention_deletes_meanwhile_is_left_out(copy, evaluat
 def test_other_data_than_the_runs_give_a_warning(softmax, capsys):
     """The model is evaluated on them."""
     assert main([f"--train_dir={softmax}", "--checkpoint=10"]) == 0
-    said = capsys.readouterr()
-    assert said.err.startswith("warning: the bundled MNIST: expected the run's data ")
-    assert "images          10000\n" in said.out
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: the bundled MNIST: expected the run's data ")
+    assert "images          10000\n" in printed.out
 
 
 def test_the_validation_images_are_those_of_the_run(softmax, evaluate, capsys, small_data):
@@ -248,8 +248,10 @@ def test_the_graph_of_one_checkpoint_takes_the_weights_of_another(softmax, tmp_p
 def test_a_damaged_graph_of_another_checkpoint_is_an_error(copy, evaluate):
     """Its hash is in the manifest of that checkpoint."""
     spoil(copy / "model.ckpt-10.meta")
-    said = evaluate(f"--meta_graph={copy / 'model.ckpt-10.meta'}", f"--checkpoint={copy / 'model.ckpt-40'}", fails=True)
-    assert "model.ckpt-10.meta: some of its bytes have changed" in said
+    output = evaluate(
+        f"--meta_graph={copy / 'model.ckpt-10.meta'}", f"--checkpoint={copy / 'model.ckpt-40'}", fails=True
+    )
+    assert "model.ckpt-10.meta: some of its bytes have changed" in output
 
 
 def test_the_graph_of_another_model_is_an_error(cnn, softmax, evaluate):
@@ -281,8 +283,8 @@ def test_errors_about_a_saved_model_list_its_contents(softmax, evaluate):
 def test_a_damaged_export_is_an_error(copy, evaluate):
     """The export's manifest has the hashes."""
     spoil(copy / "saved_model" / "40" / "variables" / "variables.data-00000-of-00001")
-    said = evaluate(f"--saved_model={copy / 'saved_model' / '40'}", fails=True)
-    assert "variables.data-00000-of-00001: some of its bytes have changed" in said
+    output = evaluate(f"--saved_model={copy / 'saved_model' / '40'}", fails=True)
+    assert "variables.data-00000-of-00001: some of its bytes have changed" in output
 
 
 @pytest.fixture(scope="module")
@@ -365,19 +367,19 @@ TENSORS = ["--images_tensor=x:0", "--answers_tensor=y:0"]
 @pytest.mark.parametrize("answers", ["y:0", "digit"])
 def test_the_tutorials_own_graph(tutorial, evaluate, weights, answers):
     """With its tensors named and dropout off, the accuracy is that of its weights."""
-    asked = ["--images_tensor=x:0", f"--answers_tensor={answers}", "--feed=keep_prob:0=1.0"]
+    flags = ["--images_tensor=x:0", f"--answers_tensor={answers}", "--feed=keep_prob:0=1.0"]
     for source in (f"--checkpoint={tutorial}", f"--train_dir={tutorial.parent}", f"--meta_graph={tutorial}.meta"):
-        record = evaluate(source, *asked)
+        record = evaluate(source, *flags)
         assert (record["accuracy"], record["step"], record["scaled"]) == (weights[2], 7, True)
 
 
 def test_all_checkpoints_of_a_plain_saver(tutorial, evaluate, small_data, weights):
     """One checkpoint always predicts 7, the other is good; neither has a score."""
-    source, asked = f"--train_dir={tutorial.parent}", [*TENSORS, "--feed=keep_prob=1"]
-    record = evaluate(source, "--checkpoint=all", *asked)
+    source, flags = f"--train_dir={tutorial.parent}", [*TENSORS, "--feed=keep_prob=1"]
+    record = evaluate(source, "--checkpoint=all", *flags)
     sevens = np.mean(dataset.load(small_data, 0).test.labels == 7)
     assert {each["step"]: each["accuracy"] for each in record["checkpoints"]} == {5: sevens, 7: weights[2]}
-    assert "no checkpoint with a validation score found" in evaluate(source, "--checkpoint=best", *asked, fails=True)
+    assert "no checkpoint with a validation score found" in evaluate(source, "--checkpoint=best", *flags, fails=True)
 
 
 @pytest.mark.parametrize(
@@ -397,14 +399,14 @@ def test_all_checkpoints_of_a_plain_saver(tutorial, evaluate, small_data, weight
 )
 def test_errors_about_a_foreign_graph_list_its_tensors(tutorial, evaluate, arguments, sentence):
     """The error says what is wrong, and lists the tensors that could be named."""
-    said = evaluate(f"--checkpoint={tutorial}", *arguments, fails=True)
-    assert sentence in said
-    if "of float32 [] wanted" not in said:
+    output = evaluate(f"--checkpoint={tutorial}", *arguments, fails=True)
+    assert sentence in output
+    if "of float32 [] wanted" not in output:
         assert (
             "its placeholders are x:0 (float32 [None, 784]), y_:0 (float32 [None, 10]), keep_prob:0 (float32 [])"
-            in said
+            in output
         )
-        assert "y:0 (float32 [None, 10]), digit:0 (int64 [None])" in said
+        assert "y:0 (float32 [None, 10]), digit:0 (int64 [None])" in output
 
 
 def test_a_checkpoint_without_a_graph_is_an_error(tutorial, tmp_path, evaluate):

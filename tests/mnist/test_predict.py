@@ -37,9 +37,9 @@ def predict(fast, capsys):
 
     def call(*arguments, status=0, model=None):
         ended = main([*map(str, arguments), model or f"--train_dir={fast}", "--json"])
-        said = capsys.readouterr()
-        assert ended == status, said.err
-        return [json.loads(line) for line in said.out.splitlines()], said.err
+        printed = capsys.readouterr()
+        assert ended == status, printed.err
+        return [json.loads(line) for line in printed.out.splitlines()], printed.err
 
     return call
 
@@ -87,11 +87,11 @@ def test_bad_files_are_errors_and_the_others_are_predicted(predict, test_split, 
     (tmp_path / "empty").mkdir()
     Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
     names = ["cut.png", "text.png", "missing.png", "empty", "blank.png"]
-    found, said = predict(good, *(tmp_path / name for name in names), good, status=1)
+    found, output = predict(good, *(tmp_path / name for name in names), good, status=1)
     assert [each["digit"] for each in found] == [7, None, 7]
     for name in names:
-        assert re.search(rf"^error: {re.escape(str(tmp_path / name))}: .*$", said, re.MULTILINE), name
-    assert re.fullmatch(r"(error: .*\n(hint: .*\n)?)*", said)
+        assert re.search(rf"^error: {re.escape(str(tmp_path / name))}: .*$", output, re.MULTILINE), name
+    assert re.fullmatch(r"(error: .*\n(hint: .*\n)?)*", output)
 
 
 def test_the_input_of_the_model_is_shown_and_written(fast, test_split, tmp_path, capsys):
@@ -99,9 +99,9 @@ def test_the_input_of_the_model_is_shown_and_written(fast, test_split, tmp_path,
     path = tmp_path / "digit.png"
     Image.fromarray(255 - test_split.images[0]).save(path)
     assert main([str(path), f"--train_dir={fast}", "--show", f"--seen={tmp_path / 'seen'}"]) == 0
-    said = capsys.readouterr().out
-    assert "dark on light" in said
-    assert digit_reader.as_text(test_split.images[0]) in said
+    output = capsys.readouterr().out
+    assert "dark on light" in output
+    assert digit_reader.as_text(test_split.images[0]) in output
     (seen,) = (tmp_path / "seen").iterdir()
     np.testing.assert_array_equal(np.asarray(Image.open(seen)), test_split.images[0])
 
@@ -112,11 +112,11 @@ def test_special_files_are_errors_and_the_others_are_predicted(predict, test_spl
     for kind in ("FIFO", "device", "socket", "link to a FIFO", "dangling link"):
         odd_files.make(kind, tmp_path / kind)
     with odd_files.no_hang(60):
-        found, said = predict(tmp_path, status=1)
+        found, output = predict(tmp_path, status=1)
     assert [each["digit"] for each in found] == [7]
     for kind in ("FIFO", "device", "socket", "link to a FIFO", "dangling link"):
-        assert f"error: {tmp_path / kind}: cannot be read" in said
-    assert "Traceback" not in said
+        assert f"error: {tmp_path / kind}: cannot be read" in output
+    assert "Traceback" not in output
 
 
 def test_a_file_name_that_is_not_utf_8_is_printed(fast, test_split, tmp_path, capfd):

@@ -190,9 +190,9 @@ def test_sigterm_stops_the_run_with_its_state_saved(tmp_path):
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate()[0]
+        output = process.communicate()[0]
     assert process.returncode == 75
-    assert "run the same command again" in said
+    assert "run the same command again" in output
     assert list((tmp_path / "cnn" / "seed-0").glob("model.ckpt-*.manifest.json"))
 
 

@@ -194,7 +194,7 @@ def test_a_sharded_checkpoint_is_restored(tmp_path):
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     """The error names the variable and both shapes."""
     Counter(tmp_path / "three").count(1, save=True)
-    with pytest.raises(CheckpointError, match=r"variable value: float32 \[3\] found, float32 \[4\] wanted"):
+    with pytest.raises(CheckpointError, match=r"variable value: expected float32 \[4\], got float32 \[3\]"):
         Counter(tmp_path / "four", size=4, restore_from=tmp_path / "three" / "model.ckpt-1")
 
 

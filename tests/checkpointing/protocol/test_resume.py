@@ -399,7 +399,7 @@ def test_pins_and_temporary_files_are_moved_too(tmp_path):
 
 
 def test_a_step_may_be_damaged_more_than_once(tmp_path):
-    """Each damaged checkpoint of a step has a directory of its own in quarantine."""
+    """Each damaged checkpoint of a step has a separate directory in quarantine."""
     make_checkpoint(tmp_path, 50)
     for content in ("first", "second", "third"):
         checkpoints.empty(layout.index_path(make_checkpoint(tmp_path, 100, content=content)))

@@ -665,7 +665,7 @@ def test_no_damage_to_a_file_stops_a_run_or_a_reader(tmp_path, name):
                 summary(read(tmp_path))
                 assert (history.restarts, history.steps_redone) >= (0, 0)
                 assert recorded_steps(tmp_path)[-1] == 150
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the failure looked for
+        except Exception as error:  # noqa: BLE001 - any exception is a failure
             failures.append(f"{damage} {number}: {error!r}")
     assert not failures, f"{len(failures)}, such as {failures[0]}"
 

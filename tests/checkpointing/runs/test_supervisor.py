@@ -174,7 +174,7 @@ def test_two_crashes_at_the_same_step_step_back_once(tmp_path):
 
 
 def test_a_later_checkpoint_can_be_moved_too(tmp_path):
-    """After two crashes of its own."""
+    """After it has crashed twice."""
     supervised = Supervised(tmp_path, 3, 3, 3, 3, 0, steps=[200, 200, 300, 300], back=100)
     assert supervised.run() == 0
     assert len(supervised.reasons) == 2
@@ -292,7 +292,7 @@ def test_a_second_signal_is_forwarded_too(second):
 
 
 def test_a_run_killed_while_it_saves_is_not_restarted():
-    """After a stop request, somebody kills it."""
+    """After a stop request, another process kills it."""
     with parent_of(HANDLING + "print('saving', flush=True); time.sleep(30)") as process:
         child = ready(process)
         process.terminate()

@@ -22,7 +22,7 @@ WRITE = """
 import sys, time
 from pathlib import Path
 from checkpointing.storage import staging
-with staging.beside(Path(sys.argv[1])) as unfinished:
+with staging.staged(Path(sys.argv[1])) as unfinished:
     unfinished.mkdir()
     (unfinished / "saved_model.pb").write_bytes(b"half")
     print(unfinished.parent, flush=True)
@@ -35,7 +35,7 @@ from pathlib import Path
 from checkpointing.storage import staging
 sys.stdin.readline()
 for number in range(100):
-    with staging.beside(Path(sys.argv[1])) as unfinished:
+    with staging.staged(Path(sys.argv[1])) as unfinished:
         unfinished.write_text(sys.argv[2])
         assert unfinished.read_text() == sys.argv[2]
 """
@@ -62,7 +62,7 @@ def writer(target):
 def test_an_output_is_written_beside_its_target(tmp_path, name):
     """At an unused path with the same suffix on the same file system; nothing of it is left at the end."""
     target = tmp_path / "new" / f"{name}.npz"
-    with staging.beside(target) as unfinished:
+    with staging.staged(target) as unfinished:
         assert unfinished.suffix == ".npz"
         assert unfinished.parent.parent == target.parent
         assert not unfinished.exists()
@@ -75,7 +75,7 @@ def test_an_output_is_written_beside_its_target(tmp_path, name):
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, OSError])
 def test_an_output_that_fails_leaves_nothing(tmp_path, error):
     """Whichever exception is raised."""
-    with suppress(error), staging.beside(tmp_path / "out") as unfinished:
+    with suppress(error), staging.staged(tmp_path / "out") as unfinished:
         (unfinished / "variables").mkdir(parents=True)
         raise error
     assert not list(tmp_path.iterdir())
@@ -106,7 +106,7 @@ def test_a_kill_at_any_moment_leaves_nothing_after_a_sweep(tmp_path):
     """The next sweep deletes what was left, also in the middle of a deletion."""
 
     def act(directory):
-        with staging.beside(directory / "out") as unfinished:
+        with staging.staged(directory / "out") as unfinished:
             (unfinished / "variables").mkdir(parents=True)
             durable.write(unfinished / "saved_model.pb", b"graph")
 
@@ -147,7 +147,7 @@ def test_user_files_beside_the_target_stay(tmp_path):
     """Only directories with this program's name and lock file are deleted."""
     before = make_user_files(tmp_path)
     staging.check_target(tmp_path / "out")
-    with staging.beside(tmp_path / "out") as unfinished:
+    with staging.staged(tmp_path / "out") as unfinished:
         unfinished.mkdir()
     assert tree(tmp_path) == before
     assert (tmp_path / "out.incomplete-bbbbbbbb").is_symlink()
