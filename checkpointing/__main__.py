@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
     result = _command(args.group, args.command)(args)
     text = as_json(result.record) if args.json else result.text
     if text:
-        cli.print_line(text)
+        cli.print_result(text)
     return result.status
 
 

@@ -111,8 +111,23 @@ def describe(error: Exception) -> tuple[str, str | None]:
     return f"{type(error).__name__}: {text}", "this is a bug; --debug shows where"
 
 
+def print_result(text: str) -> None:
+    """Print the result of a tool to standard output. A closed pipe is not an error: `| head` needs no more.
+
+    Raises:
+      OSError: the output cannot be written, for example because the disk is full.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _discard_output(1)
+    except OSError as error:
+        _discard_output(1)  # what is buffered cannot be written at the end of the process either
+        raise OSError(error.errno, os.strerror(error.errno or 0), "standard output") from error
+
+
 def print_line(text: str) -> None:
-    """Print to standard output; a closed pipe or a full disk is not an error of the program."""
+    """Print a message of a run to standard output; a closed pipe or a full disk does not stop the run."""
     try:
         print(text, flush=True)
     except OSError:

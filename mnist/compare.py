@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     runs = {str(directory): _summary(directory) for directory in args.runs}
-    cli.print_line(json.dumps(runs, indent=2) if args.json else _table(runs))
+    cli.print_result(json.dumps(runs, indent=2) if args.json else _table(runs))
     return cli.OK
 
 

@@ -62,7 +62,7 @@ def _convert(directory: Path, target: Path, data_dir: Path | None, *, trusted: b
     images = dataset.load(data_dir, 0).test.images
     with tensorflow_import():
         from mnist.tools import model_conversion  # noqa: PLC0415 - needs TensorFlow
-    cli.print_line(f"{target}: {model_conversion.convert(directory, target, images, trusted=trusted)}")
+    cli.print_result(f"{target}: {model_conversion.convert(directory, target, images, trusted=trusted)}")
     return cli.OK
 
 

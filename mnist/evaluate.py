@@ -153,10 +153,10 @@ def _evaluate_checkpoints(args: argparse.Namespace) -> int:
     with evaluator.Evaluator(_interface(args), split) as evaluate:
         if not evaluate_all:
             record = evaluator.evaluate_one(refs[0], evaluate) | {"split": args.split}
-            cli.print_line(_as_json(record) if args.json else _lines(record))
+            cli.print_result(_as_json(record) if args.json else _lines(record))
             return cli.OK
         records = [each | {"split": args.split} for each in evaluator.evaluate_all(refs, evaluate)]
-    cli.print_line(_as_json({"checkpoints": records}) if args.json else _table(records, args.split))
+    cli.print_result(_as_json({"checkpoints": records}) if args.json else _table(records, args.split))
     problems = [record["problem"] for record in records if "problem" in record]
     if problems:
         message = f"{len(problems)} of {len(records)} checkpoints could not be evaluated: {'; '.join(problems)}"
@@ -193,7 +193,7 @@ def _evaluate_saved_model(args: argparse.Namespace) -> int:
         from mnist.tools import evaluator  # noqa: PLC0415 - needs TensorFlow
     found = evaluator.evaluate_saved_model(directory, (args.tags or _TAGS).split(","), _interface(args), split)
     record = {"saved_model": str(directory), "step": step, "split": args.split, **found}
-    cli.print_line(_as_json(record) if args.json else _lines(record))
+    cli.print_result(_as_json(record) if args.json else _lines(record))
     return cli.OK
 
 

@@ -90,11 +90,11 @@ def _print(found: FoundDigit, record: dict[str, Any], number: int, args: argpars
     from mnist.tools import digit_reader  # noqa: PLC0415 - needs NumPy
 
     if args.json:
-        cli.print_line(json.dumps(record))
+        cli.print_result(json.dumps(record))
     if found.digit is None:  # an error about it has been printed
         return
     if not args.json:
-        cli.print_line(digit_reader.in_words(found, record))
+        cli.print_result(digit_reader.in_words(found, record))
     if args.show:
         stream = sys.stderr if args.json else sys.stdout
         print(digit_reader.as_text(found.digit.image), file=stream, flush=True)

@@ -46,7 +46,7 @@ def _report(train_dir: Path, data_dir: Path | None, *, trusted: bool) -> int:
 
     prefix, manifest = lookup.newest_of_run(train_dir)
     test = run_data.load(data_dir, 0, manifest.settings).test
-    cli.print_line(str(run_report.write(train_dir, prefix, test, _predict(prefix, test, trusted=trusted))))
+    cli.print_result(str(run_report.write(train_dir, prefix, test, _predict(prefix, test, trusted=trusted))))
     return cli.OK
 
 

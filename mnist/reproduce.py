@@ -61,7 +61,7 @@ def _reproduce(recipes: Sequence[Recipe], args: argparse.Namespace) -> int:
         return STOPPED
     if args.write_docs:
         result_tables.write_docs(rows)
-    cli.print_line(result_tables.plain(rows))
+    cli.print_result(result_tables.plain(rows))
     return cli.OK if all(row["as_stated"] for row in rows) else cli.FAILED
 
 

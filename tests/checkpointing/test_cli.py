@@ -69,3 +69,24 @@ def test_a_lack_of_memory_is_an_error_without_a_traceback(capsys):
 
     assert cli.run_tool(act) == 1
     assert capsys.readouterr().err == "error: not enough memory\nhint: fix the cause and run the same command again\n"
+
+
+PRINT = "import sys; from checkpointing import cli; sys.exit(cli.run_tool(lambda: cli.print_result('x' * 10_000) or 0))"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "error"),
+    [
+        ("| true", 0, ""),
+        (
+            "> /dev/full",
+            1,
+            "error: standard output: No space left on device\nhint: fix the cause and run the same command again\n",
+        ),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_an_error_unless_the_reader_has_left(redirection, status, error):
+    """A file that misses part of a result is not left behind with status 0; `| head` is not an error."""
+    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirection}', sys.executable, PRINT]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (status, error)
