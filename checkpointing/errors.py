@@ -28,6 +28,8 @@ class UserError(Exception):
         """Create an error; message and hint are one line each, without a full stop at the end."""
         super().__init__(message)
         self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # for tracebacks; command lines print `hint`
 
 
 class UsageError(UserError):
