@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 from absl import app, flags
 from tabulate import tabulate
@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # so that the file can also be run directly
 
 from benchmarks import report
+from benchmarks.peer_process import PeerProcess
 from checkpointing.runs import history
 
 _PARTS = flags.DEFINE_list("parts", ["lost", "save", "restore", "cnn"], "what to measure")
@@ -48,8 +49,6 @@ _LARGE_MB = 1000
 
 # Target of a foreground save: this many times as fast as Saver, for a state of this size.
 _FASTER, _FASTER_MB = 1.6, 400
-
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
 
 # Part -> name of the peer -> its module in benchmarks/peers. The first is ours.
 PEERS = {
@@ -77,71 +76,24 @@ class Target(NamedTuple):
     met: bool
 
 
-class Program:
-    """The process of a peer, which measures on request."""
-
-    def __init__(self, module: str, size: int, directory: Path) -> None:
-        """Start the process, and wait until its state is initialized."""
-        python = _PEERS_PYTHON.value if module in _IN_PEERS_ENVIRONMENT else sys.executable
-        command = [python, "-m", f"benchmarks.peers.{module}", str(size), str(directory)]
-        # A file, because a pipe that is not read could fill up.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | _QUIET,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self.versions: dict[str, str] = self._read_reply()
-
-    def measure(self, part: str) -> dict[str, float]:
-        """Measure once; return part -> seconds."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{part}\n")
-        self._process.stdin.flush()
-        seconds: dict[str, float] = self._read_reply()
-        return seconds
-
-    def _read_reply(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise RuntimeError(f"{self._process.args!r} ended: {self._errors.read()}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-    def __enter__(self) -> Self:
-        """Return the process."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Kill the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-
 def measure_peers(part: str, size_mb: int) -> tuple[Rounds, dict[str, str]]:
     """Measure all peers in turn, round by round; return the rounds and the versions of their libraries."""
     rounds = _ROUNDS.value if size_mb < _LARGE_MB else (_ROUNDS.value + 1) // 2
     found: Rounds = {name: [] for name in PEERS[part]}
     report.DIRECTORY.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=report.DIRECTORY) as directory, ExitStack() as stack:
-        programs = {}
+        processes = {}
         for name, module in PEERS[part].items():
+            python = _PEERS_PYTHON.value if module in _IN_PEERS_ENVIRONMENT else sys.executable
             place = Path(directory) / module
             place.mkdir()
-            programs[name] = stack.enter_context(Program(module, size_mb * 10**6, place))
+            processes[name] = stack.enter_context(PeerProcess(python, module, size_mb * 10**6, place))
         for counted in [False, *[True] * rounds]:
-            for name, program in programs.items():
-                seconds = program.measure(part)
+            for name, process in processes.items():
+                seconds = process.measure(part)
                 if counted:
                     found[name].append(seconds)
-        versions = {name: text for program in programs.values() for name, text in program.versions.items()}
+        versions = {name: text for process in processes.values() for name, text in process.versions.items()}
     return found, versions
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints made of plain files, without TensorFlow, and functions that damage them."""
+"""Make checkpoints of text files, without TensorFlow; damage them; interrupt changes of the disk."""
 
 import errno
 import itertools
@@ -74,12 +74,12 @@ def flip_a_bit(path: Path) -> None:
 
 
 def cut_short(path: Path) -> None:
-    """Cut off the last two bytes: more than a newline."""
+    """Delete the last two bytes: more than a newline."""
     path.write_bytes(path.read_bytes()[:-2])
 
 
 def cut_in_half(path: Path) -> None:
-    """Cut off the second half."""
+    """Delete the second half."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
@@ -114,27 +114,27 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_before(change: int) -> Iterator[None]:
-    """Raise Killed instead of the change to the disk of this number, and of all later ones.
+    """Raise Killed instead of the change to the disk of this number, counted from 0, and instead of all later ones.
 
-    Nothing changes after that, not even in a `finally`.
+    So `finally` blocks change nothing, as after a kill.
     """
     count = itertools.count()
 
-    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
-        def change_or_die(*args: Any, **kwargs: Any) -> Any:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def change_or_raise(*args: Any, **kwargs: Any) -> Any:
             if next(count) >= change:
                 raise Killed
             return function(*args, **kwargs)
 
-        return change_or_die
+        return change_or_raise
 
     with (
-        mock.patch.object(Path, "rename", mortal(Path.rename)),
-        mock.patch.object(Path, "unlink", mortal(Path.unlink)),
-        mock.patch.object(Path, "mkdir", mortal(Path.mkdir)),
-        mock.patch.object(Path, "rmdir", mortal(Path.rmdir)),
-        mock.patch.object(shutil, "rmtree", mortal(shutil.rmtree)),
-        mock.patch.object(os, "fsync", mortal(os.fsync)),
+        mock.patch.object(Path, "rename", counted(Path.rename)),
+        mock.patch.object(Path, "unlink", counted(Path.unlink)),
+        mock.patch.object(Path, "mkdir", counted(Path.mkdir)),
+        mock.patch.object(Path, "rmdir", counted(Path.rmdir)),
+        mock.patch.object(shutil, "rmtree", counted(shutil.rmtree)),
+        mock.patch.object(os, "fsync", counted(os.fsync)),
     ):
         yield
 
@@ -144,8 +144,8 @@ def every_kill(place: Path, make: Callable[[Path], object], act: Callable[[Path]
 
     Args:
       place: parent of the directories.
-      make: makes the content that the action finds.
-      act: the action; gets the directory.
+      make: fills a directory before the action.
+      act: the action, called with the directory.
     """
     for change in itertools.count():
         directory = place / f"killed-{change}"
@@ -157,7 +157,7 @@ def every_kill(place: Path, make: Callable[[Path], object], act: Callable[[Path]
         except Killed:
             yield directory
         else:
-            assert change > 0, "it changes nothing"
+            assert change > 0, "expected changes to the disk, got none"
             return
 
 

@@ -1,6 +1,6 @@
-"""Draw digits of MNIST's test set as people would: larger, rotated, in other ink, on other paper.
+"""Draw digits of MNIST's test set as scans and photos show them: larger, rotated, in other colours, on paper.
 
-python -m tests.drawing DIRECTORY COUNT     # writes COUNT images, equally many of each kind; names begin with the label
+python -m tests.drawing DIRECTORY COUNT     # writes COUNT images of all kinds in turn; their names begin with the label
 """
 
 import sys
@@ -66,7 +66,7 @@ def write(directory: Path, count: int) -> None:
 
 
 def sheet(columns: int = 10, side: int = 84) -> Image.Image:
-    """Draw a row for each kind, and below it a row of the model's inputs made from them."""
+    """Draw two rows for each kind: the drawings, and the model's inputs made from them."""
     images, generator = dataset.load(None, 0).test.images, np.random.default_rng(0)
     page = Image.new("RGB", (columns * side, 2 * len(KINDS) * side), "white")
     with tempfile.TemporaryDirectory() as scratch:

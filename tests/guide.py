@@ -65,14 +65,14 @@ class Session:
     """Run steps in one directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Link the project's programs into the directory."""
+        """Make symlinks to the training programs in the directory."""
         self._directory = directory
         self._names: dict[str, object] = {"__name__": "__main__"}
         for program in ROOT.glob("train_*.py"):
             (directory / program.name).symlink_to(program)
 
     def run(self, step: Step) -> str:
-        """Return the output of a step; for Python, the whole session with its prompts."""
+        """Run a step; return its output, for Python with the prompts and the code."""
         with contextlib.chdir(self._directory):
             return self._python(step.source) if step.kind == "pycon" else self._command(step.source)
 
@@ -106,7 +106,7 @@ class Session:
 
 
 class _Runner(doctest.DocTestRunner):
-    """Record the output of each example, whether expected or not."""
+    """Keeps the output of each example, also if it is not the expected one."""
 
     def __init__(self) -> None:
         super().__init__(verbose=False)
@@ -134,7 +134,7 @@ def _without_calls(got: str) -> str:
 
 
 def same(expected: str, got: str) -> bool:
-    """Compare two outputs, except for times, speeds, hashes, spaces, and the last digits of numbers."""
+    """Return whether two outputs are equal, apart from times, speeds, hashes, spaces and the last digits of numbers."""
     expected_words, words = _words(expected), _words(got)
     return len(expected_words) == len(words) and all(map(_same_word, expected_words, words))
 
@@ -155,7 +155,7 @@ def _same_word(one: str, other: str) -> bool:
 
 
 def _close(one: str, other: str) -> bool:
-    """Compare two numbers; integers must be equal, unless they are large enough to be written with commas."""
+    """Return whether two numbers are within 2%; integers without commas must be equal."""
     if not set(".,e") & set(one + other):
         return one == other
     a, b = (float(number.replace(",", "")) for number in (one, other))

@@ -1,4 +1,4 @@
-"""Make FIFOs, sockets, devices and links in place of files; limit time, memory and open files of a block."""
+"""Make FIFOs, sockets, devices and links in place of files; limit time, memory and descriptors of a block."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ KINDS = ("FIFO", "socket", "device", "link to a FIFO", "directory", "dangling li
 
 
 def make(kind: str, path: Path) -> Path:
-    """Make something of that kind at a path, in place of the file there."""
+    """Make a file of one of KINDS at a path, replacing the file there; return the path."""
     path.unlink(missing_ok=True)
     if kind == "FIFO":
         os.mkfifo(path)
@@ -34,11 +34,11 @@ def make(kind: str, path: Path) -> Path:
 
 @contextmanager
 def no_hang(seconds: float = 20) -> Iterator[None]:
-    """Fail if the block takes longer."""
+    """Fail if the block takes longer than this."""
 
     def fail(number: int, frame: FrameType | None) -> None:
         del number, frame
-        message = f"still waiting after {seconds} s"
+        message = f"expected an end within {seconds} s"
         raise AssertionError(message)
 
     before = signal.signal(signal.SIGALRM, fail)
@@ -52,7 +52,7 @@ def no_hang(seconds: float = 20) -> Iterator[None]:
 
 @contextmanager
 def little_memory(spare_bytes: int) -> Iterator[None]:
-    """Limit this process to so many bytes of address space more than now."""
+    """Limit the address space of this process to `spare_bytes` more than it uses now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     with _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + spare_bytes):
         yield
@@ -60,7 +60,7 @@ def little_memory(spare_bytes: int) -> Iterator[None]:
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Make each opening of a file fail."""
+    """Make each open(2) fail with EMFILE."""
     with _limit(resource.RLIMIT_NOFILE, 0):
         yield
 

@@ -1,6 +1,6 @@
-"""Write checkpoints as this project, TensorFlow 1, TensorFlow 2 and Keras do, each with a variable [0 .. 5] in it.
+"""Write checkpoints and SavedModels with this project, TensorFlow 1, TensorFlow 2 and Keras.
 
-Each writer makes the directory of its argument, and writes one checkpoint or a SavedModel into it.
+Each writer creates its directory, and writes one checkpoint or SavedModel with the float32 values [0, 1, 2, 3, 4, 5].
 """
 
 from functools import cache

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tests.crash.recording import Create, Link, Mkdir, Operation, Rename, Resize, Rmdir, Sync, Unlink, Write
+from tests.crash.operations import Create, Link, Mkdir, Operation, Rename, Resize, Rmdir, Sync, Unlink, Write
 
 PAGE = 4096
 ALL_SUBSETS_UP_TO = 8

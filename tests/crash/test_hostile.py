@@ -20,21 +20,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the attacks use
 QUICK = [31, 28, 274, 18, 39, 36, 40, 30, 5, 26, 0, 20]
 MANY = range(500)
 
-# A memory disk, because there are thousands of files; any other works, too.
-SHM = Path("/dev/shm")  # noqa: S108 - only the parent of directories made with mkdtemp
-
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Iterator[Lab]:
+def lab(memory_disk: Path, small_data: Path) -> Iterator[Lab]:
     """The Lab that the attacks share."""
-    directory = tmp_path_factory.mktemp("attacks")
-    if SHM.is_dir():
-        directory = SHM / directory.parent.name / directory.name
-        directory.mkdir(parents=True)
-    shared = Lab(directory, small_data)
+    shared = Lab(memory_disk, small_data)
     yield shared
     shared.close()
-    shutil.rmtree(directory)
 
 
 def check(lab: Lab, seeds: list[int]) -> None:

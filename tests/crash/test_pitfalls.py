@@ -23,9 +23,6 @@ from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import layout, staging
 from tests import programs
 from tests.counter import OPEN, Clock, Counter
-from tests.crash.test_disk_faults import small_disk
-
-__all__ = ["small_disk"]  # the fixture
 
 
 class Plain:

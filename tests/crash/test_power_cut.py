@@ -23,8 +23,8 @@ from checkpointing.protocol import manifest
 from checkpointing.storage import layout
 from tests import programs
 from tests.crash import finding, power_cut, recording, saves
+from tests.crash.operations import Operation, Rename, Sync, Unlink, Write, replay, tree
 from tests.crash.power_cut import Cut, Judge, Loss, cuts
-from tests.crash.recording import Operation, Rename, Sync, Unlink, Write
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def record(module: str, *arguments: str, root: Path) -> Recorded:
     """Run `python -m tests.crash.<module> <arguments>`, and record its operations below `root`."""
     command = [sys.executable, "-m", f"tests.crash.{module}", *arguments]
     operations = recording.record(command, root, cwd=programs.ROOT)
-    return Recorded(operations, root, recording.tree(root))
+    return Recorded(operations, root, tree(root))
 
 
 def record_saves(kind: str, max_to_keep: int, root: Path) -> Recorded:
@@ -139,11 +139,11 @@ def described(losses: Iterable[Loss]) -> list[str]:
 def test_a_replayed_recording_gives_the_same_directory(saver, tmp_path, request):
     """Byte for byte, on a real disk and in the model: the recording is complete."""
     recorded = request.getfixturevalue(saver)
-    recording.replay(recorded.operations, tmp_path)
+    replay(recorded.operations, tmp_path)
     disk = power_cut.Disk()
     for operation in recorded.operations:
         disk.apply(operation)
-    assert recording.tree(tmp_path) == disk.tree() == recorded.left
+    assert tree(tmp_path) == disk.tree() == recorded.left
     assert any(path.endswith(f"-{LAST}.index") for path in recorded.left)
 
 
@@ -213,7 +213,7 @@ def damaged_checkpoint(ours: Recorded) -> list[Operation]:
 def test_no_power_cut_during_a_restart_loses_a_checkpoint(ours, tmp_path, before, step):
     """If the power fails while a restart deletes incomplete files or moves damaged ones, the next one succeeds."""
     durable = before(ours)
-    recording.replay(durable, tmp_path)
+    replay(durable, tmp_path)
     restarted = record("finding", str(tmp_path), root=tmp_path)
     restart = functools.partial(finding.find_step, damage_expected=before is damaged_checkpoint)
     judge = Judge(restart, tmp_path)

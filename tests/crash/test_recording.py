@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.crash import recording
-from tests.crash.recording import Create, Sync, Unlink, Write
+from tests.crash.operations import Create, Sync, Unlink, Write, replay, tree
 
 THREADS = """
 import os, threading
@@ -35,24 +35,24 @@ threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing: apt-get install strace")
-def test_what_many_threads_did_can_be_done_again(tmp_path):
-    """Every kind of change is understood, also where strace tells a call in two halves."""
-    here, again = tmp_path / "here", tmp_path / "again"
-    here.mkdir()
-    again.mkdir()
-    operations = recording.record([sys.executable, "-c", THREADS], here, cwd=here)
-    recording.replay(operations, again)
-    assert recording.tree(again) == recording.tree(here) != {}
+def test_operations_of_many_threads_can_be_replayed(tmp_path):
+    """Every kind of change is recorded, also where strace splits a call into two lines."""
+    original, replayed = tmp_path / "original", tmp_path / "replayed"
+    original.mkdir()
+    replayed.mkdir()
+    operations = recording.record([sys.executable, "-c", THREADS], original, cwd=original)
+    replay(operations, replayed)
+    assert tree(replayed) == tree(original) != {}
     assert any(operation.began < operation.ended for operation in operations)
 
 
 def parsed(text):
-    """What a process did below /a, by what strace wrote."""
+    """Parse strace's output; return the operations below /a."""
     return recording.parse(text.strip().splitlines(), Path("/a"), cwd=Path("/a"))
 
 
-def test_what_ends_after_an_fsync_began_is_known_to_do_so():
-    """Another thread's write during an fsync need not be on the disk when that returns."""
+def test_a_write_during_an_fsync_is_recorded_as_such():
+    """`began` and `ended` show that another thread's write need not be durable when the fsync returns."""
     operations = parsed(r"""
 1 openat(AT_FDCWD<\x2f\x61>, "\x62", O_WRONLY|O_CREAT, 0666) = 3<\x2f\x61\x2f\x62>
 1 fsync(3<\x2f\x61\x2f\x62> <unfinished ...>
@@ -67,8 +67,8 @@ def test_what_ends_after_an_fsync_began_is_known_to_do_so():
     ]
 
 
-def test_only_what_was_done_below_the_directory_counts():
-    """Other files, calls that failed, and bytes that the disk did not take, are not told."""
+def test_only_successful_changes_below_the_directory_are_recorded():
+    """Other files, failed calls, and the unwritten part of a partial write are left out."""
     operations = parsed(r"""
 1 openat(AT_FDCWD<\x2f\x61>, "\x62", O_WRONLY|O_CREAT|O_APPEND, 0666) = 3<\x2f\x61\x2f\x62>
 1 write(3<\x2f\x61\x2f\x62>, "\x68\x69", 2) = 1
@@ -81,7 +81,7 @@ def test_only_what_was_done_below_the_directory_counts():
     assert (operations[1].offset, operations[1].data) == (None, b"h")
 
 
-def test_what_is_not_understood_is_an_error():
-    """A recording that left something out would prove nothing."""
+def test_a_call_that_is_not_implemented_raises():
+    """A recording without it would be wrong."""
     with pytest.raises(NotImplementedError):
         parsed(r'1 symlink("\x62", "\x2f\x61\x2f\x63") = 0')

@@ -1,4 +1,4 @@
-"""Other projects read our SavedModels and `.meta` files, in processes and an environment of their own."""
+"""OpenVINO, tf2onnx and onnxruntime read our SavedModels and `.meta` files, in a separate environment."""
 
 import subprocess
 from pathlib import Path
@@ -39,7 +39,7 @@ RUNS = {
 
 @pytest.fixture(scope="module", params=[*RUNS, "ensemble"])
 def trained(request, tmp_path_factory, small_data):
-    """Return a short run of a program, which tests must not change."""
+    """A short run of a program or an ensemble; tests must not change it."""
     directory = tmp_path_factory.mktemp(request.param)
     if request.param == "ensemble":
         result = programs.result(request.getfixturevalue("ensemble"))
@@ -62,14 +62,14 @@ def trained(request, tmp_path_factory, small_data):
 
 
 def run(directory, *arguments):
-    """Run the environment's Python in another directory than this project's; it must succeed."""
+    """Run the environment's Python in a directory; it must succeed."""
     command = [str(ENVIRONMENT / "bin" / "python"), *map(str, arguments)]
     ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
 def assert_predictions_of_tensorflow(path, trained):
-    """The same class for each image, and each probability within 1e-5."""
+    """The class of each image is TensorFlow's, and each probability is within 1e-5."""
     found = np.load(path)
     assert len(trained.classes) == 300
     assert found["probabilities"].dtype == np.float32

@@ -6,7 +6,7 @@ from mnist.errors import NonFiniteLossError
 from mnist.model import training_graph
 from mnist.training import loop
 from mnist.training.stopwatch import Stopwatch
-from tests.mnist.model.test_training_graph import build, digits
+from tests.digit_graph import build, digits
 
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
