@@ -18,7 +18,7 @@ test: $(VENV)/ready-to-test check readers  ## install, check and test: everythin
 
 # Without the folders and files that start TensorFlow processes, or take more than five seconds on a quiet machine.
 FAST := tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
-NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation evaluate export graph graph_safety history image_files \
+NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation evaluate export graph_safety history image_files \
   inspect_commands main maintenance manager meta_graphs model_card networks predict predictor readme report reproduce resume sampling \
   saved_model saver starting supervisor tensor_bundle tf_import training_graph transform_commands wheel
 test-fast: $(VENV)/ready-to-test check  ## checks and the tests that start no TensorFlow process: the inner loop
@@ -47,7 +47,7 @@ benchmark: $(VENV)/ready-to-test $(PEERS)/ready  ## speed against feed_dict, Ker
 benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## cost of a checkpoint, against Saver, PyTorch and Orbax
 	$(RUN) -m benchmarks.checkpointing --peers_python=$(PEERS)/bin/python
 
-benchmark-tools: $(VENV)/ready-to-test  ## time and memory of list, verify and show on many checkpoints and on a large one
+benchmark-tools: $(VENV)/ready-to-test  ## time and memory of list, verify, prune and show on many checkpoints and on a large one
 	$(RUN) -m benchmarks.tools
 
 reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, compare with the stated results; takes hours, resumes

@@ -1,1 +1,4 @@
-"""Benchmarks: each measures its peers in the same call; writes a table, a JSON file and a plot to runs/benchmarks."""
+"""Benchmarks: each prints a table; each but `tools` writes JSON and a plot to runs/benchmarks.
+
+Peers are measured in the same call.
+"""

@@ -188,7 +188,7 @@ def test_only_damaged_checkpoints_raise_and_stay(trained, kind):
     copy = copy_of(trained)
     assert all(file_of(copy, step, kind).read_bytes() == b"damaged" for step in STEPS)
     assert not layout.quarantine_path(copy).exists()
-    with pytest.raises(CheckpointError, match=r"only damaged checkpoints found \(.*\); they stay where they are$"):
+    with pytest.raises(CheckpointError, match=r"(?m)only damaged checkpoints found \(.*\); they stay where they are$"):
         resume.open_train_dir(copy, {})
 
 

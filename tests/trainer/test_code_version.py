@@ -40,7 +40,7 @@ def test_every_other_module_counts():
         *("train_cnn.py", "train_softmax.py", "trainer/train.py", "trainer/restore.py", "trainer/ensemble.py"),
         *("mnist/input/augment.py", "mnist/input/dataset.py", "mnist/input/idx.py", "mnist/input/sampling.py"),
         *("mnist/model/networks.py", "mnist/model/training_graph.py", "mnist/model/ema.py"),
-        *("mnist/model/schedules.py", "mnist/training/loop.py", "checkpointing/tf_import.py"),
+        *("mnist/model/schedules.py", "mnist/training/loop.py", "checkpointing/kernel_environment.py"),
     }
 
 

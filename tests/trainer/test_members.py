@@ -54,7 +54,7 @@ def test_the_ensembles_report_shows_the_members(ensemble, small_data, tmp_path):
     assert "2 members" in page
     assert "attempt" not in page
     pictures = {path.stem for path in (train_dir / "report").iterdir()}
-    assert pictures >= {"learning-of-the-members", "mistakes-by-digit", "calibration"}
+    assert pictures >= {"learning-curves-of-the-members", "confusion-matrix", "reliability-diagram"}
 
 
 def test_members_of_a_killed_ensemble_equal_undisturbed_runs(tmp_path, small_data, ensemble):

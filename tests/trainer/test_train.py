@@ -55,7 +55,7 @@ def make_non_finite(monkeypatch, steps, times):
 def test_a_deterministic_fault_ends_the_run(tmp_path, small_data, monkeypatch, on_nonfinite):
     """The error names the step and the last good checkpoint; there are three rollbacks at most."""
     faults = make_non_finite(monkeypatch, {45}, times=100)
-    with pytest.raises(CheckpointError, match=r"the loss is nan at step 50; the last .* is .*model\.ckpt-40$") as ended:
+    with pytest.raises(CheckpointError, match=r"(?m)the loss is nan at step 50; the last .* is .*model\.ckpt-40$") as ended:
         train(tmp_path, small_data, f"--on_nonfinite={on_nonfinite}", "--nosave_in_background")
     assert ended.value.hint == "try a lower --learning_rate in a new --train_dir"
     rolled_back = on_nonfinite == "rollback"
@@ -101,7 +101,7 @@ def test_a_checkpoint_beyond_the_last_step_is_an_error(tmp_path, small_data):
     """A run restored from a longer one; the hint names the flags, and nothing is exported."""
     assert train(tmp_path / "long", small_data) == 0
     source = tmp_path / "long" / "model.ckpt-60"
-    with pytest.raises(CheckpointError, match=r"expected a step up to --train_steps=50, got 60$") as ended:
+    with pytest.raises(CheckpointError, match=r"(?m)expected a step up to --train_steps=50, got 60$") as ended:
         train(tmp_path / "run", small_data, "--train_steps=50", f"--restore_from={source}")
     assert "--train_dir" in ended.value.hint
     assert not (tmp_path / "run" / "saved_model").exists()

@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, size, sharded, suffix):
     with session_with(sharded=sharded) as (session, made):
         made.save(session, tmp_path / "model", 1)
         before = tree(tmp_path)
-        with files_of_at_most(size), pytest.raises(NotSavedError, match=r"model-2: could not be saved \(.+\)$"):
+        with files_of_at_most(size), pytest.raises(NotSavedError, match=r"(?m)model-2: could not be saved \(.+\)$"):
             made.save(session, tmp_path / "model", 2, meta_graph_suffix=suffix)
         assert tree(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -564,7 +564,7 @@ INCOMPLETE = r"model-1\.data-00000-of-00001 is missing"
         (flip_a_bit, "index", r"model-1\.index: "),
         (Path.unlink, "data*", INCOMPLETE),
         (Path.unlink, "index", r"model-1: model-1\.index is missing"),
-        (Path.unlink, "*", "there are model-2: give one of them, as in"),
+        (Path.unlink, "*", "there are model-2"),
     ],
 )
 def test_a_damaged_or_missing_checkpoint_is_an_error(tmp_path, harm, kinds, message):

@@ -867,7 +867,7 @@ def test_a_directory_instead_of_a_prefix_is_refused(tmp_path):
     """The error lists the prefixes in it, sorted by step."""
     for step in (100, 50):
         make_checkpoint(tmp_path / "theirs", step)
-    with pytest.raises(CheckpointError, match=r"model\.ckpt-50, model\.ckpt-100$"):
+    with pytest.raises(CheckpointError, match=r"(?m)model\.ckpt-50, model\.ckpt-100$"):
         resume_point(tmp_path / "ours", restore_from=tmp_path / "theirs")
 
 
@@ -901,7 +901,7 @@ def test_an_incomplete_checkpoint_elsewhere_is_refused_as_restore_from(tmp_path)
     make_checkpoint(tmp_path / "theirs", 50)
     half = mark(make_files(tmp_path / "theirs", 100))
     before = tree(tmp_path)
-    with pytest.raises(CheckpointError, match=r"model\.ckpt-50$"):
+    with pytest.raises(CheckpointError, match=r"(?m)model\.ckpt-50$"):
         resume_point(tmp_path / "ours", restore_from=half)
     assert tree(tmp_path) == before
 

@@ -186,7 +186,7 @@ def test_verify_names_damaged_files_with_status_1(tmp_path, run_command):
     lines = [words(line) for line in text.splitlines()[2:]]
     assert lines[0][1].startswith("model.ckpt-10.meta: some of its bytes have changed")
     assert lines[1][1].startswith("model.ckpt-20.manifest.json: ")
-    assert "format 1 found" in lines[2][1]
+    assert "expected format 4, got 1" in lines[2][1]
     assert lines[3] == ["model.ckpt-40", "complete: sha256 of 3 files"]
     assert run_command("verify", layout.prefix(tmp_path, 10))[0] == 1
 

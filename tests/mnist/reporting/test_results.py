@@ -138,7 +138,7 @@ def test_a_value_of_another_type_is_refused(tmp_path, name, wrong):
     """The error says which value is wrong; no other exception is raised."""
     path = tmp_path / "result.json"
     path.write_text(json.dumps(WHOLE | {name: wrong}))
-    with pytest.raises(ResultError, match=r"result\.json: expected [^\n]*, got [^\n]*$") as error:
+    with pytest.raises(ResultError, match=r"(?m)result\.json: expected [^\n]*, got [^\n]*$") as error:
         results.read(path)
     assert error.value.hint.startswith("delete it")
 
