@@ -154,7 +154,7 @@ def _add_signature(command: argparse.ArgumentParser) -> None:
 def _pair(text: str) -> tuple[str, str]:
     before, sign, after = text.partition("=")
     if not (before and sign and after):
-        raise argparse.ArgumentTypeError(f"expected two names with = between them, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW or NAME=TENSOR, got {text!r}")
     return before, after
 
 

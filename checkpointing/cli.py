@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from checkpointing.errors import UserError
+from checkpointing.errors import LATER, UserError
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT  # if SIGINT is blocked; otherwise the process dies of it
 
 # What the linker says if a library does not fit into memory.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
-_RETRY = "fix the cause and run the same command again"
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -49,7 +48,7 @@ def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:
     silence_tensorflow()
     with _ended_by_ctrl_c():
         return report_errors(act, debug=debug)
-    return INTERRUPTED
+    return INTERRUPTED  # reached if Ctrl-C ended the block, but SIGINT is blocked, so that the process is still alive
 
 
 def run_program(act: Callable[[], int]) -> NoReturn:
@@ -103,11 +102,11 @@ def describe(error: Exception) -> tuple[str, str | None]:
         return text, error.hint
     if isinstance(error, OSError) and error.strerror:
         file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-        return f"{file}{error.strerror}", _RETRY
+        return f"{file}{error.strerror}", LATER
     if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(text)):
-        return f"not enough memory{f' ({text})' if text else ''}", _RETRY
+        return f"not enough memory{f' ({text})' if text else ''}", LATER
     if isinstance(error, RuntimeError) and "start new thread" in text:
-        return f"no thread can be started ({text})", _RETRY
+        return f"no thread can be started ({text})", LATER
     return f"{type(error).__name__}: {text}", "this is a bug; --debug shows where"
 
 

@@ -1,7 +1,7 @@
 """Exceptions, and what an operating system's error means for a checkpoint.
 
 `UserError` is the base of all errors that a person can act on; `cli` prints them as `error:` and `hint:` lines. Hints
-of this package name no flags. A program may replace them, by class (trainer/hints.py).
+of this package name no flags of the trainer, which replaces them, by class (trainer/hints.py).
 """
 
 import errno

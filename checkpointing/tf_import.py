@@ -1,4 +1,4 @@
-"""Import TensorFlow quietly, without Keras.
+"""Import TensorFlow without its start-up messages and without Keras.
 
     with tensorflow_import():
         import tensorflow as tf

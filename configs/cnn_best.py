@@ -1,7 +1,7 @@
 """The most accurate single network: five convolutions with batch normalization, and data augmentation.
 
 Predictions are averaged over five copies of the image, each moved by at most one pixel. Trains on all 60,000 images,
-in ten to twenty minutes on two cores; the settings were chosen with 10,000 images held out (docs/recipes.md).
+in about 13 minutes on two cores; the settings were chosen with 10,000 images held out (docs/recipes.md).
 """
 
 from configs.expected import ExpectedResult

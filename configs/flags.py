@@ -1,6 +1,8 @@
 """Command-line flags: argv to a recipe's settings and the options of a run.
 
-options = flags.parse("cnn", sys.argv)
+    options = flags.parse("cnn", sys.argv)
+
+A flag on the command line overrides the recipe of `--config`.
 """
 
 import dataclasses

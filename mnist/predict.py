@@ -61,7 +61,7 @@ def _predict(args: argparse.Namespace) -> int:
         from checkpointing.graphs import predictor  # noqa: PLC0415 - needs TensorFlow
     path = args.train_dir or args.checkpoint or args.saved_model or _DEFAULT_TRAIN_DIR
     if path == _DEFAULT_TRAIN_DIR and not path.is_dir():
-        hint = f"train one with `python train_cnn.py --config=cnn_fast --train_dir={path}` (half a minute), or give "
+        hint = f"train one with `python train_cnn.py --config=cnn_fast --train_dir={path}` (seconds), or give "
         raise CheckpointError(f"{path}: no trained model found", hint=f"{hint}--train_dir or --saved_model")
     _check_is_empty(args.seen)
     problems: list[Exception] = []

@@ -234,7 +234,7 @@ for step in itertools.count(1):
         path.rename(directory / path.name)
     durable.delete([layout.incomplete_path(prefix)])
     if step > 2:
-        cleanup.retire(layout.prefix(directory, step - 2))
+        cleanup.delete_unless_pinned(layout.prefix(directory, step - 2))
     if step == 3:
         print("saving", flush=True)
 """

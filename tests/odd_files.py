@@ -66,6 +66,17 @@ def no_descriptors() -> Iterator[None]:
 
 
 @contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Make each write fail that would make a file longer than `size` bytes, as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with _limit(resource.RLIMIT_FSIZE, size):
+            yield
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
 def _limit(kind: int, limit: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (limit, hard))

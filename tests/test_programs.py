@@ -229,7 +229,7 @@ def test_a_supervised_run_is_restarted_after_a_crash(tmp_path, small_data):
     for _ in range(2):
         run.wait_for("saved ")
         os.kill(json.loads((tmp_path / "run" / "lock").read_text())["pid"], signal.SIGKILL)
-        run.wait_for("the run died of SIGKILL")
+        run.wait_for("the run crashed (killed by SIGKILL")
     assert run.end() == 0, run.said
     result = programs.result(tmp_path / "run")
     assert result["weights_sha256"] == undisturbed["weights_sha256"]

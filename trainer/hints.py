@@ -1,4 +1,4 @@
-"""What to do about an error, in terms of the trainer's flags. The library's own hints name no flags."""
+"""What to do about an error, in terms of the trainer's flags. The library's own hints name none of these."""
 
 from checkpointing.errors import (
     LockedError,
@@ -15,12 +15,12 @@ from checkpointing.errors import (
 from checkpointing.storage.staging import TargetExistsError
 from mnist.errors import NonFiniteLossError
 
-_LOWER_RATE = "try a lower --learning_rate in a new --train_dir"
+LOWER_RATE = "try a lower --learning_rate in a new --train_dir"
 
 _HINTS: dict[type[UserError], str] = {
     LockedError: "wait until that process ends, stop it (SIGTERM saves first), or give another --train_dir",
-    NonFiniteError: _LOWER_RATE,
-    NonFiniteLossError: _LOWER_RATE,
+    NonFiniteError: LOWER_RATE,
+    NonFiniteLossError: LOWER_RATE,
     OccupiedNameError: "move it away, or give another --train_dir",
     OnlyDamagedError: "put a good copy back, or give a new --train_dir to start from the beginning",
     OtherSourceError: (

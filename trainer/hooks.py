@@ -24,13 +24,11 @@ from mnist.model.training_graph import TrainingGraph
 from mnist.training import evaluation, loop
 from mnist.training.stopwatch import Stopwatch
 from mnist.training.summaries import SummaryWriter
-from trainer import rollback
+from trainer import hints, rollback
 from trainer.rollback import Rollback
 
 # The values of a record that TensorBoard shows.
 _SCALARS = ("loss", "learning_rate", "images_per_second", "validation_accuracy")
-
-_LOWER_RATE = "try a lower --learning_rate in a new --train_dir"
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +154,7 @@ class RunHooks:
         is_on = self._options.settings.on_nonfinite == "rollback"
         before = rollback.restore_before(failed_at, earlier) if is_on else None
         if before is None:
-            raise CheckpointError(self._describe(error, len(earlier)), hint=_LOWER_RATE) from error
+            raise CheckpointError(self._describe(error, len(earlier)), hint=hints.LOWER_RATE) from error
         with self._stopwatch("restore"):
             prefix = self._manager.roll_back(self._session, before)
         step = self._step()
@@ -166,9 +164,10 @@ class RunHooks:
         return Rollback(failed_at, step)
 
     def _describe(self, error: Exception, rollbacks: int) -> str:
-        again = f"after {rollbacks} rollbacks " if rollbacks else ""
-        newest = f"; {self._manager.describe_latest()}" if isinstance(error, NonFiniteLossError) else ""
-        return f"{again}{error}{newest}"
+        after = f"after {rollbacks} rollback{'' if rollbacks == 1 else 's'}" if rollbacks else ""
+        if isinstance(error, NonFiniteLossError):
+            return f"{error}{after and f', {after}'}; {self._manager.describe_latest()}"
+        return f"{error}{after and f'; given up {after}'}"  # a NonFiniteError names the newest checkpoint itself
 
     def _step(self) -> int:
         return int(self._session.run(self._graph.step))

@@ -80,5 +80,9 @@ def _log_extension(settings: Settings, step: int, before: int) -> None:
         _log.warning(
             "the %s schedule now ends at step %d; up to step %d it was to end at %d, so the weights will differ from "
             "those of an undisturbed run of %d steps",
-            *(settings.learning_rate_schedule, settings.train_steps, step, before, settings.train_steps),
+            settings.learning_rate_schedule,
+            settings.train_steps,
+            step,
+            before,
+            settings.train_steps,
         )

@@ -9,7 +9,7 @@ from functools import partial
 
 import tensorflow as tf
 
-from checkpointing.cli import print_line
+from checkpointing import cli
 from checkpointing.errors import NonFiniteError
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.protocol.resume import ResumePoint
@@ -35,8 +35,6 @@ from trainer.hooks import RunHooks
 from trainer.restore import restore
 from trainer.rollback import Rollback
 
-DONE = 0
-
 
 def train_and_evaluate(
     options: RunOptions,
@@ -47,7 +45,7 @@ def train_and_evaluate(
     stopwatch: Stopwatch,
     stop: StopSignal,
 ) -> int:
-    """Train from where the train_dir is to the last step, evaluate on the test set, export the model.
+    """Start or resume the run in the train_dir, train to the last step, evaluate, export.
 
     Args:
       options: settings and directories.
@@ -73,7 +71,9 @@ def train_and_evaluate(
     # Closed in reverse order: the session outlives the manager's writer thread.
     with training_graph.open_session(graph.graph, settings.threads) as session, manager:
         hooks = RunHooks(
-            *(session, graph, manager),
+            session,
+            graph,
+            manager,
             history=run_history,
             validation=data.validation,
             options=options,
@@ -83,7 +83,7 @@ def train_and_evaluate(
         with hooks.record_end_of_attempt():
             with stop.interruptible():  # nothing new to save yet
                 first_step = restore(session, graph, manager, split=data.train, options=options, stopwatch=stopwatch)
-                unfinished = hooks.begin_attempt(first_step)
+                unfinished = hooks.begin_attempt(first_step)  # a record whose validation was interrupted, or None
             try:
                 hooks.begin_training(first_step, unfinished)
                 validation_accuracy = train(session, graph, hooks, settings, stopwatch)
@@ -95,7 +95,8 @@ def train_and_evaluate(
                     inference_model = partial(ema.inference_model, make_model, settings.ema_decay)
                     with stopwatch("export"):
                         export.export_model(
-                            *(options, inference_model),
+                            options,
+                            inference_model,
                             session=session,
                             inference=graph.inference,
                             data=data,
@@ -104,7 +105,7 @@ def train_and_evaluate(
             except StopRequested as signal:
                 hooks.save()
                 hooks.end_attempt(f"stopped by {signal}")
-                print_line(f"stopped by {signal}, the state is saved: run the same command again to resume")
+                cli.print_line(f"stopped by {signal}, the state is saved: run the same command again to resume")
                 return STOPPED
             result = results.result(
                 options,
@@ -118,10 +119,10 @@ def train_and_evaluate(
             )
             durable.atomic_write_json(options.train_dir / layout.RESULT, result)
             hooks.end_attempt(history.DONE)
-            print_line(summary(result))
+            cli.print_line(summary(result))
             if settings.report:
                 run_report.write_at_end(options.train_dir, settings.train_steps, data.test, predictions, stop)
-            return DONE
+            return cli.OK
 
 
 def train(

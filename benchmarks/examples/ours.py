@@ -1,6 +1,6 @@
 """Our recipes: the trainer's graph and loop, evaluated on the test set after each epoch.
 
-python -m benchmarks.examples.ours RECIPE
+    python -m benchmarks.examples.ours RECIPE
 
 The trainer itself reads the test set only once, after the last step.
 """

@@ -99,7 +99,7 @@ class Ours(TensorFlowState):
     def forget(self) -> None:
         """Delete all checkpoints."""
         for step in layout.steps_with(self.directory, "manifest.json"):
-            cleanup.retire(layout.prefix(self.directory, step))
+            cleanup.delete_unless_pinned(layout.prefix(self.directory, step))
 
 
 if __name__ == "__main__":

@@ -186,8 +186,7 @@ def write_archive(path: Path, state: Mapping[str, Array]) -> None:
     Raises:
       CheckpointError: the format cannot store a dtype, the file exists, or it cannot be written.
     """
-    if path.exists():
-        raise CheckpointError(f"{path}: exists already; files are not overwritten", hint=_OTHER_NAME)
+    staging.check_is_new_file(path)
     for name, array in state.items():
         _check_can_store(path, name, array.dtype)
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()}

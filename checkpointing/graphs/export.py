@@ -203,7 +203,7 @@ def _warn_of_extra_files(target: Path) -> None:
         name for name in staged_export.files_of(target) if name not in recorded and not name.startswith(_EXTRA)
     )
     if extra:
-        _log.warning("%s: expected the files of its manifest, got also %s; left as they are", target, ", ".join(extra))
+        _log.warning("%s: %s: not in its manifest; left unchanged", target, ", ".join(extra))
 
 
 def _write_and_verify(
@@ -234,7 +234,7 @@ def check_outputs(directory: Path, example: Example) -> None:
     try:
         found = _run_serving_default(directory, example.inputs, example.outputs)
     except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-        message = f"{directory}: expected a model with the trained one's signature, got another ({reason(error)})"
+        message = f"{directory}: cannot be run with the trained model's signature ({reason(error)})"
         raise CheckpointError(message) from error
     for name, expected in example.outputs.items():
         if np.issubdtype(expected.dtype, np.floating):
@@ -242,7 +242,7 @@ def check_outputs(directory: Path, example: Example) -> None:
         else:
             equal = np.array_equal(found[name], expected)
         if not equal:
-            raise CheckpointError(f"{directory}: expected the trained model's {name}, got others")
+            raise CheckpointError(f"{directory}: its {name} differ from the trained model's")
 
 
 def _run_serving_default(directory: Path, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:

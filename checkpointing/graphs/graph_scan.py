@@ -1,8 +1,10 @@
-"""The walk over a graph that finds operations which do more than compute. `graph_safety` states the rules.
+"""The walk over a graph that finds operations which do more than compute.
 
-scan = GraphScan(meta_graph, source, saved=["weights"])
-scan.check_import()
-scan.check_run(Run(["probabilities:0"], fed=["images:0"]))
+    scan = GraphScan(meta_graph, source, saved=["weights"])
+    scan.check_import()
+    scan.check_run(Run(["probabilities:0"], fed=["images:0"]))
+
+`graph_safety` states the rules.
 """
 
 import os

@@ -90,7 +90,11 @@ class Saver(tf.compat.v1.train.Saver):
         try:
             with sess.graph.as_default():  # outside a graph, TensorFlow 2 would save eager variables
                 saved = super().save(
-                    *(sess, str(save_path), step, latest_filename, meta_graph_suffix),
+                    sess,
+                    str(save_path),
+                    step,
+                    latest_filename,
+                    meta_graph_suffix,
                     write_state=False,
                     **options,
                 )

@@ -1,9 +1,11 @@
-"""Warm starts: match the variables of a graph with the tensors of any checkpoint, and restore those that match.
+"""Warm starts: match the variables of a graph with the tensors of a checkpoint, and restore those that match.
 
-match = variable_matching.match(prefix, variables, "layer[12]/")
-print(match.summary())
-with graph.as_default():
-    variable_matching.restore(session, prefix, match)
+    match = variable_matching.match(prefix, variables, "layer[12]/")
+    print(match.summary())
+    with graph.as_default():
+        variable_matching.restore(session, prefix, match)
+
+The checkpoint may be another program's.
 """
 
 import re

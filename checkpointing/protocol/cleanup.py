@@ -52,7 +52,7 @@ class Cleanup:
             self._add_to(self._rotation, saved)
 
     def forget(self) -> None:
-        """Read the manifests again next time, because checkpoints have been moved."""
+        """Discard the list of checkpoints; the next `apply_retention` reads the manifests again."""
         self._rotation = None
 
     def apply_retention(self) -> None:
@@ -74,7 +74,7 @@ class Cleanup:
             listed = [(layout.prefix(self._directory, step), self._saved_at[step]) for step in kept]
             checkpoint_state.write(self._directory, listed, relative_paths=self._relative_paths)
         for step in to_delete:
-            self._retire(rotation, step)
+            self._delete(rotation, step)
 
     def _exists(self, step: int) -> bool:
         return layout.manifest_path(layout.prefix(self._directory, step)).exists()
@@ -105,7 +105,7 @@ class Cleanup:
         rotation.add(Candidate(saved.step, saved.training_seconds, saved.score))
         self._saved_at[saved.step] = saved.saved_at
 
-    def _retire(self, rotation: Rotation, step: int) -> None:
+    def _delete(self, rotation: Rotation, step: int) -> None:
         prefix = layout.prefix(self._directory, step)
         try:
             found = Manifest.read(layout.manifest_path(prefix))
@@ -117,7 +117,7 @@ class Cleanup:
         else:
             # A damaged manifest may name any file; only those with the checkpoint's prefix are deleted.
             names = [name for name in found.files if layout.prefix_of(self._directory / name) == prefix]
-            if self._is_of_run(found) and not retire(prefix, names):
+            if self._is_of_run(found) and not delete_unless_pinned(prefix, names):
                 return  # it has just been pinned
         self._drop(rotation, [step])
 
@@ -157,7 +157,7 @@ def kept(manifests: Iterable[Manifest], policy: RetentionPolicy, pinned: Collect
     return retention.checkpoints_to_keep(candidates, policy)
 
 
-def retire(prefix: Path, names: Collection[str] | None = None) -> bool:
+def delete_unless_pinned(prefix: Path, names: Collection[str] | None = None) -> bool:
     """Delete a checkpoint, its manifest first: without it the checkpoint does not exist.
 
     Args:
@@ -178,7 +178,7 @@ def retire(prefix: Path, names: Collection[str] | None = None) -> bool:
 
 
 def delete(prefix: Path, names: Collection[str] | None = None) -> None:
-    """Delete a checkpoint that is marked incomplete, the mark last; arguments as for `retire`."""
+    """Delete a checkpoint that is marked incomplete, the mark last; arguments as for `delete_unless_pinned`."""
     mark = layout.incomplete_path(prefix)
     durable.delete([layout.manifest_path(prefix)])
     durable.fsync(prefix.parent)

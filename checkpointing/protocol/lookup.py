@@ -144,7 +144,7 @@ def _newest_in(directory: Path) -> Path:
     ours = layout.steps_with(directory, "manifest.json")
     prefixes = [layout.prefix(directory, ours[-1])] if ours else layout.prefixes_in(directory)
     if not prefixes:
-        raise CheckpointError(f"{directory}: no checkpoint found in it{_about_leftovers(directory)}")
+        raise CheckpointError(f"{directory}: no checkpoint found{_about_leftovers(directory)}")
     return prefixes[-1]
 
 
@@ -157,8 +157,9 @@ def _about_leftovers(directory: Path) -> str:
     )
     if not found:
         return ""
-    kind = ", a file of Keras' own format" if found[0].suffix in _KERAS else ""
-    return f", but {found[0].name}{kind}"
+    if found[0].suffix in _KERAS:
+        return f"; {found[0].name} has Keras' own format"
+    return f"; {found[0].name} belongs to none, or to an incomplete one"
 
 
 def missing_file(name: str, names: Collection[str]) -> str | None:

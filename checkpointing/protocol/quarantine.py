@@ -1,4 +1,4 @@
-"""Move damaged checkpoints and exports to `quarantine/`. This package never reads or deletes what is in it."""
+"""Move damaged checkpoints and exports to `quarantine/`. Nothing in it is restored or deleted."""
 
 import logging
 import os
@@ -83,7 +83,7 @@ def set_tree_aside(tree: Path, place: Path, why: str) -> Path:
 
 
 def place_for(directory: Path, name: str) -> Path:
-    """Return the path of a new directory in quarantine for something of this name.
+    """Return the path of a new directory in quarantine for a checkpoint or file of this name.
 
     Raises:
       OddFileError: a file or a symbolic link is called `quarantine`.

@@ -1,7 +1,9 @@
-"""What makes two records describe the same run: its settings, and the checkpoint that its first weights come from.
+"""Identity of a run: its settings, and the checkpoint that its first weights come from.
 
-differences = run_identity.diff(manifest.settings, settings, defaults=Settings.identity_defaults())
-source = run_identity.pin_source(train_dir, "warm_start_from", path)
+    differences = run_identity.diff(manifest.settings, settings, defaults=Settings.identity_defaults())
+    source = run_identity.pin_source(train_dir, "warm_start_from", path)
+
+A train_dir is resumed only by a run of the same identity.
 """
 
 import logging

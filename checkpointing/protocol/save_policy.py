@@ -108,7 +108,7 @@ class FailurePolicy:
           describe_latest: returns which checkpoint is the newest complete one, for messages.
 
         Raises:
-          NotSavedError: one more save in a row has failed than may fail.
+          NotSavedError: more than `max_failed_saves` saves in a row have failed.
           NonFiniteError: the state is not finite. Any other error is raised as it is.
         """
         if error is None:

@@ -28,7 +28,7 @@ from checkpointing.storage.jsonl import Journal, Record
 DONE = "done"
 KILLED = "killed"
 
-# Key of a record whose validation was interrupted.
+# Key of a record whose validation was interrupted; the same as in mnist/training/loop.py.
 UNFINISHED = "unfinished"
 
 _MOST_BYTES = 2**20  # of attempt.json

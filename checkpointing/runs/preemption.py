@@ -55,9 +55,6 @@ class StopSignal:
         try:
             self.check()  # after the assignment: a signal between the two would be noticed only at the end
             yield
-        except StopRequested as request:
-            _log.info("stopped by %s: %s", request, starting.NOTHING_TO_SAVE)
-            raise
         finally:
             self._is_interruptible = before
         self.check()
@@ -79,10 +76,14 @@ class StopSignal:
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopSignal]:
-    """Handle SIGTERM and SIGINT as stop requests inside the block."""
+    """Handle SIGTERM and SIGINT as stop requests inside the block. One that leaves it is logged: nothing was saved."""
     stop = StopSignal()
     with handle_signals(stop.handle_signal):
-        yield stop
+        try:
+            yield stop
+        except StopRequested as request:
+            _log.info("stopped by %s: %s", request, starting.NOTHING_TO_SAVE)
+            raise
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import _signal  # type: ignore[import-not-found] # no stub describes it
 import os
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
-NOTHING_TO_SAVE = "nothing left to save"
+NOTHING_TO_SAVE = "nothing to save"
 
 _NAMES = {_signal.SIGTERM: "SIGTERM", _signal.SIGINT: "SIGINT"}
 

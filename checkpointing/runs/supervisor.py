@@ -93,13 +93,18 @@ def supervise(
             if crashes == _CRASHES_TO_GIVE_UP or restarts == max_restarts:
                 raise CheckpointError(_diagnosis(crashes, restarts, cause, step), hint=hint)
             if crashes == _CRASHES_TO_STEP_BACK:
-                before = step_back(f"the run died twice after it, the last time {cause}")
+                before = step_back(f"the run crashed twice after it; last crash: {cause}")
                 step = step if before is None else before
             restarts += 1
             seconds = 2 ** (crashes - 1)
             origin = "its start" if step is None else f"step {step}"
             _log.warning(
-                "the run died %s: restart %d of %d in %d s, from %s", cause, restarts, max_restarts, seconds, origin
+                "the run crashed (%s): restart %d of %d in %d s, from %s",
+                cause,
+                restarts,
+                max_restarts,
+                seconds,
+                origin,
             )
             if not child.wait(seconds, sleep):
                 return STOPPED
@@ -212,20 +217,20 @@ def _before_exec() -> Callable[[], None] | None:
 
 def _diagnosis(crashes: int, restarts: int, cause: str, step: int | None) -> str:
     if crashes == _CRASHES_TO_GIVE_UP:
-        what = f"the run died {crashes} times in a row without a newer checkpoint"
+        what = f"the run crashed {crashes} times in a row without a newer checkpoint"
     else:
-        what = f"the run died and all {restarts} restarts are used up"
+        what = f"the run crashed, and all {restarts} restarts are used up"
     saved = "no checkpoint" if step is None else f"newest checkpoint: step {step}"
-    return f"{what}; the last time {cause}; {saved}"
+    return f"{what}; last crash: {cause}; {saved}"
 
 
 def _explain(status: int) -> tuple[str, str]:
-    """Return the cause of death, and a hint."""
+    """Return the cause of a crash, and a hint."""
     if status > 0:
-        return f"with exit status {status}", _SEE_WHERE
+        return f"exit status {status}", _SEE_WHERE
     name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
     meaning, hint = _SIGNAL_HINTS.get(-status, ("", _SEE_WHERE))
-    return f"of {name} ({meaning})" if meaning else f"of {name}", hint
+    return f"killed by {name}: {meaning}" if meaning else f"killed by {name}", hint
 
 
 def _shell_status(status: int) -> int:

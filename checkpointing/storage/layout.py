@@ -81,12 +81,12 @@ def manifest_path(prefix: Path) -> Path:
 
 
 def incomplete_path(prefix: Path) -> Path:
-    """Return the path of the marker of an unfinished save or deletion: without a manifest, the files may be deleted."""
+    """Return the path of the mark of an unfinished save or deletion: without a manifest, the files may be deleted."""
     return prefix.with_name(prefix.name + ".incomplete")
 
 
 def pinned_path(prefix: Path) -> Path:
-    """Return the path of the marker of a pinned checkpoint."""
+    """Return the path of the mark of a pinned checkpoint."""
     return prefix.with_name(prefix.name + ".pinned")
 
 
@@ -195,7 +195,7 @@ def files_by_prefix(directory: Path) -> dict[str, list[str]]:
 
 
 def contents_of(prefix: Path) -> list[Path]:
-    """List the files that TensorFlow reads: no manifest, no markers, no temporary files."""
+    """List the files that TensorFlow reads: no manifest, no marks, no temporary files."""
     matches = {path: _AFTER_PREFIX.fullmatch(path.name[len(prefix.name) :]) for path in files_of(prefix)}
     return [path for path, match in matches.items() if match and _is_content(match["kind"], match["temporary"])]
 

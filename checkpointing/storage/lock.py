@@ -70,8 +70,8 @@ class Lock:
                 self._identity = found
                 return
         raise ReplacedError(
-            f"{self._directory}: is not the directory in which the run started{_moved_to(self._descriptor)}; "
-            f"nothing more is written to it",
+            f"{self._directory}: another directory is in its place{_moved_to(self._descriptor)}; "
+            "nothing more is written here",
             hint="put the run's own directory back, and run the same command again",
         )
 
@@ -108,7 +108,7 @@ def _moved_to(descriptor: int) -> str:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
     except OSError:  # not on Linux
         return ""
-    return f" (that one is now {path.parent})" if path.exists() else ""
+    return f" (the run's own is now {path.parent})" if path.exists() else ""
 
 
 def _acquire(path: Path) -> int:

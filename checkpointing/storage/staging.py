@@ -68,6 +68,12 @@ def check_is_free(target: Path) -> None:
         raise TargetExistsError(f"{target}: exists already; exported models are not overwritten", hint=_OTHER_TARGET)
 
 
+def check_is_new_file(path: Path) -> None:
+    """Check that nothing is at the path of a file to be written; raise CheckpointError if something is."""
+    if is_there(path):
+        raise CheckpointError(f"{path}: exists already; files are not overwritten", hint="use another name")
+
+
 def is_there(target: Path) -> bool:
     """Whether a path exists; a dangling symbolic link does."""
     return target.is_symlink() or target.exists()

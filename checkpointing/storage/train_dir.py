@@ -75,7 +75,7 @@ def check_file_names(directory: Path) -> None:
             raise OccupiedNameError(f"{path}: expected a regular file, got {_kind(path)}", hint=_MOVE_AWAY)
         temporary = durable.temporary_path(path)
         if temporary.is_dir() and not temporary.is_symlink():
-            raise OccupiedNameError(f"{temporary}: expected no directory there, got one", hint=_MOVE_AWAY)
+            raise OccupiedNameError(f"{temporary}: a directory has the name of a temporary file", hint=_MOVE_AWAY)
 
 
 def _kind(path: Path) -> str:

@@ -49,7 +49,7 @@ def _table_of(listed: list[CheckpointInfo]) -> str:
 
 def _completeness(checkpoint: CheckpointInfo) -> str:
     if checkpoint.complete is None:
-        return "unknown" if checkpoint.problem else "all files there"
+        return "unknown" if checkpoint.problem else "not verified"
     return "yes" if checkpoint.complete else "no"
 
 
@@ -112,7 +112,7 @@ def show_history(args: argparse.Namespace) -> CommandResult:
             "done": attempt["steps_done"],
             "redone": attempt["steps_redone"],
             **{name: attempt["seconds"].get(name, 0.0) for name in ("train", "saving", "stalled", "restoring")},
-            "ended": _state(args.directory, attempt),
+            "ended": _in_words(_state(args.directory, attempt)),
         }
         for attempt in attempts
     )
@@ -151,7 +151,7 @@ def _status(directory: Path) -> CommandResult:
         "newest_record": newest,
         "checkpoints": [each._asdict() | {"prefix": each.prefix.name} for each in listed],
     }
-    lines = [f"{directory}: {record['state']}"]
+    lines = [f"{directory}: {_in_words(_state(directory, attempt))}"]
     if attempt:
         age = ago(attempt["last_seen_at"], time.time())
         lines.append(f"step {attempt['to_step']}, seen {age}, attempt {len(attempts)}")
@@ -167,3 +167,8 @@ def _state(directory: Path, attempt: Mapping[str, Any] | None) -> str:
     if attempt["ended"]:
         return str(attempt["ended"])
     return "under way" if lock.owner_lives(directory) else "killed"
+
+
+def _in_words(state: str) -> str:
+    """A state as the text output has it; the records of `--json` keep the values of earlier releases."""
+    return {"under way": "running", "no attempt has been noted yet": "no attempt recorded yet"}.get(state, state)

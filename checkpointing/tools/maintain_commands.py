@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import LATER, CheckpointError, reason
+from checkpointing.protocol import lookup
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import durable, layout
 from checkpointing.tools import maintenance
@@ -65,7 +66,7 @@ def _do(actions: list[Action]) -> None:
         except OSError as error:
             done = ", ".join(name for before in actions[:number] for name in before.names) or "nothing"
             message = f"{each.names[0]}: cannot be {_DONE[each.verb]} ({_about(error)}); done before: {done}"
-            raise CheckpointError(message, hint="fix the cause and run the same command again") from error
+            raise CheckpointError(message, hint=LATER) from error
 
 
 def _about(error: OSError) -> str:
@@ -106,8 +107,7 @@ def _pin(prefix: Path) -> None:
 def _check_is_ours(prefix: Path) -> None:
     """Raise CheckpointError unless this is a committed checkpoint with a manifest that no run is deleting."""
     being_deleted = layout.incomplete_path(prefix).exists()
-    committed = layout.step_of(prefix.name + ".index") is not None and layout.manifest_path(prefix).exists()
-    if committed and not being_deleted:
+    if lookup.is_ours(prefix) and not being_deleted:
         return
     steps = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
     listed = ", ".join(layout.prefix(prefix.parent, step).name for step in steps) or "none"

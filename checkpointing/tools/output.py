@@ -29,14 +29,14 @@ def table(rows: Iterable[Mapping[str, Any]], **options: Any) -> str:  # noqa: AN
 
 
 def figure(value: object) -> object:
-    """A table's cell: floats with four figures, None as nothing."""
+    """A table's cell: floats with four significant digits, None as nothing."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else value
 
 
 def size(number: float) -> str:
-    """A number of bytes with three figures and a unit."""
+    """A number of bytes with three significant digits and a unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:  # noqa: PLR2004 - larger numbers round to four figures
+        if number < 999.5:  # noqa: PLR2004 - larger numbers round to four digits
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.3g} TB"

@@ -87,7 +87,7 @@ def _not_kept(pairs: list[Pair], policy: RetentionPolicy) -> list[CheckpointInfo
 
 
 def _clock(checkpoint: CheckpointInfo, policy: RetentionPolicy) -> float:
-    """The clock of a checkpoint without a manifest: the time of day, which is the same after the oldest is deleted."""
+    """The time of a checkpoint without a manifest, for `keep_checkpoint_every_n_hours`: when it was saved."""
     hours = policy.keep_checkpoint_every_n_hours
     return checkpoint.saved_at if hours < RetentionPolicy(0).keep_checkpoint_every_n_hours else 0.0
 
@@ -98,4 +98,4 @@ def _delete(prefix: Path, names: list[str]) -> None:
         durable.write(layout.incomplete_path(prefix), b"")
         durable.fsync(prefix.parent)
         durable.delete([layout.index_path(prefix)])
-    cleanup.retire(prefix, names)
+    cleanup.delete_unless_pinned(prefix, names)

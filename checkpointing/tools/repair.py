@@ -46,7 +46,7 @@ def _leftovers(directory: Path, named: Iterable[str]) -> list[Action]:
     found = defaultdict(list)
     for path in sorted(directory.iterdir()):
         name = layout.leftover_of(path)
-        is_temporary = _holds_shards(path) if path.name.endswith("_temp") else path.is_file()
+        is_temporary = _holds_only_saver_shards(path) if path.name.endswith("_temp") else path.is_file()
         if name and path.name not in named and is_temporary:
             found[name].append(path)
     why = "TensorFlow was killed while it wrote this"
@@ -56,8 +56,8 @@ def _leftovers(directory: Path, named: Iterable[str]) -> list[Action]:
     ]
 
 
-def _holds_shards(directory: Path) -> bool:
-    """Whether TensorFlow writes shards in this directory; other programs, too, use names that end in _temp."""
+def _holds_only_saver_shards(directory: Path) -> bool:
+    """Whether a directory holds shards of a Saver, nothing else; other programs, too, use names that end in _temp."""
     paths = list(directory.iterdir()) if directory.is_dir() else []
     return bool(paths) and all(path.name.startswith("part-") and layout.prefix_of(path) for path in paths)
 

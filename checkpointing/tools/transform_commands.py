@@ -84,17 +84,12 @@ def _import(meta_graph: tf.compat.v1.MetaGraphDef) -> dict[str, Signature]:
 def freeze(args: argparse.Namespace) -> CommandResult:
     """Write a checkpoint's graph as one file, with its variables as constants."""
     prefix = _source(args.prefix)
-    _check_is_free(args.file)
+    staging.check_is_new_file(args.file)
     graph_def = meta_graphs.frozen(_graph_of(args, prefix), prefix, trusted=args.trust)
     staging.replace_by(args.file, partial(meta_graphs.write_graph, graph_def))
     written = args.file.stat().st_size
     record = {"checkpoint": str(prefix), "file": str(args.file), "bytes": written}
     return CommandResult(record, f"froze {prefix} into {args.file}, {size(written)}")
-
-
-def _check_is_free(path: Path) -> None:
-    if path.exists():
-        raise CheckpointError(f"{path}: exists already", hint="use another name")
 
 
 def convert(args: argparse.Namespace) -> CommandResult:

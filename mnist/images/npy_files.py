@@ -90,7 +90,7 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
 def _check(path: Path, header: _Header) -> None:
     shape, dtype = header.shape, header.dtype
     if math.prod(abs(size) or 1 for size in shape) > sys.maxsize:  # such numbers are too long to print
-        raise ImageError(f"{path}: expected dimensions that an array can have, got larger ones", hint=_HINT)
+        raise ImageError(f"{path}: the dimensions in the header are too large", hint=_HINT)
     if dtype.hasobject:
         message = f"{path}: expected numbers, got Python objects, which are never unpickled"
         raise ImageError(message, hint="save numbers with numpy.save")

@@ -36,7 +36,7 @@ def from_array(name: str, array: Pixels) -> Pixels:
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is an error below
         values = array.astype(np.float32)
     if not np.isfinite(values).all():
-        raise ImageError(f"{name}: expected finite numbers, got others")
+        raise ImageError(f"{name}: expected finite numbers, got NaN or infinity")
     highest = values.max(initial=0)
     if array.dtype.kind in "ui" or highest > 1:
         values /= _MAX_BYTE if highest <= _MAX_BYTE or array.dtype.kind == "f" else np.iinfo(array.dtype).max

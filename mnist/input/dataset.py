@@ -142,9 +142,11 @@ def _check_bundled(digests: list[str]) -> None:
         raise DataError(f"{sums}: expected sha256 digests, got other bytes ({error})", hint=_CHECK_OUT_AGAIN) from error
     pinned = dict(zip(words[1::2], words[::2], strict=False))
     for name, digest in zip(_FILES.values(), digests, strict=True):
-        if digest != pinned.get(name):
+        if name not in pinned:
+            raise DataError(f"{sums}: no sha256 of {name} found", hint=_CHECK_OUT_AGAIN)
+        if digest != pinned[name]:
             raise DataError(
-                f"{BUNDLED / name}.gz: expected sha256 {pinned.get(name)} of the uncompressed bytes ({sums.name}), "
+                f"{BUNDLED / name}.gz: expected sha256 {pinned[name]} of the uncompressed bytes ({sums.name}), "
                 f"got {digest}",
                 hint=_CHECK_OUT_AGAIN,
             )

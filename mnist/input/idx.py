@@ -86,7 +86,7 @@ class _Plain:
         return self._file.read(size) if self.file_bytes else b""  # files in /proc have size 0 and may be endless
 
     def size_error(self, header_bytes: int, expected: int) -> str | None:
-        """Return the error if the file cannot have `expected` bytes of data after the header, else None."""
+        """Return a message if the file cannot have `expected` bytes of data after the header, else None."""
         found = self.file_bytes - header_bytes
         return None if found == expected else f"expected {expected:,} bytes of data, got {found:,}"
 
@@ -117,7 +117,7 @@ class _Gzip:
                 raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
     def size_error(self, header_bytes: int, expected: int) -> str | None:
-        """Return the error if `expected` bytes of data are implausible for this file, else None."""
+        """Return a message if `expected` bytes of data are implausible for this file, else None."""
         del header_bytes  # not known in compressed bytes
         if expected <= max(_ANY_RATIO_BYTES, _MOST_RATIO * self._file_bytes):
             return None

@@ -1,4 +1,7 @@
-"""Open input files without blocking: regular files only, no FIFOs, devices or sockets."""
+"""Open input files without blocking: regular files only, no FIFOs, devices or sockets.
+
+`checkpointing.storage.regular_file` has such a function, too, but `mnist` does not import it (ARCHITECTURE.md).
+"""
 
 import errno
 import os
@@ -6,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from checkpointing.errors import UserError
+from checkpointing.errors import LATER, UserError
 
 # Errors that reading the file again would repeat. All others (no descriptor or memory left, no permission, a network
 # file system that does not respond) may be gone a moment later.
@@ -67,12 +70,6 @@ def unreadable(error_class: type[UserError], path: object, error: OSError, hint:
     return error_class(f"{path}: cannot be read ({error.strerror or error})", hint=hint)
 
 
-def problem(error: OSError, whole: str) -> str:
-    """Return reason and hint of `unreadable` as the end of one message."""
-    hint = whole if is_about_the_file(error) else _hint_to_retry(error)
-    return f"cannot be read ({error.strerror or error}); {hint}"
-
-
 def is_about_the_file(error: OSError) -> bool:
     """Return whether the error is permanent: the file is missing, not a regular file, or unreadable on the disk."""
     return isinstance(error, NotRegularError) or error.errno in _PERMANENT
@@ -81,7 +78,7 @@ def is_about_the_file(error: OSError) -> bool:
 def _hint_to_retry(error: OSError) -> str:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return "grant yourself permission to read it"
-    return "fix the cause and run the same command again"
+    return LATER
 
 
 def _check_is_regular(path: Path, mode: int) -> None:

@@ -2,7 +2,7 @@
 
 Batches are consecutive slices of an endless sequence of image indices. Each `size` indices of the sequence are one
 epoch: a permutation of all images, keyed by (seed, epoch). So every epoch contains each image exactly once, even if a
-batch spans two epochs, and there is no position to save: after N updates the next batch is N + 1.
+batch spans two epochs, and there is no position to save: after N updates the next batch is batch N.
 """
 
 import tensorflow as tf

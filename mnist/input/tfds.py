@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from checkpointing.errors import LATER
 from checkpointing.tf_import import tensorflow_import
 from mnist.errors import DataError
 from mnist.input import regular_file
@@ -70,10 +71,9 @@ def read(directory: Path) -> dict[str, Any]:
             for name in ("train", "test")
         }
     except Exception as error:  # a damaged record, a missing shard or split: the library raises many classes
-        hint = "fix the cause and run the same command again"
         raise DataError(
             f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})",
-            hint=hint if _is_temporary(error) else "put a good copy there, or prepare it again",
+            hint=LATER if _is_temporary(error) else "put a good copy there, or prepare it again",
         ) from error
 
 

@@ -146,11 +146,6 @@ def tensors_hint(graph: tf.Graph) -> str:
     )
 
 
-def tensors_to_name(graph: tf.Graph) -> str:
-    """Return `tensors_hint` as the end of a message."""
-    return f": {tensors_hint(graph)}"
-
-
 def _listed(tensors: Iterable[tf.Tensor]) -> str:
     return ", ".join(f"{tensor.name} ({describe(tensor)})" for tensor in tensors) or "none"
 

@@ -1,6 +1,8 @@
-"""Render text, plots and tables as one HTML page with the plots inside, and the plots as PNG.
+"""Render text, plots and tables as one HTML page.
 
-page = html_report.render("cnn: model.ckpt-5500", headline, [Section("Checkpoints", text, rows=rows)])
+    page = html_report.render("cnn: model.ckpt-5500", headline, [Section("Checkpoints", text, rows=rows)])
+
+The plots are inside the page, and also returned as PNG.
 """
 
 from __future__ import annotations

@@ -25,10 +25,12 @@ Record = dict[str, Any]
 
 
 class Evaluator:
-    """Evaluates checkpoints, one after the other. Equal graphs are imported once.
+    """Evaluates checkpoints, one after the other.
 
-    with Evaluator(interface, split) as evaluate:
-        evaluate(ref)["accuracy"]
+        with Evaluator(interface, split) as evaluate:
+            evaluate(ref)["accuracy"]
+
+    Equal graphs are imported once.
     """
 
     def __init__(self, interface: GraphInterface, split: Split) -> None:
@@ -149,7 +151,7 @@ def evaluate_saved_model(directory: Path, tags: Sequence[str], interface: GraphI
 
 
 def _evaluate(session: tf.compat.v1.Session, classify: Predictor, split: Split, source: Path) -> Record:
-    with _checkpoint_errors(source, "cannot be run", predictor.tensors_to_name(session.graph)):
+    with _checkpoint_errors(source, "cannot be run", predictor.tensors_hint(session.graph)):
         correct = evaluation.count_correct(session, classify, split)
     images = len(split.labels)
     accuracy = correct / images

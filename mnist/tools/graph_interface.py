@@ -61,4 +61,4 @@ class GraphInterface(NamedTuple):
             return predictor.from_tensors(graph, self.tensors, self.feeds, source)
         if self.signature in signatures:
             return predictor.from_signature(graph, signatures[self.signature], self.feeds, source)
-        raise SignatureError(f"{source}: no signature found, and no tensors named{predictor.tensors_to_name(graph)}.")
+        raise SignatureError(f"{source}: no signature found", hint=predictor.tensors_hint(graph))

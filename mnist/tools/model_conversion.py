@@ -73,7 +73,9 @@ def _compare(found: Arrays, expected: Arrays, target: Path) -> str:
     agreement = f"{equal:,} of {count:,} classes equal, probabilities within {difference:.1e}"
     if equal == count and difference <= _TOLERANCE:
         return agreement
-    raise SignatureError(f"{target}: not written: expected equal classes and {_TOLERANCE:.0e}, got {agreement}")
+    raise SignatureError(
+        f"{target}: not written: its predictions differ from the SavedModel's ({agreement}; tolerance {_TOLERANCE:.0e})"
+    )
 
 
 def _save_as_constants(directory: Path, target: Path, *, trusted: bool) -> None:

@@ -185,6 +185,6 @@ def _verdict(expected: ExpectedResult, mean: float, seeds: int) -> Record:
     variance = max(expected.standard_deviation, _MIN_DEVIATION) ** 2
     tolerance = _MAX_STANDARD_ERRORS * (variance / seeds + variance / expected.seeds) ** 0.5
     reached, near = mean >= expected.goal, abs(mean - expected.mean) <= tolerance
-    verdict = "as stated" if reached and near else "goal missed" if near else "other than stated"
+    verdict = "as stated" if reached and near else "goal missed" if near else "differs from the stated result"
     numbers = f"{mean:.4f}; stated: {expected.mean:.4f} +- {tolerance:.4f}, goal {expected.goal:.4f}"
     return {"as_stated": reached and near, "verdict": f"{verdict}: {numbers}"}

@@ -19,7 +19,7 @@ from mnist.training.stopwatch import Stopwatch
 # Target duration of a session.run; below half a second, because the speed varies.
 _SECONDS_PER_CALL = 0.4
 
-# Key of a record whose validation was interrupted.
+# Key of a record whose validation was interrupted; the same as in checkpointing/runs/history.py.
 UNFINISHED = "unfinished"
 
 

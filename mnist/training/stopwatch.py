@@ -1,10 +1,11 @@
 """Add up wall-clock seconds by name.
 
-stopwatch = Stopwatch()
-with stopwatch("train"):
-    ...
-stopwatch.seconds["train"], stopwatch.total()
+    stopwatch = Stopwatch()
+    with stopwatch("train"):
+        ...
+    stopwatch.seconds["train"], stopwatch.total()
 
+Blocks may be nested: their seconds count for each name.
 """
 
 import time

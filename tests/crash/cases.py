@@ -1,10 +1,13 @@
 """One attack on a run: its directories, what it does to them, the run, and the judgement.
 
-lab = Lab(scratch, data)
-case = Case(lab, seed=7)
-case.lay_out()                                  a train_dir of a killed run, and files that no run may touch
-case.put(case.train_dir / "lock", os.mkfifo)
-case.attack()                                   runs the command; raises FaultError if anything is wrong
+    lab = Lab(scratch, data)
+    case = Case(lab, seed=7)
+    case.lay_out()
+    case.put(case.train_dir / "lock", os.mkfifo)
+    case.attack()
+
+`lay_out` makes a train_dir of a killed run, and files that no run may touch. `attack` runs the command; it raises
+FaultError if anything is wrong.
 """
 
 import contextlib

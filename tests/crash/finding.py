@@ -1,6 +1,8 @@
-"""Find the step at which a restarted run resumes; run as a process, its changes to the disk can be recorded.
+"""Find the step at which a restarted run resumes.
 
-python -m tests.crash.finding ROOT
+    python -m tests.crash.finding ROOT
+
+Run as a process, its changes to the disk can be recorded.
 """
 
 import sys

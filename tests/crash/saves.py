@@ -1,6 +1,8 @@
 """Programs whose saves are recorded: one graph, saved by CheckpointManager or by a plain Saver.
 
-python -m tests.crash.saves ours|ours_sharded|plain ROOT MAX_TO_KEEP
+    python -m tests.crash.saves ours|ours_sharded|plain ROOT MAX_TO_KEEP
+
+ROOT is the directory of the checkpoints.
 """
 
 import sys

@@ -193,7 +193,7 @@ def interrupted_save(ours: Recorded) -> list[Operation]:
     return ours.operations[: ours.operations.index(rename)]
 
 
-def interrupted_retirement(ours: Recorded) -> list[Operation]:
+def interrupted_deletion(ours: Recorded) -> list[Operation]:
     """Return the operations up to a half-finished deletion: the manifest is gone, not all files."""
     unlinks = [each for each in ours.operations if isinstance(each, Unlink) and each.path.name == "model.ckpt-2.index"]
     return ours.operations[: ours.operations.index(unlinks[-1]) + 1]
@@ -208,7 +208,7 @@ def damaged_checkpoint(ours: Recorded) -> list[Operation]:
 
 
 @pytest.mark.parametrize(
-    ("before", "step"), [(interrupted_save, LAST - 1), (interrupted_retirement, LAST), (damaged_checkpoint, LAST - 1)]
+    ("before", "step"), [(interrupted_save, LAST - 1), (interrupted_deletion, LAST), (damaged_checkpoint, LAST - 1)]
 )
 def test_no_power_cut_during_a_restart_loses_a_checkpoint(ours, tmp_path, before, step):
     """If the power fails while a restart deletes incomplete files or moves damaged ones, the next one succeeds."""

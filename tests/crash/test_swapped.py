@@ -86,7 +86,7 @@ def test_a_swapped_train_dir_ends_the_run(tmp_path, flags, undisturbed, swap):
     undo = swap(place, other)
     os.kill(run.process.pid, signal.SIGCONT)
     assert run.end() == 1
-    assert "is not the directory in which the run started" in run.said.splitlines()[-2]
+    assert "another directory is in its place" in run.said.splitlines()[-2]
     assert run.said.splitlines()[-1].startswith("hint: put the run's own directory back")
     assert "Traceback" not in run.said
     undo()

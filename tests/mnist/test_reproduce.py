@@ -64,8 +64,8 @@ def test_a_recipe_that_reaches_what_it_states_is_as_stated(recipe):
 
 @pytest.mark.parametrize("accuracies", [[0.905] * 5, [0.915] * 5])
 def test_a_better_result_is_not_as_stated_either(recipe, accuracies):
-    """A mean outside the tolerance is other than stated, whether lower or higher."""
-    assert verdict(recipe[0], accuracies) == (False, "other than stated")
+    """A mean outside the tolerance differs from the stated result, whether lower or higher."""
+    assert verdict(recipe[0], accuracies) == (False, "differs from the stated result")
 
 
 def test_a_missed_goal_is_not_as_stated(recipe):

@@ -1,5 +1,6 @@
 """Which modules count as code that computes weights."""
 
+import ast
 import shutil
 
 import pytest
@@ -42,6 +43,21 @@ def test_every_other_module_counts():
         *("mnist/model/networks.py", "mnist/model/training_graph.py", "mnist/model/ema.py"),
         *("mnist/model/schedules.py", "mnist/training/loop.py", "checkpointing/kernel_environment.py"),
     }
+
+
+def imports(path):
+    """Yield the paths of the modules of mnist/ that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mnist":
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                yield f"{name.replace('.', '/')}.py"
+
+
+def test_counted_modules_of_mnist_do_not_use_excluded_ones():
+    """What computes weights counts; only errors and what reports progress and measures time do not."""
+    counted = [path for path in computing_modules() if ROOT / "mnist" in path.parents]
+    used = {name for path in counted for name in imports(path)}
+    assert used & set(EXCLUDED) == {"mnist/errors.py", "mnist/training/progress.py", "mnist/training/stopwatch.py"}
 
 
 def test_a_counted_module_changes_the_hash_and_an_excluded_one_does_not(copy):

@@ -1,9 +1,7 @@
 import errno
 import os
 import re
-import resource
 import shutil
-import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from checkpointing.format import tensor_io
 from checkpointing.graphs import saver
 from checkpointing.protocol import checkpoint_state
 from checkpointing.storage import durable, layout
+from tests import odd_files
 from tests.checkpoints import AWKWARD, Killed, cut_in_half, flip_a_bit, make_checkpoint, tree
 
 v1 = tf.compat.v1
@@ -335,19 +334,6 @@ def test_parts_of_a_checkpoint_are_no_obstacle(tmp_path):
     assert tensor_io.read(tmp_path / "model-2")["layer1/biases"].tolist() == [4, 5]
 
 
-@contextmanager
-def files_of_at_most(size):
-    """Limit the size of files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("suffix", ["meta", "graph"])
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("size", [0, 8, 100, 500])
@@ -356,7 +342,10 @@ def test_a_full_disk_leaves_nothing(tmp_path, size, sharded, suffix):
     with session_with(sharded=sharded) as (session, made):
         made.save(session, tmp_path / "model", 1)
         before = tree(tmp_path)
-        with files_of_at_most(size), pytest.raises(NotSavedError, match=r"(?m)model-2: could not be saved \(.+\)$"):
+        with (
+            odd_files.files_of_at_most(size),
+            pytest.raises(NotSavedError, match=r"(?m)model-2: could not be saved \(.+\)$"),
+        ):
             made.save(session, tmp_path / "model", 2, meta_graph_suffix=suffix)
         assert tree(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from checkpointing.protocol import resume
-from checkpointing.protocol.cleanup import Cleanup, is_of_run, kept, retire
+from checkpointing.protocol.cleanup import Cleanup, delete_unless_pinned, is_of_run, kept
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import layout
@@ -270,11 +270,11 @@ def test_a_checkpoint_that_is_pinned_at_the_last_moment_stays(tmp_path):
     prefix = make_checkpoint(tmp_path, 100)
     layout.pinned_path(prefix).touch()
     whole = tree(tmp_path)
-    retire(prefix)
+    delete_unless_pinned(prefix)
     assert tree(tmp_path) == whole
 
 
-def test_retire_deletes_all_files_of_a_checkpoint(tmp_path):
+def test_delete_unless_pinned_deletes_all_files_of_a_checkpoint(tmp_path):
     """And no file of another one."""
     make_checkpoint(tmp_path, 1)
     make_checkpoint(tmp_path, 10)
@@ -282,7 +282,7 @@ def test_retire_deletes_all_files_of_a_checkpoint(tmp_path):
     prefix = make_checkpoint(tmp_path, 100)
     layout.shards_directory(prefix).mkdir()
     prefix.with_name(f"{prefix.name}.index.tempstate12").touch()
-    retire(prefix)
+    delete_unless_pinned(prefix)
     assert tree(tmp_path) == whole
     assert not layout.shards_directory(prefix).exists()
 
@@ -294,11 +294,11 @@ def test_a_directory_at_the_path_of_a_file_is_moved(tmp_path, suffix):
     directory = prefix.with_name(prefix.name + suffix)
     directory.mkdir()
     (directory / "notes.txt").write_text("mine")
-    retire(prefix)
+    delete_unless_pinned(prefix)
     assert tree(tmp_path) == {f"quarantine/model.ckpt-100/model.ckpt-100{suffix}/notes.txt": b"mine"}
 
 
-def test_a_kill_during_retire_leaves_a_checkpoint_complete_or_marked(tmp_path):
+def test_a_kill_during_a_deletion_leaves_a_checkpoint_complete_or_marked(tmp_path):
     """It is complete, or the next run deletes the rest."""
 
     def make_two(directory):
@@ -306,7 +306,9 @@ def test_a_kill_during_retire_leaves_a_checkpoint_complete_or_marked(tmp_path):
             make_checkpoint(directory, step)
 
     outcomes = []
-    for directory in every_kill(tmp_path, make_two, lambda directory: retire(layout.prefix(directory, 20))):
+    for directory in every_kill(
+        tmp_path, make_two, lambda directory: delete_unless_pinned(layout.prefix(directory, 20))
+    ):
         left = set(tree(directory))
         if "model.ckpt-20.manifest.json" not in left and "model.ckpt-20.index" in left:
             assert "model.ckpt-20.incomplete" in left
@@ -317,10 +319,10 @@ def test_a_kill_during_retire_leaves_a_checkpoint_complete_or_marked(tmp_path):
     assert set(outcomes) == {10, 20}
 
 
-def test_an_incomplete_checkpoint_can_be_retired(tmp_path):
+def test_an_incomplete_checkpoint_can_be_deleted(tmp_path):
     """Missing files are no error."""
     for kinds in (checkpoints.KINDS, ["index"], []):
-        retire(make_files(tmp_path, 10, kinds))
+        delete_unless_pinned(make_files(tmp_path, 10, kinds))
         assert tree(tmp_path) == {}
 
 

@@ -605,8 +605,8 @@ def test_discard_latest_moves_the_newest_to_quarantine(tmp_path):
     """The next run resumes from the one before."""
     for step in (20, 50, 100):
         make_checkpoint(tmp_path, step)
-    assert resume.discard_latest(tmp_path, "the run died twice after it") == 50
-    assert quarantined(tmp_path) == {"model.ckpt-100": "model.ckpt-100: the run died twice after it\n"}
+    assert resume.discard_latest(tmp_path, "the run crashed twice after it") == 50
+    assert quarantined(tmp_path) == {"model.ckpt-100": "model.ckpt-100: the run crashed twice after it\n"}
     assert resume_point(tmp_path).newest.step == 50
 
 
@@ -617,7 +617,7 @@ def test_discard_latest_needs_an_older_checkpoint(tmp_path, steps):
         make_checkpoint(tmp_path, step)
     make_files(tmp_path, 20)
     before = tree(tmp_path)
-    assert resume.discard_latest(tmp_path, "the run died twice after it") is None
+    assert resume.discard_latest(tmp_path, "the run crashed twice after it") is None
     assert tree(tmp_path) == before
 
 
@@ -943,10 +943,10 @@ def test_discard_latest_needs_a_complete_older_checkpoint(tmp_path):
     """If the one before is damaged, the newest stays."""
     checkpoints.cut_short(layout.index_path(make_checkpoint(tmp_path, 50)))
     make_checkpoint(tmp_path, 100)
-    assert resume.discard_latest(tmp_path, "died twice") is None
+    assert resume.discard_latest(tmp_path, "crashed twice") is None
     assert layout.steps_with(tmp_path, "manifest.json") == [50, 100]
     make_checkpoint(tmp_path, 20)
-    assert resume.discard_latest(tmp_path, "died twice") == 20
+    assert resume.discard_latest(tmp_path, "crashed twice") == 20
     assert resume_point(tmp_path).newest.step == 20
 
 
@@ -979,7 +979,7 @@ def test_a_name_that_is_occupied_is_found_at_the_start(tmp_path, kind, name):
 def test_a_directory_at_the_path_of_a_temporary_file_is_found(tmp_path):
     """It could not be replaced at the end."""
     make_files(tmp_path / "result.json.tmp", 1)
-    assert "result.json.tmp: expected no directory there" in complaint(tmp_path)
+    assert "result.json.tmp: a directory has the name of a temporary file" in complaint(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["a symbolic link", "a special file", "a directory"])

@@ -244,10 +244,17 @@ def test_a_swallowed_request_is_raised_again_at_the_end_of_the_block():
         raise_signal()
 
 
-def test_an_interrupted_block_is_logged(caplog):
+def test_a_request_that_ends_the_program_is_logged(caplog):
     """With the signal's name."""
+    caplog.set_level(logging.INFO)
+    with pytest.raises(StopRequested), listen_for_stop() as stop, stop.interruptible():
+        raise_signal()
+    assert caplog.messages == ["stopped by SIGTERM: nothing to save"]
+
+
+def test_a_request_that_is_caught_is_not_logged(caplog):
+    """The caller saves its state, and says so."""
     caplog.set_level(logging.INFO)
     with listen_for_stop() as stop, pytest.raises(StopRequested), stop.interruptible():
         raise_signal()
-    (record,) = caplog.records
-    assert record.getMessage().startswith("stopped by SIGTERM: ")
+    assert caplog.messages == []

@@ -40,7 +40,7 @@ def interrupted(when, number, program, *flags):
 
 def stopped(number):
     """Return the line of a run that is stopped during its imports."""
-    return f"stopped by {number.name}: nothing left to save\n"
+    return f"stopped by {number.name}: nothing to save\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -159,8 +159,11 @@ def test_each_restart_is_logged_in_one_line(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     Supervised(tmp_path, "SIGABRT", 3, 0, steps=[200, 200], back=100, max_restarts=4).run()
     assert caplog.messages == [
-        "the run died of SIGABRT (a library aborted; see its last lines): restart 1 of 4 in 1 s, from step 200",
-        "the run died with exit status 3: restart 2 of 4 in 2 s, from step 100",
+        (
+            "the run crashed (killed by SIGABRT: a library aborted; see its last lines): "
+            "restart 1 of 4 in 1 s, from step 200"
+        ),
+        "the run crashed (exit status 3): restart 2 of 4 in 2 s, from step 100",
     ]
 
 
@@ -169,7 +172,7 @@ def test_two_crashes_at_the_same_step_step_back_once(tmp_path):
     supervised = Supervised(tmp_path, 3, "SIGSEGV", 3, 0, steps=[200, 200, 300], back=100)
     assert supervised.run() == 0
     assert supervised.reasons == [
-        "the run died twice after it, the last time of SIGSEGV (a fault in a library or in the machine's memory)"
+        "the run crashed twice after it; last crash: killed by SIGSEGV: a fault in a library or in the machine's memory"
     ]
 
 
@@ -186,8 +189,8 @@ def test_a_third_crash_without_progress_is_an_error(tmp_path, last):
     supervised = Supervised(tmp_path, 3, 3, "SIGKILL", steps=[200, 200, last], back=100)
     message, hint = supervised.diagnosis()
     assert message == (
-        "the run died 3 times in a row without a newer checkpoint; the last time of SIGKILL (often the kernel's "
-        f"out-of-memory killer); newest checkpoint: step {last}"
+        "the run crashed 3 times in a row without a newer checkpoint; last crash: killed by SIGKILL: often the "
+        f"kernel's out-of-memory killer; newest checkpoint: step {last}"
     )
     assert hint == "see dmesg; free memory, use a machine with more, or train with a smaller batch in a new directory"
     assert supervised.starts == 3
@@ -199,7 +202,7 @@ def test_without_any_checkpoint_the_third_crash_is_an_error_too(tmp_path):
     supervised = Supervised(tmp_path, 3, 3, 3, steps=[None] * 3)
     message, _ = supervised.diagnosis()
     assert message == (
-        "the run died 3 times in a row without a newer checkpoint; the last time with exit status 3; no checkpoint"
+        "the run crashed 3 times in a row without a newer checkpoint; last crash: exit status 3; no checkpoint"
     )
 
 
@@ -214,20 +217,20 @@ def test_step_0_is_a_checkpoint(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
-        ("SIGSEGV", ["of SIGSEGV (a fault in", "PYTHONFAULTHANDLER", "machine"]),
-        ("SIGBUS", ["of SIGBUS (", "full disk"]),
-        ("SIGILL", ["of SIGILL (", "processor"]),
-        ("SIGABRT", ["of SIGABRT (", "last lines"]),
-        ("SIGRTMIN", ["of SIGRTMIN; newest checkpoint: step 2"]),
-        ("SIGUSR1", ["of SIGUSR1; newest checkpoint: step 2"]),
-        (77, ["with exit status 77; ", "PYTHONFAULTHANDLER"]),
+        ("SIGSEGV", ["killed by SIGSEGV: a fault in", "PYTHONFAULTHANDLER", "machine"]),
+        ("SIGBUS", ["killed by SIGBUS: ", "full disk"]),
+        ("SIGILL", ["killed by SIGILL: ", "processor"]),
+        ("SIGABRT", ["killed by SIGABRT: ", "last lines"]),
+        ("SIGRTMIN", ["killed by SIGRTMIN; newest checkpoint: step 2"]),
+        ("SIGUSR1", ["killed by SIGUSR1; newest checkpoint: step 2"]),
+        (77, ["; last crash: exit status 77; ", "PYTHONFAULTHANDLER"]),
     ],
 )
 def test_used_up_restarts_are_an_error(tmp_path, ending, words):
     """With the number of restarts, the last cause, the newest checkpoint, and a hint."""
     supervised = Supervised(tmp_path, 3, 3, ending, max_restarts=2)
     message, hint = supervised.diagnosis()
-    assert message.startswith("the run died and all 2 restarts are used up; the last time ")
+    assert message.startswith("the run crashed, and all 2 restarts are used up; last crash: ")
     assert all(word in f"{message} {hint}" for word in words), (message, hint)
 
 
@@ -237,7 +240,7 @@ def test_a_signal_without_a_name_is_reported_by_its_number(tmp_path):
     code = f"import os; os.kill(os.getpid(), {number:d})"
     supervised = Supervised(tmp_path, max_restarts=0)
     supervised.command = [sys.executable, "-S", "-c", code]
-    assert f"of signal {number:d}; " in supervised.diagnosis()[0]
+    assert f"killed by signal {number:d}; " in supervised.diagnosis()[0]
 
 
 @pytest.mark.parametrize(("mode", "reason"), [(None, "No such file or directory"), (0o644, "Permission denied")])

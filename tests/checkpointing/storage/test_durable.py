@@ -1,13 +1,11 @@
 import errno
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,19 +46,6 @@ def refuse_to_sync(monkeypatch, path):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@contextmanager
-def files_of_at_most(size):
-    """Make writes fail that would make a file longer than this."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_atomic_write_replaces_the_content(tmp_path, name):
     """New or not, under any name, the file has the last content, and no other file is left."""
@@ -89,7 +74,7 @@ def test_a_full_disk_leaves_the_old_content_without_sync(tmp_path):
     """Also without fsync the old content stays, and the next attempt succeeds."""
     path = tmp_path / "attempt.json"
     path.write_bytes(b"old")
-    with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with odd_files.files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         durable.atomic_write_nosync(path, b"n" * 100)
     assert path.read_bytes() == b"old"
     durable.atomic_write_nosync(path, b"new")
@@ -137,7 +122,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path):
     """If the new bytes do not fit, that is an error, and the file keeps the old ones."""
     path = tmp_path / "checkpoint"
     path.write_bytes(b"old")
-    with files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with odd_files.files_of_at_most(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         durable.atomic_write(path, b"n" * 100)
     assert path.read_bytes() == b"old"
 
@@ -191,7 +176,7 @@ def test_a_failed_append_changes_nothing(tmp_path, room):
     """However many bytes fitted, the file is as before, and a later append succeeds."""
     path = tmp_path / "metrics.jsonl"
     durable.append(path, b"first\n")
-    with files_of_at_most(6 + room), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with odd_files.files_of_at_most(6 + room), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         durable.append(path, b"a second line\n")
     assert path.read_bytes() == b"first\n"
     durable.append(path, b"third\n")
@@ -200,7 +185,7 @@ def test_a_failed_append_changes_nothing(tmp_path, room):
 
 def test_a_failed_first_append_leaves_an_empty_file(tmp_path):
     """No part of the line is in it."""
-    with files_of_at_most(3), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with odd_files.files_of_at_most(3), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         durable.append(tmp_path / "metrics.jsonl", b"first\n")
     assert tree(tmp_path) == {"metrics.jsonl": b""}
 

@@ -215,7 +215,7 @@ def test_another_runs_directory_in_its_place_is_an_error(directory, lock, tmp_pa
     before = checkpoints.tree(other)
     directory.rename(tmp_path / "moved")
     other.rename(directory)
-    problem = rf"is not the directory in which the run started \(that one is now {tmp_path / 'moved'}\); nothing more"
+    problem = rf"another directory is in its place \(the run's own is now {tmp_path / 'moved'}\); nothing more"
     with pytest.raises(ReplacedError, match=problem) as caught:
         getattr(lock, method)()
     assert caught.value.hint == "put the run's own directory back, and run the same command again"
@@ -251,7 +251,7 @@ def test_any_other_directory_in_its_place_is_an_error(directory, lock, tmp_path,
     directory.mkdir()
     if name:
         (directory / name).write_text("mine")
-    with pytest.raises(ReplacedError, match=f"that one is now {tmp_path / 'moved'}"):
+    with pytest.raises(ReplacedError, match=f"the run's own is now {tmp_path / 'moved'}"):
         lock.check()
 
 

@@ -87,7 +87,7 @@ def test_a_list_is_a_table(tmp_path, run_command):
     assert status == 0
     assert words(lines[0]) == ["checkpoint", "step", "saved", "size", "complete", "score", "why kept"]
     assert words(lines[2])[0] == "model-5"
-    assert words(lines[2])[4] == "all files there"
+    assert words(lines[2])[4] == "not verified"
     assert words(lines[3]) == ["model.ckpt-10", "10", "2 h ago", "94 B", "yes", "0.5000"]
     assert words(lines[5]) == ["model.ckpt-30", "30", "2 h ago", "94 B", "yes", "newest"]
     flip_a_bit(layout.index_path(layout.prefix(tmp_path, 20)))
@@ -235,13 +235,13 @@ def test_a_running_run_is_distinguished_from_a_killed_one(running, tmp_path, run
     """By watch and history: their files are the same, but only one holds the lock."""
     make_checkpoint(tmp_path, 100, retention=RETENTION)
     mark(make_files(tmp_path, 150))
-    for state in ("under way", "killed"):
+    for state, recorded in (("running", "under way"), ("killed", "killed")):
         status, text = run_command("watch", tmp_path)
         lines = text.splitlines()
         assert (status, lines[0]) == (0, f"{tmp_path}: {state}")
         assert re.match(r"step 150, seen \d+ s ago, attempt 1", lines[1])
         assert words(lines[-2])[0] == "model.ckpt-100"
-        assert run_command("watch", tmp_path, "--json")[1]["state"] == state
+        assert run_command("watch", tmp_path, "--json")[1]["state"] == recorded
         assert run_command("history", tmp_path)[1].splitlines()[2].endswith(state)
         assert run_command("history", tmp_path)[1].splitlines()[3].startswith("1 attempt, 0 steps redone")
         running.kill()
@@ -265,7 +265,7 @@ def test_watch_shows_the_newest_record(train_dir, run_command):
     assert text.splitlines()[2] == "step 400  loss nan"
     assert run_command("watch", train_dir, "--json")[1]["newest_record"] == {"step": 400, "loss": None}
     (train_dir / "empty").mkdir()
-    assert "no attempt has been noted yet" in run_command("watch", train_dir / "empty")[1]
+    assert "no attempt recorded yet" in run_command("watch", train_dir / "empty")[1]
     assert run_command("watch", train_dir / "absent")[0] == 1
 
 

@@ -144,12 +144,14 @@ def test_a_prefix_in_a_directory_without_checkpoints_is_an_error(tmp_path, name)
 
 def test_a_directory_without_checkpoints_is_an_error(tmp_path):
     """The message names a leftover, if there is one."""
-    assert complaint(resolve_checkpoint, tmp_path) == f"{tmp_path}: no checkpoint found in it"
+    assert complaint(resolve_checkpoint, tmp_path) == f"{tmp_path}: no checkpoint found"
     (tmp_path / "model-7.index.tempstate12").touch()
-    assert complaint(resolve_checkpoint, tmp_path).endswith("no checkpoint found in it, but model-7.index.tempstate12")
+    assert complaint(resolve_checkpoint, tmp_path).endswith(
+        "no checkpoint found; model-7.index.tempstate12 belongs to none, or to an incomplete one"
+    )
     (tmp_path / "model-7.data-00000-of-00001").touch()
     assert complaint(resolve_checkpoint, tmp_path).endswith(
-        "no checkpoint found in it, but model-7.data-00000-of-00001"
+        "no checkpoint found; model-7.data-00000-of-00001 belongs to none, or to an incomplete one"
     )
 
 
@@ -181,7 +183,7 @@ def test_keras_format_is_recognised(tmp_path, name):
     with pytest.raises(CheckpointError, match="expected a TensorFlow checkpoint, got Keras' own format") as refused:
         resolve_checkpoint(path)
     assert "tf.train.Checkpoint(model=model).write" in refused.value.hint
-    assert f"but {name}, a file of Keras' own format" in complaint(resolve_checkpoint, tmp_path)
+    assert f"; {name} has Keras' own format" in complaint(resolve_checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "model.pt", "model.ckpt-5", "checkpoint"])
@@ -304,7 +306,7 @@ def test_listing_works_while_a_run_saves_and_deletes(tmp_path):
             for path in [*layout.contents_of(made), layout.manifest_path(made)]:
                 path.rename(directory / path.name)
             durable.delete([layout.incomplete_path(prefix)])
-            cleanup.retire(prefix)
+            cleanup.delete_unless_pinned(prefix)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable.os, "fsync", lambda _: None)

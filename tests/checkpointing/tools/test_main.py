@@ -61,7 +61,7 @@ def test_each_command_has_help(capsys, monkeypatch, command):
         (["list", "a", "b"], "b"),
         (["prune", "a", "--max_to_keep=many"], "--max_to_keep"),
         (["prune", "a", "--dry"], "--dry"),
-        (["rename", "a", "b", "--output=c"], "expected two names with = between them, got 'b'"),
+        (["rename", "a", "b", "--output=c"], "expected OLD=NEW or NAME=TENSOR, got 'b'"),
     ],
 )
 def test_wrong_usage_has_status_two(capsys, arguments, message):

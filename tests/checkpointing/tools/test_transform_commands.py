@@ -418,7 +418,7 @@ def test_wrong_usage_has_status_two(capsys):
     with pytest.raises(SystemExit) as ended:
         __main__.main(["rename", "x", "layer1", "--output", "y"])
     assert ended.value.code == 2
-    assert "expected two names with = between them, got 'layer1'" in capsys.readouterr().err
+    assert "expected OLD=NEW or NAME=TENSOR, got 'layer1'" in capsys.readouterr().err
 
 
 def test_a_renamed_checkpoint_has_no_object_graph(run, tmp_path, objects):

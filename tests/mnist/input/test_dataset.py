@@ -14,6 +14,7 @@ import pytest
 from mnist.errors import DataError
 from mnist.input import dataset, idx
 from tests import odd_files
+from tests.checkpoints import flip_a_bit
 
 FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -143,13 +144,6 @@ def test_a_data_dir_of_mnist_has_the_fingerprint_of_the_bundled_mnist(bundled, t
     """So a run can be resumed with either."""
     shutil.copytree(dataset.BUNDLED, tmp_path, dirs_exist_ok=True)
     assert dataset.load(tmp_path, validation_size=0).fingerprint == bundled.fingerprint
-
-
-def flip_a_bit(path):
-    """Flip one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def cut_short(path):

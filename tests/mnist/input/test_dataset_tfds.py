@@ -11,6 +11,7 @@ from tensorflow_datasets.core.download import downloader
 
 from mnist.errors import DataError
 from mnist.input import dataset
+from tests.checkpoints import flip_a_bit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (42, 28, 28, 1), np.uint8)
 LABELS = np.arange(42) % 10
@@ -160,13 +161,6 @@ def test_a_missing_split_raises(tmp_path, missing):
     """The splits train and test are required."""
     prepare(tmp_path / "mnist" / "3.0.1", splits={name: SPLITS[name] for name in SPLITS if name != missing})
     assert "'train' and 'test'" in error_message(tmp_path)
-
-
-def flip_a_bit(path):
-    """Flip one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def cut_short(path):

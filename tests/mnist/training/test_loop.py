@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 
+from checkpointing.runs import history
 from mnist.errors import NonFiniteLossError
 from mnist.model import training_graph
 from mnist.training import loop
@@ -93,6 +94,11 @@ def test_save_if_due_gets_the_validation_accuracy():
     scores = {step: score for step, score in hooks.saves if score is not None}
     assert scores == {10: 0.01, 20: 0.02, 24: 0.03}
     assert {step for step, _ in hooks.saves} >= {5, 7, 14, 15, 21}
+
+
+def test_the_history_has_the_same_key_for_unfinished_records():
+    """The two packages do not import one another, so the key is written down twice."""
+    assert loop.UNFINISHED == history.UNFINISHED
 
 
 def test_an_interrupted_validation_leaves_its_record_unfinished():
