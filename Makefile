@@ -4,6 +4,8 @@ VENV := .venv
 PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
+# Tests of one file run in one of two processes, one after the other: two need 6 GB of memory.
+PYTEST := $(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
 
@@ -14,7 +16,7 @@ train: $(VENV)/ready-to-train  ## install, train the CNN on the bundled MNIST, e
 	$(RUN) train_cnn.py
 
 test: $(VENV)/ready-to-test check readers  ## install, check and test: everything that CI runs
-	$(RUN) -m pytest
+	$(PYTEST)
 
 # Without the folders and files that start TensorFlow processes, or take more than five seconds on a quiet machine.
 FAST := tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
@@ -22,10 +24,10 @@ NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation 
   inspect_commands main maintenance manager meta_graphs model_card networks predict predictor readme report reproduce resume sampling \
   saved_model saver starting supervisor tensor_bundle tf_import training_graph transform_commands wheel
 test-fast: $(VENV)/ready-to-test check  ## checks and the tests that start no TensorFlow process: the inner loop
-	$(RUN) -m pytest $(FAST) $(NOT_FAST:%='--ignore-glob=*/test_%.py')
+	$(PYTEST) $(FAST) $(NOT_FAST:%='--ignore-glob=*/test_%.py')
 
 test-all: $(VENV)/ready-to-test check readers  ## as test, with the tests that take minutes
-	$(RUN) -m pytest -m ''
+	$(PYTEST) -m ''
 
 # Optional: these packages are not available for every machine.
 readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx and onnxruntime, if possible
