@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # pytest's own process imports TensorFlow, too.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 choose_kernels()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what is not text in captured output: file names in log lines need not be, and xdist sends only text."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
 
 TRAIN_IMAGES, TEST_IMAGES = 1200, 300
 

@@ -231,7 +231,7 @@ def test_a_link_changed_to_another_run_is_an_error(directory, tmp_path):
     lock.check()
     link.unlink()
     link.symlink_to(another_run(tmp_path))
-    with pytest.raises(ReplacedError, match=f"{link}: is not the directory"):
+    with pytest.raises(ReplacedError, match=f"{link}: another directory is in its place"):
         lock.check()
     lock.release()
 

@@ -249,7 +249,7 @@ def test_a_directory_without_checkpoints_is_an_error(tmp_path, act):
     before = tree(tmp_path)
     error = complaint(act, tmp_path)
     assert "no checkpoint found" in error
-    assert "but checkpoint.tmp" in error
+    assert "; checkpoint.tmp" in error
     assert tree(tmp_path) == before
     assert there(tmp_path) == {name.split("/")[0] for name in before}
     assert "absent: no such directory" in complaint(act, tmp_path / "absent")

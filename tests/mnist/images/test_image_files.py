@@ -174,7 +174,11 @@ def bomb():
         (b"hello", "got another format"),
         (b"\x89PNG\r\n\x1a\n", "got another format"),
         (b"\x00\x00\x08\x03\x00\x00", "ends inside its header"),
-        (gzip.compress(b"\x00\x00\x08\x03" + struct.pack(">III", 100_000, 200, 200) + bytes(1000)), "expected at most"),
+        # Without the time of day: each test process must have the same parameters.
+        (
+            gzip.compress(b"\x00\x00\x08\x03" + struct.pack(">III", 100_000, 200, 200) + bytes(1000), mtime=0),
+            "expected at most",
+        ),
         (b"\x93NUMPY\x01\x00", "not an array"),
         (bomb(), "the image is too large"),
     ],
@@ -258,10 +262,10 @@ def npy(shape, descr="|u1", order="False", data=b"", version=1):
     [
         (npy("(1000000000, 0, 28)"), "no images found"),
         (npy("(-1, 28, 28)", data=bytes(784)), "no images found"),
-        (npy("(0, 4294967296, 4294967296)"), "dimensions that an array can have"),
-        (npy("(4294967296, 4294967296, 28)"), "dimensions that an array can have"),
-        (npy(f"({10**30}, 28, 28)"), "dimensions that an array can have"),
-        (npy(f"(0x{'f' * 5000}, 28, 28)"), "dimensions that an array can have"),
+        (npy("(0, 4294967296, 4294967296)"), "the dimensions in the header are too large"),
+        (npy("(4294967296, 4294967296, 28)"), "the dimensions in the header are too large"),
+        (npy(f"({10**30}, 28, 28)"), "the dimensions in the header are too large"),
+        (npy(f"(0x{'f' * 5000}, 28, 28)"), "the dimensions in the header are too large"),
         (npy("(1000000000, 28, 28)", data=bytes(784)), "expected 784,000,000,000 bytes of data, got 784"),
         (npy("(28, 28)", "|O", data=b"cos\nsystem\n(S'false'\ntR."), "never unpickled"),
         (npy("(28, 28)", "<c8", data=bytes(784 * 8)), "got complex64"),
