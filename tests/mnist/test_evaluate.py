@@ -267,10 +267,10 @@ def test_the_exported_model_has_the_runs_accuracy(run, evaluate):
 def test_errors_about_a_saved_model_list_its_contents(softmax, evaluate):
     """Tags, signatures, inputs, outputs, and SavedModels in the directories below."""
     model = f"--saved_model={softmax / 'saved_model' / '40'}"
-    assert "tags train wanted; there are: tags serve with" in evaluate(model, "--tags=train", fails=True)
+    assert "expected a graph with tags train, got tags serve with" in evaluate(model, "--tags=train", fails=True)
     assert "no signature x; there are tags serve with" in evaluate(model, "--signature=x", fails=True)
-    assert "png:0 (string [None]) found, uint8 or floats" in evaluate(model, "--signature=png", fails=True)
-    assert "one output that is integers [N]" in evaluate(model, "--signature=labels", fails=True)
+    assert "got png:0 (string [None])" in evaluate(model, "--signature=png", fails=True)
+    assert "one output of integers [N]" in evaluate(model, "--signature=labels", fails=True)
     assert "saved_model/40" in evaluate(f"--saved_model={softmax}", fails=True)
 
 
