@@ -13,8 +13,8 @@ FLAGS = ["--validation_size=200", "--batch_size=20", "--train_steps=20", "--save
 def train(tmp_path, small_data):
     """Train a softmax in a train_dir of this name; return its result.json and its model card."""
 
-    def call(name, *flags, anew=False):
-        result = programs.train("softmax", tmp_path / name, f"--data_dir={small_data}", *FLAGS, *flags, anew=anew)
+    def call(name, *flags, fork=True):
+        result = programs.train("softmax", tmp_path / name, f"--data_dir={small_data}", *FLAGS, *flags, fork=fork)
         return result, (Path(result["export_dir"]) / "assets.extra" / model_card.NAME).read_text()
 
     return call
@@ -34,7 +34,7 @@ def test_the_card_agrees_with_result_json(train):
 
 def test_the_same_model_has_the_same_card(train):
     """The card has neither a time nor a path."""
-    assert train("one")[1] == train("two", anew=True)[1]
+    assert train("one")[1] == train("two", fork=False)[1]
 
 
 def test_without_validation_the_card_has_no_validation_accuracy(train):
