@@ -127,10 +127,8 @@ def print_result(text: str) -> None:
 
 def print_line(text: str) -> None:
     """Print a message of a run to standard output; a closed pipe or a full disk does not stop the run."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        _discard_output(1)
+    with suppress(OSError):
+        print_result(text)
 
 
 def silence_tensorflow() -> None:
