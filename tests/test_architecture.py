@@ -23,8 +23,12 @@ EVERYTHING_BUT_TESTS = [
 COMMANDS = [path for path in (ROOT / "mnist").glob("*.py") if '__name__ == "__main__"' in path.read_text()]
 TOOLS = ROOT / "mnist" / "tools"
 
-# What every package may import: the base class of errors, the import of TensorFlow and the choice of its kernels.
-FOUNDATION = ("checkpointing.errors", "checkpointing.tf_import", "checkpointing.kernel_environment")
+# What every package may import: the base class of errors, the import of TensorFlow and the choice of its kernels, and
+# the opening of regular files.
+FOUNDATION = (
+    *("checkpointing.errors", "checkpointing.tf_import", "checkpointing.kernel_environment"),
+    "checkpointing.storage.regular_file",
+)
 
 # Which packages the modules of each package of `checkpointing` may import. protocol and graphs need one another: a
 # manager saves a MetaGraph, an export is written from a checkpoint.

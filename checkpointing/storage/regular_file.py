@@ -26,7 +26,7 @@ def open_to_read(path: Path) -> BufferedReader:
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - returned open; Path.open has no opener
     try:
         _check_is_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been replaced since `stat`
-    except OddFileError:
+    except OSError:
         file.close()
         raise
     return file

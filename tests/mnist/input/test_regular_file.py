@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpointing.errors import OddFileError
 from mnist.errors import DataError
 from mnist.input import regular_file
 from tests import odd_files
@@ -41,7 +42,7 @@ def test_a_file_replaced_by_a_fifo_raises(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(Path, "stat", stat_and_replace)
-    with odd_files.no_hang(), pytest.raises(regular_file.NotRegularError, match="got a FIFO"):
+    with odd_files.no_hang(), pytest.raises(OddFileError, match="got a FIFO"):
         regular_file.open_to_read(path)
 
 
