@@ -1,6 +1,7 @@
 """Training graphs on synthetic digits, which a model learns in a few steps."""
 
 import numpy as np
+import tensorflow as tf
 
 from mnist.input.dataset import Split
 from mnist.model import networks, schedules, training_graph
@@ -35,4 +36,22 @@ def build(
         make_optimizer=lambda rate: training_graph.make_optimizer(optimizer, rate, momentum=0.9),
         learning_rate=lambda step: schedules.learning_rate(step, schedule=schedule, peak=0.01, train_steps=STEPS),
         **options,
+    )
+
+
+RANDOM = Split(
+    np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8),
+    np.arange(40, dtype=np.uint8) % 10,
+)
+
+
+def build_softmax(optimizer="momentum", *, learning_rate=0.1):
+    """Build a training graph of the softmax on RANDOM, in batches of four."""
+    return training_graph.build(
+        networks.Softmax,
+        RANDOM,
+        batch_size=4,
+        seed=0,
+        make_optimizer=lambda rate: training_graph.make_optimizer(optimizer, rate, momentum=0.9),
+        learning_rate=lambda _: tf.constant(learning_rate),
     )

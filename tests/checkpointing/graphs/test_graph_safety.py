@@ -13,9 +13,8 @@ from checkpointing.graphs import graph_safety, meta_graphs, predictor, saved_mod
 from checkpointing.graphs.graph_scan import TRUST_HINT, Run
 from checkpointing.graphs.op_policy import HARMLESS, REFUSED
 from checkpointing.storage import layout
-from mnist.input.dataset import Split
-from mnist.model import networks, signatures, training_graph
-from tests import hostile
+from mnist.model import signatures
+from tests import digit_graph, hostile
 
 v1 = tf.compat.v1
 IMAGES = np.zeros((3, 28, 28), np.uint8)
@@ -476,15 +475,7 @@ def test_a_training_graph_with_queues_and_readers_is_restored(tmp_path):
 
 def test_a_scan_takes_milliseconds():
     """For one of our training graphs."""
-    split = Split(np.zeros((40, 28, 28), np.uint8), np.zeros(40, np.uint8))
-    built = training_graph.build(
-        networks.Softmax,
-        split,
-        batch_size=4,
-        seed=0,
-        make_optimizer=lambda rate: training_graph.make_optimizer("momentum", rate, momentum=0.9),
-        learning_rate=lambda _: tf.constant(0.1),
-    )
+    built = digit_graph.build_softmax()
     with built.graph.as_default():
         meta_graph = v1.train.export_meta_graph()
         added = meta_graphs.signature_defs(signatures.training_signatures(built))

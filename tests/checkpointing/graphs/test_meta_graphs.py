@@ -12,33 +12,21 @@ from checkpointing.graphs import meta_graphs
 from checkpointing.protocol import resume
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.storage import layout
-from mnist.input.dataset import Split
-from mnist.model import networks, signatures, training_graph
+from mnist.model import signatures, training_graph
+from tests import digit_graph
 from tests.checkpoints import Killed, cut_in_half, flip_a_bit
 
 v1 = tf.compat.v1
-IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
-TRAIN = Split(IMAGES, np.arange(40, dtype=np.uint8) % 10)
+TRAIN = digit_graph.RANDOM
+IMAGES = TRAIN.images
 DEFAULT = "serving_default"
-
-
-def softmax_graph():
-    """Our training graph, on a few images."""
-    return training_graph.build(
-        networks.Softmax,
-        TRAIN,
-        batch_size=4,
-        seed=0,
-        make_optimizer=lambda rate: training_graph.make_optimizer("adam", rate, momentum=0.9),
-        learning_rate=lambda _: tf.constant(0.01),
-    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A softmax after five steps: its checkpoint's prefix, and its predictions."""
     train_dir = tmp_path_factory.mktemp("trained")
-    built = softmax_graph()
+    built = digit_graph.build_softmax("adam", learning_rate=0.01)
     start = resume.open_train_dir(train_dir, {})
     defs = signatures.training_signatures(built)
     manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=defs)

@@ -35,6 +35,18 @@ def opened(monkeypatch):
         start.close()
 
 
+def refuse_to_open(patched, name, number):
+    """Make opening the files whose paths end with a name fail with an error number."""
+    real_open = os.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(name):
+            raise OSError(number, os.strerror(number), str(path))
+        return real_open(path, *args, **options)
+
+    patched.setattr(os, "open", refuse)
+
+
 def open_start(
     directory, *, restore_from=None, warm_start_from=None, code=None, environment=None, defaults=None, **settings
 ):
@@ -1011,15 +1023,8 @@ def test_a_file_that_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, nu
     """A shortage or a network error is an error that names the file; nothing is moved."""
     for step in (50, 100):
         make_checkpoint(tmp_path, step)
-    real_open = os.open
-
-    def refuse(path, *args, **options):
-        if str(path).endswith(f"model.ckpt-100.{kind}"):
-            raise OSError(number, os.strerror(number), str(path))
-        return real_open(path, *args, **options)
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", refuse)
+        refuse_to_open(patched, f"model.ckpt-100.{kind}", number)
         message = complaint(tmp_path)
     assert f"model.ckpt-100.{kind}: cannot be read ({os.strerror(number)})" in message
     assert resume_point(tmp_path).newest.step == 100
@@ -1029,14 +1034,7 @@ def test_an_io_error_is_damage(tmp_path, monkeypatch):
     """EIO means that the disk has lost the bytes: the run resumes from the checkpoint before."""
     for step in (50, 100):
         make_checkpoint(tmp_path, step)
-    real_open = os.open
-
-    def refuse(path, *args, **options):
-        if str(path).endswith("model.ckpt-100.index"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return real_open(path, *args, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    refuse_to_open(monkeypatch, "model.ckpt-100.index", errno.EIO)
     assert resume_point(tmp_path).newest.step == 50
 
 
@@ -1170,14 +1168,7 @@ def test_a_shortage_during_discard_latest_is_an_error(tmp_path, monkeypatch):
     """The supervisor must not conclude that there is no older checkpoint."""
     for step in (50, 100):
         make_checkpoint(tmp_path, step)
-    real_open = os.open
-
-    def refuse(path, *args, **options):
-        if str(path).endswith("model.ckpt-50.manifest.json"):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-        return real_open(path, *args, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    refuse_to_open(monkeypatch, "model.ckpt-50.manifest.json", errno.EMFILE)
     with pytest.raises(CheckpointError, match="Too many open files"):
         resume.discard_latest(tmp_path, "it died")
 
@@ -1186,13 +1177,6 @@ def test_a_shortage_during_discard_latest_is_an_error(tmp_path, monkeypatch):
 def test_a_lock_that_cannot_be_opened_now_has_the_hint_to_try_again(tmp_path, monkeypatch, number):
     """The hint must not be another train_dir, which would start at step 0."""
     make_checkpoint(tmp_path, 100)
-    real_open = os.open
-
-    def refuse(path, *args, **options):
-        if str(path).endswith(layout.LOCK):
-            raise OSError(number, os.strerror(number), str(path))
-        return real_open(path, *args, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    refuse_to_open(monkeypatch, layout.LOCK, number)
     message = complaint(tmp_path)
     assert message == f"{tmp_path / layout.LOCK}: {os.strerror(number)} ({LATER})"

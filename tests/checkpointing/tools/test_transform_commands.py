@@ -20,14 +20,13 @@ from checkpointing.graphs import saved_model
 from checkpointing.protocol import resume, verification
 from checkpointing.protocol.manager import CheckpointManager
 from checkpointing.storage import layout
-from mnist.input.dataset import Split
-from mnist.model import networks, signatures, training_graph
-from tests import checkpoints, hostile, programs
+from mnist.model import signatures, training_graph
+from tests import checkpoints, digit_graph, hostile, programs
 from tests.checkpoints import is_one_error
 
 v1 = tf.compat.v1
-IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
-TRAIN = Split(IMAGES, np.arange(40, dtype=np.uint8) % 10)
+TRAIN = digit_graph.RANDOM
+IMAGES = TRAIN.images
 DEFAULT = "serving_default"
 
 
@@ -35,14 +34,7 @@ DEFAULT = "serving_default"
 def trained(tmp_path_factory):
     """A train_dir with checkpoints after 2 and 4 steps, and the classes that the last one predicts."""
     train_dir = tmp_path_factory.mktemp("run[1]")
-    built = training_graph.build(
-        networks.Softmax,
-        TRAIN,
-        batch_size=4,
-        seed=0,
-        make_optimizer=lambda rate: training_graph.make_optimizer("momentum", rate, momentum=0.9),
-        learning_rate=lambda _: tf.constant(0.1),
-    )
+    built = digit_graph.build_softmax()
     start, given = resume.open_train_dir(train_dir, {}), signatures.training_signatures(built)
     manager = CheckpointManager(built.graph, start, variables=built.saved, step=built.step, signatures=given)
     with v1.Session(graph=built.graph) as session, manager:
