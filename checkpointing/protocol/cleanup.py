@@ -2,12 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from checkpointing.errors import CheckpointError, DamagedError, reason
-from checkpointing.protocol import checkpoint_state, manifest, quarantine, retention, run_identity
+from checkpointing.protocol import checkpoint_state, manifest, quarantine, retention
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import Candidate, RetentionPolicy, Rotation
 from checkpointing.storage import durable, layout
@@ -125,28 +124,6 @@ class Cleanup:
         rotation.drop(steps)
         for step in steps:
             del self._saved_at[step]
-
-
-def is_of_run(
-    saved: Manifest,
-    *,
-    settings: Mapping[str, Any],
-    started_from: str | None,
-    may_grow: Collection[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> bool:
-    """Return whether a checkpoint was saved by the run with these settings and this origin.
-
-    Args:
-      saved: manifest of the checkpoint.
-      settings: settings of the run.
-      started_from: as in the manifests of the run.
-      may_grow: names of settings that may have been smaller when the checkpoint was saved.
-      defaults: values of settings that either side lacks.
-    """
-    return saved.started_from == started_from and not run_identity.diff(
-        saved.settings, settings, defaults=defaults, may_grow=may_grow
-    )
 
 
 def kept(manifests: Iterable[Manifest], policy: RetentionPolicy, pinned: Collection[int]) -> dict[int, str]:

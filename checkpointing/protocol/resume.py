@@ -26,7 +26,7 @@ from checkpointing.errors import (
 )
 from checkpointing.protocol import cleanup, lookup, quarantine, run_identity, verification
 from checkpointing.protocol.manifest import Manifest
-from checkpointing.protocol.run_identity import SourceCheckpoint
+from checkpointing.protocol.run_identity import Difference, SourceCheckpoint
 from checkpointing.protocol.verification import Newest
 from checkpointing.storage import layout, train_dir
 from checkpointing.storage.fingerprint import file_sha256
@@ -74,13 +74,11 @@ class ResumePoint:
 
     def is_of_run(self, saved: Manifest) -> bool:
         """Return whether this run saved the checkpoint of a manifest."""
-        return cleanup.is_of_run(
-            saved,
-            settings=self.settings,
-            started_from=self.started_from,
-            may_grow=self.may_grow,
-            defaults=self.defaults,
-        )
+        return saved.started_from == self.started_from and not self.differences(saved)
+
+    def differences(self, saved: Manifest) -> list[Difference]:
+        """Return the settings in which a checkpoint was saved by another run than this one."""
+        return run_identity.diff(saved.settings, self.settings, defaults=self.defaults, may_grow=self.may_grow)
 
     def fall_back(self, error: DamagedError) -> Self:
         """Return the checkpoint before, because this one cannot be restored although its files match the manifest.
@@ -291,7 +289,7 @@ def _may_be_checkpoint(path: Path) -> bool:
 
 def _check_settings(start: ResumePoint, newest: Manifest) -> None:
     """Raise SettingsDifferError if the checkpoint was saved with other settings."""
-    differences = run_identity.diff(newest.settings, start.settings, defaults=start.defaults, may_grow=start.may_grow)
+    differences = start.differences(newest)
     if differences:
         raise SettingsDifferError(
             f"{start.directory}: was made with {', '.join(map(str, differences))}",

@@ -6,8 +6,8 @@ from unittest import mock
 import pytest
 import tensorflow as tf
 
-from checkpointing.protocol import resume
-from checkpointing.protocol.cleanup import Cleanup, delete_unless_pinned, is_of_run, kept
+from checkpointing.protocol import resume, run_identity
+from checkpointing.protocol.cleanup import Cleanup, delete_unless_pinned, kept
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import layout
@@ -422,7 +422,7 @@ def test_checkpoints_of_another_run_are_neither_counted_nor_deleted(tmp_path):
         make_checkpoint(tmp_path, step + 30)
 
     def ours(saved):
-        return is_of_run(saved, settings=SETTINGS, started_from=None, may_grow=("train_steps",))
+        return saved.started_from is None and not run_identity.diff(saved.settings, SETTINGS, may_grow=("train_steps",))
 
     cleanup(tmp_path, RetentionPolicy(4), is_of_run=ours)
     assert steps_on_the_disk(tmp_path) == [1, 2, 3, 11, 12, 13, 23, 31, 32, 33]
