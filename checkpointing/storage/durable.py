@@ -85,6 +85,7 @@ def _new_file(path: Path) -> Iterator[int]:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_FILE_MODE)
     try:
+        write_guard.check(path)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -115,14 +116,10 @@ def write(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or special file is there; nothing is written.
       OSError: the disk refuses.
     """
-    write_guard.check(path)
-    descriptor = regular_file.open_descriptor(path, os.O_WRONLY | os.O_CREAT)
-    try:
+    with _existing_file(path) as descriptor:
         os.ftruncate(descriptor, 0)
         _write_all(descriptor, content)
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -132,15 +129,23 @@ def append(path: Path, content: bytes) -> None:
       OddFileError: a symbolic link or special file is there; nothing is written.
       OSError: the disk refuses; the file is as it was before.
     """
-    write_guard.check(path)
-    descriptor = regular_file.open_descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
+    with _existing_file(path, os.O_APPEND) as descriptor:
         size = os.fstat(descriptor).st_size
         try:
             _write_all(descriptor, content)
         except OSError:
             os.ftruncate(descriptor, size)
             raise
+
+
+@contextmanager
+def _existing_file(path: Path, flags: int = 0) -> Iterator[int]:
+    """Open a file to write in place, and yield its descriptor; make it if it is missing."""
+    write_guard.check(path)
+    descriptor = regular_file.open_descriptor(path, os.O_WRONLY | os.O_CREAT | flags)
+    try:
+        write_guard.check(path)  # the directory may have been replaced before the file was opened
+        yield descriptor
     finally:
         os.close(descriptor)
 

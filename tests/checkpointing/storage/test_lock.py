@@ -244,6 +244,28 @@ def test_another_runs_new_directory_in_its_place_is_an_error(directory, lock, tm
         lock.check()
 
 
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("change", [durable.write, durable.append])
+def test_a_directory_that_changes_while_a_file_is_opened_is_an_error(directory, tmp_path, monkeypatch, change):
+    """Between the check and the opening another run's directory is put in its place: its file is not changed."""
+    other = another_run(tmp_path)
+    (other / "file").write_bytes(b"the other run's")
+    (directory / "file").write_bytes(b"ours")
+    really_open = os.open
+
+    def swap_and_open(path, *arguments, **options):
+        if Path(path) == directory / "file" and not (tmp_path / "moved").exists():
+            directory.rename(tmp_path / "moved")
+            other.rename(directory)
+        return really_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    with pytest.raises(ReplacedError):
+        change(directory / "file", b"new")
+    assert (directory / "file").read_bytes() == b"the other run's"
+    assert (tmp_path / "moved" / "file").read_bytes() == b"ours"
+
+
 @pytest.mark.parametrize("name", [None, "metrics.jsonl", "notes.txt"])
 def test_any_other_directory_in_its_place_is_an_error(directory, lock, tmp_path, name):
     """Also an empty one, as long as the run's own directory exists elsewhere."""
