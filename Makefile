@@ -5,7 +5,7 @@ PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
 # Tests of one file run in one of two processes, one after the other: two need 6 GB of memory.
-PYTEST := $(RUN) -m pytest --numprocesses=2 --dist=loadfile
+PYTEST := $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
 
@@ -58,7 +58,7 @@ reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, compare with th
 guides: $(VENV)/ready-to-test  ## run the guides in docs/ and the notebook, and write their new output into them
 	$(RUN) -m tests.guide docs/saving-and-restoring.md
 	$(RUN) -m tests.guide docs/serving.md
-	$(RUN) -m jupyter execute --inplace notebooks/tour.ipynb
+	$(RUN) -m tests.guide notebooks/tour.ipynb
 
 pictures: $(VENV)/ready-to-test  ## draw README.md's pictures again, from a real run
 	$(RUN) -m tests.pictures

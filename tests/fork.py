@@ -21,13 +21,13 @@ _ROOT = Path(__file__).parent.parent
 class Fork:
     """A run forked from the zygote, with the methods of a subprocess.Popen of text."""
 
-    def __init__(self, program: str, *flags: str, stderr_to_stdout: bool = False) -> None:
-        """Start it; standard output and error go to two pipes, or to one."""
+    def __init__(self, program: str, *flags: str, directory: Path = _ROOT, stderr_to_stdout: bool = False) -> None:
+        """Start "softmax", "cnn" or a module in a directory; standard output and error go to two pipes, or to one."""
         ours, status = os.pipe()
         stdout, out = os.pipe()
         stderr, err = (None, out) if stderr_to_stdout else os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        request = zygote.Request(program, list(flags), dict(os.environ))
+        request = zygote.Request(program, list(flags), dict(os.environ), str(directory))
         socket.send_fds(_zygote(), [json.dumps(request._asdict()).encode()], [nothing, out, err, status])
         for descriptor in {nothing, out, err, status}:
             os.close(descriptor)

@@ -1,6 +1,7 @@
 """Run the commands of a guide, and compare their output with the page.
 
     python -m tests.guide docs/saving-and-restoring.md    # runs the page, and writes the new output into it
+    python -m tests.guide notebooks/tour.ipynb            # a notebook likewise
 
 In a ```console block, a line that starts with `$ ` is a command. The lines below it are its output, including stderr,
 and `[exit status N]` if the status is not 0. A ```pycon block is a Python session. All blocks of a guide run in order
@@ -13,6 +14,7 @@ import io
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,9 +23,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbclient
+import nbformat
+
+from tests.fork import Fork
+
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"(?P<open>^```(?P<kind>console|pycon)\n)(?P<text>.*?)(?P<close>^```$)", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n?(?P<output>(?:(?!\$ )[^\n]*\n?)*)", re.MULTILINE)
+# A command that runs a program of this project, with no more shell syntax than a filter for its output.
+_PYTHON = re.compile(
+    r"python (train_(?P<program>\w+)\.py|-m (?P<module>[\w.]+))(?P<flags> [^|&;<>$*]*)?( 2>&1 \| (?P<filter>.*))?"
+)
 
 # Differs from run to run, or from machine to machine.
 _CHANGING = [
@@ -64,9 +75,15 @@ def steps(guide: str) -> Iterator[Step]:
 class Session:
     """Run steps in one directory."""
 
-    def __init__(self, directory: Path) -> None:
-        """Make symlinks to the training programs in the directory."""
+    def __init__(self, directory: Path, *, fork: bool = False) -> None:
+        """Make symlinks to the training programs in the directory.
+
+        Args:
+          directory: the working directory.
+          fork: whether Python programs run in forks of a process that has imported TensorFlow, which saves minutes.
+        """
         self._directory = directory
+        self._fork = fork
         self._names: dict[str, object] = {"__name__": "__main__"}
         for program in ROOT.glob("train_*.py"):
             (directory / program.name).symlink_to(program)
@@ -77,18 +94,31 @@ class Session:
             return self._python(step.source) if step.kind == "pycon" else self._command(step.source)
 
     def _command(self, command: str) -> str:
+        forked = _PYTHON.fullmatch(command) if self._fork else None
+        return self._forked(forked) if forked else self._shell(command)
+
+    def _forked(self, command: re.Match[str]) -> str:
+        words = shlex.split((command["flags"] or "").replace("\\\n", " "))
+        program = command["program"] or command["module"]
+        process = Fork(program, *words, directory=self._directory, stderr_to_stdout=True)
+        output, _ = process.communicate()
+        if command["filter"]:
+            return self._shell(command["filter"], output)
+        return _with_status(output, process.wait())
+
+    def _shell(self, command: str, text: str | None = None) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
         ended = subprocess.run(
             ["bash", "-c", command],
+            input=text,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
             check=False,
         )
-        status = f"[exit status {ended.returncode}]\n" if ended.returncode else ""
-        return ended.stdout + status
+        return _with_status(ended.stdout, ended.returncode)
 
     def _python(self, text: str) -> str:
         parser, runner = doctest.DocTestParser(), _Runner()
@@ -103,6 +133,10 @@ class Session:
             first, *more = piece.source.rstrip("\n").split("\n")
             written += [f">>> {first}\n", *(f"... {line}\n" for line in more), runner.got.pop(0)]
         return "".join(written)
+
+
+def _with_status(output: str, status: int) -> str:
+    return output + (f"[exit status {status}]\n" if status else "")
 
 
 class _Runner(doctest.DocTestRunner):
@@ -173,7 +207,15 @@ def rewritten(guide: str, directory: Path) -> str:
     return "".join([*pieces, guide[end:]])
 
 
+def run_notebook(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook with the new output, without times, which would differ in each cell."""
+    return nbclient.execute(nbformat.read(path, as_version=4), cwd=str(ROOT), record_timing=False)
+
+
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory() as place:
-        path.write_text(rewritten(path.read_text(), Path(place)))
+    if path.suffix == ".ipynb":
+        nbformat.write(run_notebook(path), path)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            path.write_text(rewritten(path.read_text(), Path(place)))

@@ -13,7 +13,7 @@ def test_a_guide_shows_the_real_output(tmp_path, name):
     """Each command and each line of Python in a guide prints what the page shows."""
     keras.utils.clear_session()  # Keras numbers its names per process
     page = (ROOT / "docs" / f"{name}.md").read_text()
-    session = guide.Session(tmp_path)
+    session = guide.Session(tmp_path, fork=True)
     outputs = [(step, session.run(step)) for step in guide.steps(page)]
     assert outputs
     wrong = [f"{step.source}\nwrites:\n{got}" for step, got in outputs if not guide.same(step.expected, got)]

@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import nbformat
 import pytest
 
+from tests import guide
 from tests.programs import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
@@ -20,14 +18,8 @@ def pictures(notebook):
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_the_notebook_runs(again, tmp_path):
+def test_the_notebook_runs(again):
     """Each cell runs, including the assertions; the committed and the new page contain four images and no errors."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    if again:
-        path = tmp_path / "tour.ipynb"
-        command = [sys.executable, "-m", "jupyter", "execute", str(NOTEBOOK), f"--output={path}"]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        notebook = nbformat.read(path, as_version=4)
+    notebook = guide.run_notebook(NOTEBOOK) if again else nbformat.read(NOTEBOOK, as_version=4)
     assert not outputs(notebook, "error")
     assert len(pictures(notebook)) == 4

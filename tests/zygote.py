@@ -12,6 +12,7 @@ it. The zygote ends when the socket is closed. `fork.py` is the client.
 
 import json
 import os
+import runpy
 import signal
 import socket
 import struct
@@ -31,14 +32,17 @@ NUMBER = struct.Struct("i")
 
 
 class Request(NamedTuple):
-    """One run: "softmax" or "cnn", its command line, and all its environment variables.
+    """One run.
 
-    Variables that Python and TensorFlow read when they start are the zygote's.
+    program: "softmax", "cnn", or a module to run as `python -m` does. flags: its command line.
+    environment: all its environment variables; those that Python and TensorFlow read when they start are the zygote's.
+    directory: its working directory.
     """
 
     program: str
     flags: list[str]
     environment: dict[str, str]
+    directory: str
 
 
 def serve(requests: socket.socket) -> None:
@@ -65,6 +69,7 @@ def keep(request: Request, descriptors: Sequence[int]) -> NoReturn:
         os.close(pipe)
         os.environ.clear()
         os.environ.update(request.environment)
+        os.chdir(request.directory)
         become(request.program, request.flags, streams)
     for stream in streams:
         os.close(stream)
@@ -83,10 +88,15 @@ def become(program: str, arguments: Sequence[str], streams: Sequence[int]) -> No
     # New objects: the old ones remember whether their files could seek.
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    script = SCRIPTS[program]
-    sys.argv = [str(script.__file__), *arguments]
-    sys.orig_argv = [sys.executable, *sys.argv]
-    app.run(script.make_model, program=program, synopsis=script.__doc__)
+    if program in SCRIPTS:
+        script = SCRIPTS[program]
+        sys.argv = [str(script.__file__), *arguments]
+        sys.orig_argv = [sys.executable, *sys.argv]
+        app.run(script.make_model, program=program, synopsis=script.__doc__)
+    sys.argv = [program, *arguments]
+    sys.orig_argv = [sys.executable, "-m", *sys.argv]
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
+    sys.exit()
 
 
 if __name__ == "__main__":

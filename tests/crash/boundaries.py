@@ -33,6 +33,11 @@ class Call(NamedTuple):
         """The call and the kind of its file: equal for the checkpoints of two steps."""
         return self.name, re.sub(r"\.incomplete-[0-9a-f]{8}|\d+", "N", self.path)
 
+    @property
+    def deletes_temporary(self) -> bool:
+        """Whether it deletes a temporary file, which only a killed run leaves behind."""
+        return self.name == "unlink" and self.path.endswith(".tmp")
+
     def __str__(self) -> str:
         """Return number, call and path."""
         return f"{self.number} {self.name} {self.path}"
