@@ -8,7 +8,8 @@ Exit status: what the program returns; 1 after an error, 2 after a usage error. 
 `error: ...`, followed by `hint: ...` if it has a hint; a traceback is shown in debug mode only.
 """
 
-import argparse
+from __future__ import annotations
+
 import io
 import logging
 import os
@@ -17,9 +18,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from checkpointing.errors import LATER, UserError
+
+if TYPE_CHECKING:
+    import argparse
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT  # if SIGINT is blocked; otherwise the process dies of it
@@ -35,6 +39,8 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
       program: the command line up to its arguments, as in "python -m checkpointing".
       description: the module's docstring.
     """
+    import argparse  # noqa: PLC0415 - the training programs, which use absl, start without it
+
     made = argparse.ArgumentParser(
         program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

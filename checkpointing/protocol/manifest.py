@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import platform
 import stat
@@ -294,5 +293,7 @@ def read_all(directory: Path) -> tuple[list[Manifest], dict[int, DamagedError]]:
 @functools.cache  # they are recorded at each save, and take two milliseconds to look up
 def versions() -> dict[str, str]:
     """Return the versions of Python, TensorFlow and NumPy, which the last bits of the weights depend on."""
+    import importlib.metadata  # noqa: PLC0415 - takes a fifth of the start of a program without TensorFlow
+
     libraries = {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy")}
     return {"python": platform.python_version(), **libraries}

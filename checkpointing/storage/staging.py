@@ -13,7 +13,6 @@ the directory. A directory without that name or without the lock file is never d
 import errno
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,7 +134,7 @@ def sweep_old(target: Path) -> None:
 def _make(target: Path) -> tuple[Path, int]:
     """Make a staging directory; return it and the descriptor that holds its lock."""
     while True:
-        staging = layout.staging_path(target, secrets.token_hex(4))
+        staging = layout.staging_path(target, os.urandom(4).hex())
         with suppress(FileExistsError):
             durable.make_new_directory(staging)
             # Until the lock is held, another process's `sweep` may delete the directory; then another one is made.

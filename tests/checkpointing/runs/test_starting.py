@@ -46,7 +46,7 @@ def stopped(number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("program", "module"),
-    [("train_softmax.py", "absl"), ("train_cnn.py", "trainer.members"), ("train_cnn.py", "email.message")],
+    [("train_softmax.py", "absl"), ("train_cnn.py", "trainer.members"), ("train_cnn.py", "concurrent.futures.thread")],
 )
 def test_a_run_stopped_during_its_imports_ends_with_status_75(number, program, module):
     """One line says so, without a traceback; with --help, too."""
