@@ -4,8 +4,8 @@ VENV := .venv
 PEERS := .venv-peers
 READERS := .venv-readers
 RUN := $(VENV)/bin/python
-# Tests of one file run in one of two processes, one after the other: two need 6 GB of memory.
-PYTEST := $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Tests of one file run one after the other, in one of three processes: many wait for other processes. They need 8 GB.
+PYTEST := $(RUN) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
 

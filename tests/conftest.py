@@ -29,6 +29,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests of whole programs first: started last, a long file would leave the other processes idle."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 TRAIN_IMAGES, TEST_IMAGES = 1200, 300
 
 
