@@ -81,7 +81,10 @@ def _define_options(program: str, values: flags.FlagValues) -> None:
     common: dict[str, Any] = {"flag_values": values, "module_name": "run"}
     flags.DEFINE_enum("config", program, configs.names(program), "recipe: the defaults of all settings", **common)
     flags.DEFINE_string(
-        "data_dir", None, "directory of IDX files, or TFDS directory; unset = the bundled MNIST", **common
+        "data_dir",
+        None,
+        "directory of IDX files, CSV tables or a TFDS dataset, or mnist.npz; unset = the bundled MNIST",
+        **common,
     )
     flags.DEFINE_boolean(
         "download", default=False, help="download MNIST to --data_dir with tensorflow-datasets if it is empty", **common

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="another tensor to feed, as in keep_prob:0=1",
     )
-    add("--data_dir", type=_path, metavar="DIR", help="IDX files or a TFDS directory (the bundled MNIST)")
+    add("--data_dir", type=_path, metavar="DIR", help="directory of the data, or mnist.npz (the bundled MNIST)")
     add("--split", choices=("test", "validation"), default="test", help="images to evaluate on (test)")
     add("--validation_size", type=_positive, metavar="N", help="number of validation images (as in the run, else 5000)")
     add("--trust", action="store_true", help="load a graph that can touch files (SECURITY.md)")

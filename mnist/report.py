@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("python -m mnist.report", __doc__)
     add = parser.add_argument
     add("--train_dir", type=Path, default=_DEFAULT_TRAIN_DIR, metavar="DIR", help=f"the run ({_DEFAULT_TRAIN_DIR})")
-    add("--data_dir", type=Path, metavar="DIR", help="the run's IDX files or TFDS directory (the bundled MNIST)")
+    add("--data_dir", type=Path, metavar="DIR", help="the run's data (the bundled MNIST)")
     add("--trust", action="store_true", help="load a graph that can touch files (SECURITY.md)")
     return parser
 

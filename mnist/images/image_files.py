@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mnist.errors import DataError, ImageError
 from mnist.images import npy_files, pixel_arrays
 from mnist.images.pixel_arrays import Pixels
-from mnist.input import idx, regular_file
+from mnist.input import idx, npy_header, regular_file
 
 # BMP needs so many bytes for the largest image. Pillow searches GIF files byte by byte: seconds for an eighth of that.
 _MAX_FILE_BYTES = 256 << 20
@@ -105,11 +105,11 @@ def read(path: Path) -> Iterator[ImageArray]:
     try:
         with regular_file.open_to_read(path) as file:
             # Files in /proc have size 0, and may be endless.
-            start = file.read(len(npy_files.MAGIC)) if regular_file.size(file) else b""
+            start = file.read(len(npy_header.MAGIC)) if regular_file.size(file) else b""
             file.seek(0)
             if start.startswith((_IDX_MAGIC, _GZIP_MAGIC)):
                 yield from _read_idx(path)
-            elif start == npy_files.MAGIC:
+            elif start == npy_header.MAGIC:
                 yield from (ImageArray(*image) for image in npy_files.read(path, file))
             else:
                 yield ImageArray(str(path), _decode(path, file))

@@ -1,47 +1,22 @@
 """Read images from `.npy` files without trusting their headers: no pickle, no memory for bytes that are not there."""
 
-import io
 import math
-import sys
-import textwrap
-import tokenize
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from mnist.errors import ImageError
 from mnist.images import pixel_arrays
 from mnist.images.pixel_arrays import Pixels
-from mnist.input import regular_file
+from mnist.input import npy_header, regular_file
+from mnist.input.npy_header import Header
 
-MAGIC = b"\x93NUMPY"
-
-_MAX_HEADER_BYTES = 16 << 10  # NumPy itself refuses more than 10,000
 _MAX_FORTRAN_BYTES = 1 << 31  # such an array is in memory as a whole
-_MAX_REASON = 150  # characters of a message that come from the file
 _COLOUR_CHANNELS = {3, 4}  # red, green, blue, and opacity
 
-# What NumPy raises for a damaged header.
-_HEADER_ERRORS = (
-    *(ValueError, SyntaxError, EOFError, OverflowError, LookupError, TypeError, AttributeError),
-    *(RecursionError, MemoryError, tokenize.TokenError),
-)
-
 _HINT = "save an array with numpy.save"
-
-
-class _Header(NamedTuple):
-    """What a header says about the array."""
-
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype[Any]
-
-    def __str__(self) -> str:
-        return textwrap.shorten(f"{self.dtype} {list(self.shape)}", _MAX_REASON)
 
 
 def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Pixels]]:
@@ -69,28 +44,18 @@ def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Pixels]]:
         yield name, pixel_arrays.from_array(name, array)
 
 
-def _read_header(path: Path, file: BinaryIO) -> _Header:
+def _read_header(path: Path, file: BinaryIO) -> Header:
     """Read the header; the file's position is then at the data."""
-    start = io.BytesIO(file.read(_MAX_HEADER_BYTES))  # for any length that the header claims
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        version = np.lib.format.read_magic(start)
-        if version not in readers:
-            raise ValueError(f"version {version[0]}.{version[1]} of the format")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, about files that Python 2 wrote
-            shape, fortran_order, dtype = readers[version](start)
-    except _HEADER_ERRORS as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, _MAX_REASON)
-        raise ImageError(f"{path}: not an array that can be read ({reason})", hint=_HINT) from error
-    file.seek(start.tell())
-    return _Header(tuple(int(size) for size in shape), fortran_order, dtype)
+        header = npy_header.read(file)
+    except ValueError as error:
+        raise ImageError(f"{path}: not an array that can be read ({error})", hint=_HINT) from error
+    file.seek(header.data_offset)
+    return header
 
 
-def _check(path: Path, header: _Header) -> None:
+def _check(path: Path, header: Header) -> None:
     shape, dtype = header.shape, header.dtype
-    if math.prod(abs(size) or 1 for size in shape) > sys.maxsize:  # such numbers are too long to print
-        raise ImageError(f"{path}: the dimensions in the header are too large", hint=_HINT)
     if dtype.hasobject:
         message = f"{path}: expected numbers, got Python objects, which are never unpickled"
         raise ImageError(message, hint="save numbers with numpy.save")
@@ -113,7 +78,7 @@ def _images_in(path: Path, shape: tuple[int, ...]) -> tuple[int | None, tuple[in
     return shape[0], shape[1:]
 
 
-def _arrays(file: BinaryIO, shape: tuple[int, ...], header: _Header) -> Iterator[Pixels]:
+def _arrays(file: BinaryIO, shape: tuple[int, ...], header: Header) -> Iterator[Pixels]:
     count, *each = shape
     if header.fortran_order:
         content = file.read(math.prod(shape) * header.dtype.itemsize)

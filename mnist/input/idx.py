@@ -4,7 +4,8 @@
 
 An IDX file of unsigned bytes is: two zero bytes, the type (8), the number of dimensions, each dimension as a big-endian
 32-bit integer, then the data, last dimension fastest (source: "THE IDX FILE FORMAT" on the page of the MNIST database
-by LeCun, Cortes and Burges). Data that contradict the header are an error.
+by LeCun, Cortes and Burges). Data that contradict the header are an error. 32-bit integers, type 12, are read for
+QMNIST, whose labels have eight columns of them.
 """
 
 import hashlib
@@ -14,27 +15,28 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mnist.errors import DataError
-from mnist.input import regular_file
+from mnist.input import file_kinds, regular_file
 
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 Shape = tuple[int | None, ...]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS  # with gzip header, checksum and length
-_UNSIGNED_BYTE = 8
+_UNSIGNED_BYTE, _INT32 = 0x08, 0x0C
 _CHUNK_BYTES = 1 << 20
 # Compressed bytes are read in smaller chunks, because the rest of a chunk is copied whenever a gzip member ends.
 _GZIP_CHUNK_BYTES = 1 << 14
 
-# Protection against gzip bombs. Deflate compresses up to 1,032 : 1; MNIST's images are compressed 4.7 : 1. Data below
-# the first limit may have any ratio.
-_ANY_RATIO_BYTES = 256 << 20
-_MOST_RATIO = 100
+# Protection against decompression bombs. Deflate compresses up to 1,032 : 1; MNIST's images are compressed 4.7 : 1.
+# Data below the first limit may have any ratio.
+ANY_RATIO_BYTES = 256 << 20
+MOST_RATIO = 100
 
 
 def read(path: Path, shape: Shape, most_bytes: int | None = None) -> Bytes:
@@ -56,22 +58,40 @@ def read(path: Path, shape: Shape, most_bytes: int | None = None) -> Bytes:
         most_bytes, or memory is insufficient.
     """
     with _open(path) as file:
-        stream, found = _read_header(path, file, shape)
-        return _read_data(path, stream, found, most_bytes)
+        stream, found = _read_header(path, file, shape, _UNSIGNED_BYTE)
+        return _read_data(path, stream, found, np.dtype(np.uint8), most_bytes)
 
 
-def read_shape(path: Path, shape: Shape) -> tuple[int, ...]:
+def read_int32(path: Path, shape: Shape) -> Integers:
+    """Read an IDX file of 32-bit integers; otherwise as `read`."""
+    with _open(path) as file:
+        stream, found = _read_header(path, file, shape, _INT32)
+        return _read_data(path, stream, found, np.dtype(">i4"))
+
+
+def is_int32(path: Path, dimensions: int) -> bool:
+    """Return whether a file begins like an IDX file of 32-bit integers with so many dimensions.
+
+    Raises:
+      DataError: the file cannot be read.
+    """
+    with _open(path) as file:
+        return _read_up_to(_stream(file), 4) == bytes([0, 0, _INT32, dimensions])
+
+
+def read_shape(path: Path, shape: Shape, *, int32: bool = False) -> tuple[int, ...]:
     """Read the dimensions in the header of an IDX file, not its data.
 
     Args:
       path: the file.
       shape: the expected dimensions, as in `read`.
+      int32: whether the file holds 32-bit integers; else unsigned bytes.
 
     Raises:
-      DataError: the file cannot be read, or its header is not that of an IDX file of this shape.
+      DataError: the file cannot be read, or its header is not that of an IDX file of this type and shape.
     """
     with _open(path) as file:
-        return _read_header(path, file, shape)[1]
+        return _read_header(path, file, shape, _INT32 if int32 else _UNSIGNED_BYTE)[1]
 
 
 class _Plain:
@@ -119,10 +139,10 @@ class _Gzip:
     def size_error(self, header_bytes: int, expected: int) -> str | None:
         """Return a message if `expected` bytes of data are implausible for this file, else None."""
         del header_bytes  # not known in compressed bytes
-        if expected <= max(_ANY_RATIO_BYTES, _MOST_RATIO * self._file_bytes):
+        if expected <= max(ANY_RATIO_BYTES, MOST_RATIO * self._file_bytes):
             return None
         return (
-            f"expected at most {_MOST_RATIO} times the {self._file_bytes:,} bytes of the gzip file, "
+            f"expected at most {MOST_RATIO} times the {self._file_bytes:,} bytes of the gzip file, "
             f"got {expected:,} bytes of data"
         )
 
@@ -141,19 +161,21 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         raise regular_file.unreadable(DataError, path, error, "put a readable IDX file there") from error
 
 
-def _read_header(path: Path, file: BinaryIO, shape: Shape) -> tuple[_Plain | _Gzip, tuple[int, ...]]:
-    """Return the file as a stream positioned after the IDX header, and the dimensions in the header."""
+def _stream(file: BinaryIO) -> _Plain | _Gzip:
+    """Return the contents of an open file, unpacked if it is gzip."""
     plain = _Plain(file)
     compressed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
-    stream = _Gzip(file) if compressed else plain
-    magic = bytes([0, 0, _UNSIGNED_BYTE, len(shape)])
+    return _Gzip(file) if compressed else plain
+
+
+def _read_header(path: Path, file: BinaryIO, shape: Shape, type_: int) -> tuple[_Plain | _Gzip, tuple[int, ...]]:
+    """Return the file as a stream positioned after the IDX header, and the dimensions in the header."""
+    stream = _stream(file)
+    magic = bytes([0, 0, type_, len(shape)])
     start = _read_up_to(stream, len(magic))
     if start != magic:
-        raise DataError(
-            f"{path}: expected the first bytes [{magic.hex(' ')}], got [{start.hex(' ')}]: "
-            f"not an IDX file of unsigned bytes with {len(shape)} dimension(s)"
-        )
+        raise _other_format(path, stream, start, file_kinds.idx_name(type_, len(shape)))
     sizes = _read_up_to(stream, 4 * len(shape))
     if len(sizes) < 4 * len(shape):
         raise DataError(f"{path}: ends inside its header, after {len(magic) + len(sizes)} bytes")
@@ -163,11 +185,26 @@ def _read_header(path: Path, file: BinaryIO, shape: Shape) -> tuple[_Plain | _Gz
     return stream, found
 
 
-def _read_data(path: Path, stream: _Plain | _Gzip, found: tuple[int, ...], most_bytes: int | None) -> Bytes:
+def _other_format(path: Path, stream: _Plain | _Gzip, start: bytes, expected: str) -> DataError:
+    """Return the error for a file that is not the expected IDX file; it names what the file holds."""
+    found = file_kinds.name(start + _read_up_to(stream, file_kinds.START_BYTES - len(start)))
+    packed = ", packed with gzip" if isinstance(stream, _Gzip) else ""
+    return DataError(f"{path}: expected {expected}, got {found.name}{packed}", hint=found.hint)
+
+
+def _read_data(
+    path: Path,
+    stream: _Plain | _Gzip,
+    found: tuple[int, ...],
+    dtype: np.dtype[Any],
+    most_bytes: int | None = None,
+) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
     """Read the data behind the header, whose dimensions are `found`."""
-    expected = math.prod(found)
+    expected = math.prod(found) * dtype.itemsize
     header_says = f"(the header says {_times(found)})"
-    if math.prod(size or 1 for size in found) > sys.maxsize:  # NumPy's limit, also for arrays of size 0
+    if (
+        math.prod(size or 1 for size in found) * dtype.itemsize > sys.maxsize
+    ):  # NumPy's limit, also for arrays of size 0
         raise DataError(f"{path}: expected dimensions that an array can have, got {_times(found)} in the header")
     if most_bytes is not None and expected > most_bytes:
         raise DataError(
@@ -188,7 +225,7 @@ def _read_data(path: Path, stream: _Plain | _Gzip, found: tuple[int, ...], most_
     if filled != expected:
         got = "more" if filled > expected else f"{filled:,}"
         raise DataError(f"{path}: expected {expected:,} bytes of data, got {got} {header_says}")
-    array = array.reshape(found)
+    array = array.view(dtype).reshape(found)
     array.flags.writeable = False
     return array
 

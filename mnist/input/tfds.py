@@ -1,14 +1,17 @@
-"""Find, download and read datasets of tensorflow-datasets (TFDS)."""
+"""Find, download and read datasets of tensorflow-datasets (TFDS) that have MNIST's form."""
 
 import urllib.request
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from checkpointing.errors import LATER
 from checkpointing.tf_import import tensorflow_import
 from mnist.errors import DataError
 from mnist.input import regular_file
+from mnist.input.splits import Split, check_images, check_labels, checked, labels_to_bytes, upright
 
 _CONNECT_SECONDS = 15
 
@@ -19,8 +22,8 @@ def find(data_dir: Path) -> Path | None:
     Raises:
       DataError: there are several datasets to choose from.
     """
-    for pattern in (".", "*", "mnist/*", "*/*"):
-        found = sorted(path.parent for path in data_dir.glob(f"{pattern}/dataset_info.json"))
+    for pattern in (".", "*", "mnist/*", "*/*", "*/*/*"):  # the last one: datasets with configurations, as EMNIST
+        found = sorted(path.parent for path in data_dir.glob(f"{pattern}/dataset_info.json") if path.is_file())
         if len(found) == 1:
             return found[0]
         if found:
@@ -48,16 +51,20 @@ def download_mnist(data_dir: Path) -> Path:
     return Path(builder.data_path)
 
 
-def read(directory: Path) -> dict[str, Any]:
-    """Read the splits 'train' and 'test' of a prepared dataset.
-
-    Returns:
-      The features of each split, as read: for MNIST `image` uint8 [N, 28, 28, 1] and `label` int64 [N].
+def read(directory: Path) -> tuple[Split, Split]:
+    """Read the splits 'train' and 'test' of a prepared dataset. EMNIST's images, which are transposed, are put upright.
 
     Raises:
-      DataError: the library cannot read them.
+      DataError: the library cannot read them, or they are not in MNIST's form.
       OSError: a file cannot be opened.
     """
+    name, features = _read_features(directory)
+    train, test = (_to_split(features[each], f"{directory}, split '{each}'") for each in ("train", "test"))
+    return upright(train, test, directory) if name == "emnist" else (train, test)
+
+
+def _read_features(directory: Path) -> tuple[str, dict[str, Any]]:
+    """Return the dataset's name, and the features of each split: for MNIST `image` and `label`."""
     for path in sorted(directory.iterdir()):
         if not path.is_dir():  # the library would block on a FIFO
             regular_file.open_to_read(path).close()
@@ -66,7 +73,7 @@ def read(directory: Path) -> dict[str, Any]:
         builder = tfds.builder_from_directory(directory)
         # One file after the other: the order decides which images are the last ones, those of the validation split.
         read_config = tfds.ReadConfig(interleave_cycle_length=1)
-        return {
+        return builder.name, {
             name: tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1, read_config=read_config))
             for name in ("train", "test")
         }
@@ -75,6 +82,16 @@ def read(directory: Path) -> dict[str, Any]:
             f"{directory}: tensorflow-datasets could not read splits 'train' and 'test' ({_first_line(error)})",
             hint=LATER if _is_temporary(error) else "put a good copy there, or prepare it again",
         ) from error
+
+
+def _to_split(features: object, source: str) -> Split:
+    """Convert image uint8 [N, 28, 28, 1] and label (integers [N]) to a split."""
+    if not (isinstance(features, dict) and {"image", "label"} <= features.keys()):
+        raise DataError(f"{source}: expected features 'image' and 'label'")
+    images, labels = np.asarray(features["image"]), np.asarray(features["label"])
+    check_images(images.dtype, images.shape, source, channel=True)
+    check_labels(labels.dtype, labels.shape, source)
+    return checked(Split(images[..., 0], labels_to_bytes(labels, source)), source)
 
 
 def _tensorflow_datasets() -> ModuleType:
@@ -91,7 +108,7 @@ def _check_reachable(
 ) -> None:
     """Raise ConnectionError if a URL is unreachable; the library itself would retry for minutes."""
     for url in builder.url_infos:
-        if (manual_dir / url.rpartition("/")[2]).exists():
+        if (manual_dir / url.rpartition("/")[2]).is_file():
             continue
         try:
             request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the library's own https address

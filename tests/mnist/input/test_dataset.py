@@ -11,17 +11,24 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from mnist.errors import DataError
 from mnist.input import dataset, idx
 from tests import odd_files
 from tests.checkpoints import flip_a_bit
+from tests.datasets import (
+    ARRAYS,
+    FILES,
+    SPELLINGS,
+    assert_is,
+    compressed,
+    data_dir,
+    dotted_compressed,
+    error_message,
+    idx_file,
+    plain,
+    some_images,
+    some_labels,
+)
 
-FILES = {
-    "train images": "train-images-idx3-ubyte",
-    "train labels": "train-labels-idx1-ubyte",
-    "test images": "t10k-images-idx3-ubyte",
-    "test labels": "t10k-labels-idx1-ubyte",
-}
 # As the MNIST database's page gave the files out; the digests are of the uncompressed bytes.
 BUNDLED_SHA256 = {
     "train images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -29,82 +36,6 @@ BUNDLED_SHA256 = {
     "test images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "test labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-
-
-def some_images(count, seed=0):
-    """Random images, uint8 [count, 28, 28]."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)
-
-
-def some_labels(count):
-    """Labels 0 to 9 in turn, uint8 [count]."""
-    return (np.arange(count) % 10).astype(np.uint8)
-
-
-ARRAYS = {
-    "train images": some_images(30),
-    "train labels": some_labels(30),
-    "test images": some_images(12, seed=1),
-    "test labels": some_labels(12),
-}
-
-
-def idx_file(array):
-    """The bytes of the IDX file of an array."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def plain(directory, name, content):
-    """Write a plain file under its canonical name."""
-    (directory / name).write_bytes(content)
-
-
-def compressed(directory, name, content):
-    """Write a gzip file."""
-    (directory / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
-
-
-def dotted(directory, name, content):
-    """Write a plain file under its dotted name."""
-    plain(directory, name.replace("-idx", ".idx"), content)
-
-
-def dotted_compressed(directory, name, content):
-    """Write a gzip file under its dotted name."""
-    compressed(directory, name.replace("-idx", ".idx"), content)
-
-
-SPELLINGS = (plain, compressed, dotted, dotted_compressed)
-
-
-def data_dir(directory, spellings=(plain,) * 4, **arrays):
-    """Write the four files, each in its own spelling; `train_labels=` and so on replace an array."""
-    directory.mkdir(exist_ok=True)
-    for (part, name), put in zip(FILES.items(), spellings, strict=True):
-        put(directory, name, idx_file(arrays.get(part.replace(" ", "_"), ARRAYS[part])))
-    return directory
-
-
-def error_message(directory, validation_size=5, **options):
-    """The message and the hint of the error for a data_dir, as two lines."""
-    with pytest.raises(DataError) as raised:
-        dataset.load(directory, validation_size, **options)
-    message, hint = str(raised.value), raised.value.hint or ""
-    for line in (message, hint):
-        assert not line.endswith(".")
-        assert "\n" not in line
-    return f"{message}\nhint: {hint}"
-
-
-def assert_is(data, validation_size=5):
-    """Assert that the data are ARRAYS, split."""
-    size = 30 - validation_size
-    np.testing.assert_array_equal(data.train.images, ARRAYS["train images"][:size], strict=True)
-    np.testing.assert_array_equal(data.train.labels, ARRAYS["train labels"][:size], strict=True)
-    np.testing.assert_array_equal(data.validation.images, ARRAYS["train images"][size:], strict=True)
-    np.testing.assert_array_equal(data.validation.labels, ARRAYS["train labels"][size:], strict=True)
-    np.testing.assert_array_equal(data.test.images, ARRAYS["test images"], strict=True)
-    np.testing.assert_array_equal(data.test.labels, ARRAYS["test labels"], strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -372,10 +303,12 @@ def test_a_missing_data_dir_raises(tmp_path):
 
 def test_a_file_as_data_dir_raises(tmp_path):
     """The message says that the path is a file, also with download=True."""
-    path = tmp_path / "mnist.npz"
-    path.write_bytes(b"PK")
+    path = tmp_path / "mnist"
+    path.write_bytes(b"mine")
     for download in (False, True):
-        assert error_message(path, download=download).startswith(f"{path}: expected a directory, got a file")
+        assert error_message(path, download=download).startswith(
+            f"{path}: expected a directory or an .npz file, got a file: the first bytes [6d 69 6e 65]"
+        )
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "link to itself"])
@@ -389,14 +322,18 @@ def test_a_special_file_as_data_dir_raises(tmp_path, kind):
 def test_one_of_the_four_files_as_data_dir_raises(tmp_path):
     """The file's directory is not used in its place."""
     path = data_dir(tmp_path) / FILES["train images"]
-    assert error_message(path).startswith(f"{path}: ")
+    message = error_message(path)
+    assert message.startswith(
+        f"{path}: expected a directory or an .npz file, got a file: an IDX file of unsigned bytes"
+    )
+    assert "hint: give the directory of the data as --data_dir" in message
 
 
 def test_an_empty_data_dir_raises(tmp_path):
     """The message lists the names searched for, the hint says what to do."""
     message = error_message(tmp_path)
     assert message.startswith(f"{tmp_path}: no data found")
-    for name in (*FILES.values(), "TFDS", "--download"):
+    for name in (*FILES.values(), "TFDS", "mnist.npz", "mnist_train.csv and mnist_test.csv", "--download"):
         assert name in message
 
 
@@ -436,7 +373,8 @@ def test_exchanged_files_raise(tmp_path):
     shutil.copy(directory / FILES["train labels"], directory / FILES["train images"])
     message = error_message(directory)
     assert message.startswith(f"{directory / FILES['train images']}: ")
-    assert "expected the first bytes [00 00 08 03], got [00 00 08 01]" in message
+    assert "expected an IDX file of unsigned bytes with 3 dimensions, got" in message
+    assert "an IDX file of unsigned bytes with 1 dimension (30)" in message
 
 
 @pytest.mark.parametrize("label", [10, 255])

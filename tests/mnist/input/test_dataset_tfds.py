@@ -1,6 +1,7 @@
 """Read a data_dir that tensorflow-datasets prepared, without a network."""
 
 import errno
+import logging
 import shutil
 
 import numpy as np
@@ -19,11 +20,25 @@ FEATURES = {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.featu
 SPLITS = {"train": range(30), "test": range(30, 42)}
 
 
-def prepare(directory, *, features=FEATURES, splits=SPLITS, images=IMAGES, labels=LABELS, in_a_file=1000):
+def prepare(
+    directory,
+    *,
+    features=FEATURES,
+    splits=SPLITS,
+    images=IMAGES,
+    labels=LABELS,
+    in_a_file=1000,
+    name="mnist",
+    config=None,
+):
     """Write a small dataset with tensorflow-datasets; `splits` maps names to the indices of their images."""
     directory.mkdir(parents=True)
     identity = tfds.core.dataset_info.DatasetIdentity(
-        name="mnist", version=tfds.core.Version("3.0.1"), data_dir=str(directory), module_name=""
+        name=name,
+        version=tfds.core.Version(directory.name),
+        data_dir=str(directory),
+        module_name="",
+        config_name=config,
     )
     info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=in_a_file)
@@ -91,14 +106,56 @@ def test_prepared_data_are_not_downloaded_again(prepared):
 def test_mnist_is_preferred_to_other_datasets(prepared, tmp_path):
     """In a data_dir of several datasets, MNIST is read."""
     shutil.copytree(prepared / "mnist", tmp_path / "mnist")
-    prepare(tmp_path / "fashion_mnist" / "3.0.1", images=255 - IMAGES)
+    prepare(tmp_path / "fashion_mnist" / "3.0.1", name="fashion_mnist", images=255 - IMAGES)
     assert dataset.load(tmp_path, 5).fingerprint == dataset.load(prepared, 5).fingerprint
 
 
 def test_another_dataset_in_the_form_of_mnist_is_read(tmp_path):
     """If Fashion-MNIST is the only dataset in the data_dir, it is read."""
-    prepare(tmp_path / "fashion_mnist" / "3.0.1", images=255 - IMAGES)
+    prepare(tmp_path / "fashion_mnist" / "3.0.1", name="fashion_mnist", images=255 - IMAGES)
     np.testing.assert_array_equal(dataset.load(tmp_path, 0).train.images, 255 - IMAGES[:30, ..., 0])
+
+
+def prepare_emnist(directory, config="digits", **options):
+    """Write a dataset as `tfds.load("emnist/digits", data_dir=...)` does: with transposed images."""
+    images = IMAGES.transpose(0, 2, 1, 3)
+    prepare(directory / "emnist" / config / "3.1.0", name="emnist", config=config, images=images, **options)
+
+
+@pytest.mark.parametrize("below", [".", "emnist", "emnist/digits", "emnist/digits/3.1.0"])
+def test_the_images_of_emnist_are_put_upright(prepared, tmp_path, caplog, below):
+    """At any level of the directory; the data are then those of upright images, and a sentence in the log says so."""
+    prepare_emnist(tmp_path)
+    with caplog.at_level(logging.INFO, "mnist"):
+        data = dataset.load(tmp_path / below, 5)
+    assert data.fingerprint == dataset.load(prepared, 5).fingerprint
+    np.testing.assert_array_equal(data.test.images, IMAGES[30:, ..., 0], strict=True)
+    assert caplog.messages == [
+        f"{tmp_path / 'emnist/digits/3.1.0'}: the images of EMNIST are transposed in its files, and were put upright"
+    ]
+
+
+def test_mnist_is_preferred_to_emnist(prepared, tmp_path):
+    """If both are in the data_dir."""
+    shutil.copytree(prepared / "mnist", tmp_path / "mnist")
+    prepare_emnist(tmp_path, labels=9 - LABELS)
+    assert dataset.load(tmp_path, 5).fingerprint == dataset.load(prepared, 5).fingerprint
+
+
+def test_the_letters_of_emnist_raise(tmp_path):
+    """There are more than ten of them."""
+    features = FEATURES | {"label": tfds.features.ClassLabel(num_classes=37)}
+    prepare_emnist(tmp_path, "letters", features=features, labels=1 + np.arange(42) % 26)
+    assert "expected labels 0 to 9, got 10 at position 9" in error_message(tmp_path)
+
+
+def test_several_configurations_of_emnist_raise(tmp_path):
+    """The message lists them, and the hint says how to choose one."""
+    for config in ("digits", "mnist"):
+        prepare_emnist(tmp_path, config)
+    message = error_message(tmp_path)
+    assert f"expected one dataset, got {tmp_path}/emnist/digits/3.1.0, {tmp_path}/emnist/mnist/3.1.0" in message
+    assert "give one of them as --data_dir" in message
 
 
 def test_two_versions_raise(prepared, tmp_path):

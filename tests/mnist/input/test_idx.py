@@ -82,24 +82,25 @@ def test_sha256_is_that_of_the_plain_file(array):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "found"),
     [
-        b"",
-        b"\0",
-        b"\0\0\x08",
-        b"\0\0\x0d\x03" + PLAIN[4:],
-        b"\0\0\x08\x01" + PLAIN[4:],
-        b"\x03\x08\0\0" + PLAIN[4:],
-        b"\x89PNG\r\n\x1a\n",
-        b"<!DOCTYPE html>",
+        (b"", "an empty file"),
+        (b"\0", "the first bytes [00]"),
+        (b"\0\0\x08", "the first bytes [00 00 08]"),
+        (b"\0\0\x0d\x03" + PLAIN[4:], "an IDX file of 32-bit floats with 3 dimensions (4 x 3 x 2)"),
+        (b"\0\0\x08\x01" + PLAIN[4:], "an IDX file of unsigned bytes with 1 dimension (4)"),
+        (b"\x03\x08\0\0" + PLAIN[4:], "the first bytes [03 08 00 00]"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+        (b"<!DOCTYPE html>", "a web page (HTML)"),
     ],
     ids=["empty", "one byte", "three bytes", "floats", "one dimension", "swapped", "picture", "web page"],
 )
 @pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
-def test_other_files_raise(tmp_path, pack, content):
-    """The message has the expected and the actual first bytes."""
+def test_other_files_raise(tmp_path, pack, content, found):
+    """The message says what is expected and what the file holds."""
     message = error_message(write(tmp_path, pack(content)))
-    assert f"expected the first bytes [00 00 08 03], got [{content[:4].hex(' ')}]" in message
+    packed = ", packed with gzip" if pack is gzip.compress else ""
+    assert f"expected an IDX file of unsigned bytes with 3 dimensions, got {found}{packed}\n" in message
 
 
 @pytest.mark.parametrize("length", range(4, 16))
@@ -209,6 +210,31 @@ def test_a_temporary_error_does_not_blame_the_file(tmp_path, monkeypatch, number
     assert "put a readable IDX file there" not in message
 
 
+def int32_file(array):
+    """The bytes of the IDX file of an array of 32-bit integers."""
+    return (
+        b"\0\0\x0c" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(">i4").tobytes()
+    )
+
+
+@pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
+def test_32_bit_integers_are_read(tmp_path, pack):
+    """As in the labels of QMNIST; negative values included."""
+    array = np.arange(-4, 8).reshape(6, 2)
+    path = write(tmp_path, pack(int32_file(array)))
+    assert idx.is_int32(path, dimensions=2)
+    assert idx.read_shape(path, (None, 2), int32=True) == (6, 2)
+    np.testing.assert_array_equal(idx.read_int32(path, (None, 2)), array)
+    assert not idx.is_int32(write(tmp_path, pack(PLAIN)), dimensions=3)
+
+
+def test_too_few_bytes_of_32_bit_integers_raise(tmp_path):
+    """Four bytes are expected for each number."""
+    path = write(tmp_path, int32_file(np.arange(12).reshape(6, 2))[:-3])
+    with pytest.raises(DataError, match="expected 48 bytes of data, got 45"):
+        idx.read_int32(path, (None, 2))
+
+
 HUGE = 2**32 - 1
 
 
@@ -282,7 +308,7 @@ def test_too_little_memory_raises_a_data_error(tmp_path):
 
 def test_files_of_size_0_are_not_read():
     """Files in /proc have size 0 and contents that may be endless; they are read as empty."""
-    assert "got []" in error_message(Path("/proc/self/environ"))
+    assert "got an empty file" in error_message(Path("/proc/self/environ"))
 
 
 @st.composite
