@@ -10,6 +10,7 @@ Exit status: what the program returns; 1 after an error, 2 after a usage error. 
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import os
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT  # if SIGINT is blocked; otherwise the process dies of it
+
+_ESCAPE = "checkpointing.escape"  # how the standard streams handle characters that they cannot encode
+_BYTE = 0xDC00  # added to a byte that is not valid (source: PEP 383)
 
 # What the linker says if a library does not fit into memory.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
@@ -50,7 +54,7 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
 
 def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command-line tool; return its exit status. Ctrl-C ends the process by SIGINT, without a traceback."""
-    _make_streams_accept_any_text()
+    _set_up_streams()
     silence_tensorflow()
     with _ended_by_ctrl_c():
         return report_errors(act, debug=debug)
@@ -59,8 +63,7 @@ def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:
 
 def run_program(act: Callable[[], int]) -> NoReturn:
     """Run a program that handles signals itself, and end the process with the exit status that `act` returns."""
-    _open_standard_streams()
-    _make_streams_accept_any_text()
+    _set_up_streams()
     try:
         sys.exit(act())
     finally:
@@ -90,15 +93,19 @@ def report_errors(act: Callable[[], int], *, debug: bool = False) -> int:
 def print_error(error: Exception) -> int:
     """Print an error and its hint to standard error; return the exit status that goes with it."""
     message, hint = describe(error)
-    with suppress(OSError):  # standard error may be closed or on a full disk
-        print(f"error: {message}", *([f"hint: {hint}"] if hint else []), sep="\n", file=sys.stderr)
+    print_to_stderr("\n".join([f"error: {message}", *([f"hint: {hint}"] if hint else [])]))
     return error.exit_status if isinstance(error, UserError) else FAILED
 
 
 def print_warning(message: str) -> None:
     """Print a warning to standard error, in one line."""
+    print_to_stderr(f"warning: {' '.join(message.split())}")
+
+
+def print_to_stderr(text: str) -> None:
+    """Print text that is no result; standard error may be closed or on a full disk."""
     with suppress(OSError):
-        print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
 
 
 def describe(error: Exception) -> tuple[str, str | None]:
@@ -147,8 +154,12 @@ def _discard_output(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def _open_standard_streams() -> None:
-    """Open descriptors 0 to 2 if a parent closed them; otherwise the next opened file would get such a number."""
+def _set_up_streams() -> None:
+    """Let standard output and error exist and accept any text.
+
+    Descriptors 0 to 2 that a parent closed are opened; otherwise the next opened file would get such a number.
+    Characters that the encoding lacks are printed as escapes: file names may hold any bytes.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -156,13 +167,28 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or os.fdopen(1, "wt", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "wt", encoding="utf-8", closefd=False)
-
-
-def _make_streams_accept_any_text() -> None:
-    """Print characters that the encoding lacks as escapes: file names may hold any bytes."""
+    codecs.register_error(_ESCAPE, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPE)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Escape characters as "backslashreplace" does; bytes of a name that is not in the file system's encoding as such.
+
+    Python holds the byte 0xff of such a name as the character 0xdcff.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = map(ord, error.object[error.start : error.end])
+    escapes = (
+        f"\\x{code - _BYTE:02x}" if code - _BYTE in range(0x80, 0x100) else _escaped(code) for code in characters
+    )
+    return "".join(escapes), error.end
+
+
+def _escaped(code: int) -> str:
+    return chr(code).encode("ascii", "backslashreplace").decode("ascii")
 
 
 @contextmanager

@@ -128,5 +128,7 @@ def reason(error: BaseException) -> str:
         return error.strerror
     if isinstance(error, MemoryError):
         return str(error) or "not enough memory"
+    if isinstance(error, UnicodeEncodeError):  # raised for a path
+        return "TensorFlow accepts only paths in UTF-8"
     lines = _BEFORE_THE_REASON.sub("", str(error)).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

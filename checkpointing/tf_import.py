@@ -39,8 +39,8 @@ def import_tensorflow() -> None:
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Discard what the block writes to standard error; if it raises, write it after all."""
+def silenced(*, shown_if_raised: bool = True) -> Iterator[None]:
+    """Discard what the block, C code included, writes to standard error; if it raises, write it after all."""
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -49,7 +49,7 @@ def silenced() -> Iterator[None]:
             yield
         except Exception:
             held_back.seek(0)
-            os.write(standard_error, held_back.read())
+            os.write(standard_error, held_back.read() if shown_if_raised else b"")
             raise
         finally:
             os.dup2(standard_error, 2)

@@ -3,10 +3,11 @@
     python -m mnist.predict FILE... [--train_dir=DIR | --checkpoint=PREFIX | --saved_model=DIR]
         [--show] [--seen=DIR] [--trust] [--json]
 
-A FILE is a PNG, JPEG, GIF, BMP or WebP image, an IDX file, a `.npy` array, or a directory of these. Digits may be dark
-on light or light on dark, of any colour and size; several digits in one image are read line by line. Each digit is
-cropped, scaled and centred the way MNIST was; a 28 x 28 image in MNIST's own format is used unchanged. The default
-model is the newest checkpoint in runs/cnn, the train_dir of `python train_cnn.py`.
+A FILE is a PNG, JPEG, GIF, BMP, WebP or TIFF image, an IDX file, a `.npy` array, or a directory of these. Each page of
+a TIFF, frame of an animation, and image of an MPO, IDX or `.npy` file is read, as scan.tif[0], scan.tif[1] and so on.
+Digits may be dark on light or light on dark, of any colour and size; several digits in one image are read line by line.
+Each digit is cropped, scaled and centred the way MNIST was; a 28 x 28 image in MNIST's own format is used unchanged.
+The default model is the newest checkpoint in runs/cnn, the train_dir of `python train_cnn.py`.
 
 Exit status: 0 done; 1 an error, or a file that could not be read or holds no digit: it is named, and the other files
 are still read; 2 a usage error.
@@ -96,8 +97,8 @@ def _print(found: FoundDigit, record: dict[str, Any], number: int, args: argpars
     if not args.json:
         cli.print_result(digit_reader.in_words(found, record))
     if args.show:
-        stream = sys.stderr if args.json else sys.stdout
-        print(digit_reader.as_text(found.digit.image), file=stream, flush=True)
+        stream, show = (sys.stderr, cli.print_to_stderr) if args.json else (sys.stdout, cli.print_result)
+        show(digit_reader.as_text(found.digit.image, stream.encoding))
     if args.seen:
         name = f"{number:05d}-{Path(found.name).stem}-is-{record['digit']}.png"
         digit_reader.write_png(found.digit.image, args.seen / name)

@@ -86,8 +86,9 @@ def become(program: str, arguments: Sequence[str], streams: Sequence[int]) -> No
     for stream in set(streams):
         os.close(stream)
     # New objects: the old ones remember whether their files could seek.
-    sys.stdout = os.fdopen(1, "w", closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    sys.stdout = os.fdopen(1, "w", encoding=encoding or None, errors=errors or None, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding or None, errors="backslashreplace", closefd=False)
     if program in SCRIPTS:
         script = SCRIPTS[program]
         sys.argv = [str(script.__file__), *arguments]

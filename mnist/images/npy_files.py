@@ -23,7 +23,7 @@ def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Pixels]]:
     """Read the images of an array of shape [H, W] or [N, H, W], or either with 1, 3 or 4 channels at the end.
 
     Yields:
-      Name and pixels of each image, as in `image_files.ImageArray`. In C order, one image is in memory at a time.
+      Name and array of each image. In C order, one image is in memory at a time.
 
     Raises:
       ImageError: the array is damaged, too large, or of another shape or dtype.
@@ -41,7 +41,7 @@ def read(path: Path, file: BinaryIO) -> Iterator[tuple[str, Pixels]]:
         raise ImageError(message, hint="save the array in C order")
     for number, array in enumerate(_arrays(file, (count or 1, *shape), header)):
         name = str(path) if count is None else f"{path}[{number}]"
-        yield name, pixel_arrays.from_array(name, array)
+        yield name, array
 
 
 def _read_header(path: Path, file: BinaryIO) -> Header:

@@ -22,7 +22,7 @@ _BATCH = 500
 _CONFIDENT = 0.7
 _RUNNERS_UP = 3
 _BLANK = "no digit found: the picture is blank, or nothing but noise"
-_SHADES = " ░▒▓█"
+_SHADES, _ASCII_SHADES = " ░▒▓█", " .:+#"
 
 
 class FoundDigit(NamedTuple):
@@ -41,7 +41,7 @@ def find_digits(paths: Sequence[Path], report: Callable[[ImageError], object]) -
 
     Args:
       paths: files and directories.
-      report: called with an error for each file that cannot be read and each image without a digit.
+      report: called with an error for each file or image that cannot be read, and each image without a digit.
     """
     for path in paths:
         try:
@@ -51,7 +51,7 @@ def find_digits(paths: Sequence[Path], report: Callable[[ImageError], object]) -
             continue
         for file in files:
             try:
-                for picture in image_files.read(file):
+                for picture in image_files.read(file, report):
                     digits = digit_segmentation.digits(picture.pixels)
                     if not digits:
                         report(ImageError(f"{picture.name}: {_BLANK}"))
@@ -115,14 +115,14 @@ def in_words(found: FoundDigit, record: Mapping[str, Any]) -> str:
     assert found.digit is not None
     others = ", ".join(f"{each['digit']} {each['probability']:.3f}" for each in record["runners_up"])
     warnings = "".join(f"; warning: {each}" for each in record["warnings"])
-    name = found.name.encode(errors="surrogateescape").decode(errors="backslashreplace")  # it need not be UTF-8
-    return f"{name}: {record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
+    return f"{found.name}: {record['digit']}  {record['probability']:.3f}  (then {others}; {found.digit.ink}{warnings})"
 
 
-def as_text(image: Bytes) -> str:
-    """Draw an image (uint8 [28, 28]) as text, two characters per pixel."""
-    shade = (image.astype(int) * (len(_SHADES) - 1) + 127) // 255
-    return "\n".join("".join(_SHADES[value] * 2 for value in row).rstrip() for row in shade)
+def as_text(image: Bytes, encoding: str = "utf-8") -> str:
+    """Draw an image (uint8 [28, 28]) as text, two characters per pixel, in ASCII if the encoding has no blocks."""
+    shades = _SHADES if _SHADES.encode(encoding, "ignore").decode(encoding) == _SHADES else _ASCII_SHADES
+    shade = (image.astype(int) * (len(shades) - 1) + 127) // 255
+    return "\n".join("".join(shades[value] * 2 for value in row).rstrip() for row in shade)
 
 
 def write_png(image: Bytes, path: Path) -> None:

@@ -8,7 +8,9 @@ Files: `<train_dir>/report.html`, `<train_dir>/report/<title>.png`.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from checkpointing.runs import history
 from checkpointing.runs.preemption import StopRequested, StopSignal
 from checkpointing.storage import durable, layout
 from checkpointing.storage.json_kinds import is_finite
+from checkpointing.tf_import import silenced
 from checkpointing.tools import inspection, output
 from mnist.reporting import html_report, results
 from mnist.reporting.html_report import Section
@@ -50,8 +53,9 @@ def write(train_dir: Path, prefix: Path, split: Split, predictions: Predictions)
       OSError: the disk refuses.
     """
     run = _Run(train_dir, prefix, Manifest.read(layout.manifest_path(prefix)))
-    sections = [*_plots(run, split, predictions), *_tables(run)]
-    page = html_report.render(f"{train_dir.name}: {prefix.name}", _headline(run, split, predictions), sections)
+    with _without_messages_of_matplotlib():
+        sections = [*_plots(run, split, predictions), *_tables(run)]
+        page = html_report.render(f"{train_dir.name}: {prefix.name}", _headline(run, split, predictions), sections)
     plots = train_dir / "report"
     if plots.is_symlink():
         raise OddFileError(plots, "expected a directory, got a symbolic link")
@@ -132,6 +136,17 @@ class _Thinned:
 
     def records(self) -> list[Record]:
         return self._kept if self._last is None or self._kept[-1] is self._last else [*self._kept, self._last]
+
+
+@contextmanager
+def _without_messages_of_matplotlib() -> Iterator[None]:
+    """Hide what matplotlib logs and warns about: its cache, its fonts. Its errors arrive as exceptions."""
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with silenced():  # the programs that search for fonts write to standard error
+            from mnist.reporting import plots  # noqa: F401, PLC0415 - with its first import it searches for fonts
+        yield
 
 
 def _plots(run: _Run, split: Split, predictions: Predictions) -> Iterator[Section]:

@@ -66,6 +66,19 @@ def test_images_as_png_and_as_array_have_the_same_predictions(predict, test_spli
     assert sum(each["digit"] == label for each, label in zip(by_png, test_split.labels, strict=False)) >= 49
 
 
+def test_every_page_has_a_prediction_and_a_damaged_one_is_an_error(predict, test_split, tmp_path):
+    """A TIFF of three pages, whole and cut off in its last page; the images after it are predicted."""
+    pages = [Image.fromarray(each) for each in test_split.images[:3]]
+    path, cut = tmp_path / "scan.tif", tmp_path / "cut.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    cut.write_bytes(path.read_bytes()[:-100])
+    found, _ = predict(path)
+    assert [(each["file"], each["digit"]) for each in found] == [(f"{path}[{n}]", d) for n, d in enumerate((7, 2, 1))]
+    found, errors = predict(cut, path, status=1)
+    assert [each["digit"] for each in found] == [7, 2, 7, 2, 1]
+    assert re.fullmatch(rf"error: {re.escape(str(cut))}\[2\]: the image is damaged .*\nhint: .*\n", errors)
+
+
 def test_each_object_has_its_five_parts(predict, fast, test_split, tmp_path):
     """The keys are in their documented order, and the runners-up are sorted by probability."""
     path = tmp_path / "digit.png"

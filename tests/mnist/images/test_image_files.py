@@ -19,7 +19,7 @@ from mnist.images import digit_segmentation, image_files
 from mnist.input import dataset, idx
 from tests import odd_files
 
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp"}
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 
 
 @pytest.fixture(scope="module")
@@ -244,9 +244,9 @@ def test_other_formats_are_errors_that_name_the_format(content, kind, tmp_path):
     assert f", got {kind}" in message_of(tmp_path / "odd") or kind in message_of(tmp_path / "odd")
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO", "EPS", "PCX", "TGA", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["AVIF", "PPM", "ICO", "EPS", "PCX", "TGA", "JPEG2000"])
 def test_no_other_decoder_of_pillow_runs(kind, seven, tmp_path):
-    """Of all that Pillow knows, five formats are promised and read."""
+    """Of all that Pillow knows, six formats are promised and read."""
     message_of(saved(drawn(seven, "RGB", 32), tmp_path / "odd", format=kind))
 
 
@@ -365,12 +365,18 @@ def test_a_file_that_is_too_large_is_not_read(start, size, tmp_path):
     assert "expected an image file of at most" in message_of(path)
 
 
-def test_only_the_first_frame_is_read(seven, tmp_path):
-    """The other frames of an animation cost nothing."""
-    frames = [drawn(seven, "P", 112), *(Image.new("P", (112, 112), number % 2) for number in range(500))]
-    path = saved(frames[0], tmp_path / "many.gif", save_all=True, append_images=frames[1:])
-    (digit,) = digit_segmentation.digits(read_one(path))
-    assert digit.image.any()
+def test_an_array_that_is_not_finite_does_not_hide_the_others(seven, tmp_path):
+    """It is reported by its number; by default the error is raised."""
+    images = np.stack([seven, seven, seven]) / 255
+    images[1, 0, 0] = np.nan
+    np.save(tmp_path / "three.npy", images)
+    errors = []
+    found = list(image_files.read(tmp_path / "three.npy", errors.append))
+    assert [each.name for each in found] == [f"{tmp_path / 'three.npy'}[{number}]" for number in (0, 2)]
+    assert [str(each) for each in errors] == [
+        f"{tmp_path / 'three.npy'}[1]: expected finite numbers, got NaN or infinity"
+    ]
+    assert "[1]: expected finite numbers" in message_of(tmp_path / "three.npy")
 
 
 def progressive(scans):
@@ -412,6 +418,10 @@ def valid(seven):
     content = io.BytesIO()
     drawn(seven, "RGBA", 64).save(content, "PNG")
     yield content.getvalue()
+    for kind in ("PNG", "GIF", "WEBP", "TIFF", "MPO"):
+        content = io.BytesIO()
+        drawn(seven, "L", 64).save(content, kind, save_all=True, append_images=[drawn(seven[::-1], "L", 64)])
+        yield content.getvalue()
     yield idx.header(seven[None]) + seven.tobytes()
     content = io.BytesIO()
     np.save(content, seven)
