@@ -7,9 +7,12 @@ of this package name no flags of the trainer, which replaces them, by class (tra
 import errno
 import os
 import re
+from collections.abc import Iterable
 
 # TensorFlow's messages begin with the place in the graph and end with the place in the code.
 _BEFORE_THE_REASON = re.compile(r"Graph execution error:.*?^Node: '[^\n]*'\n", re.DOTALL | re.MULTILINE)
+
+_MOST_LISTED = 10  # names in a message
 
 # The hint for an error that says nothing about the checkpoint: no descriptor, memory, permission, network.
 LATER = "fix the cause and run the same command again"
@@ -132,3 +135,11 @@ def reason(error: BaseException) -> str:
         return "TensorFlow accepts only paths in UTF-8"
     lines = _BEFORE_THE_REASON.sub("", str(error)).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def listed(names: Iterable[object], separator: str = ", ") -> str:
+    """Return names for a message: the first ten, and how many more there are; "none" if there are none."""
+    texts = list(map(str, names))
+    more = len(texts) - _MOST_LISTED
+    shown = separator.join(texts[:_MOST_LISTED])
+    return f"{shown} and {more:,} more" if more > 0 else shown or "none"

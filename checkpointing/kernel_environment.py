@@ -8,6 +8,8 @@ Other kernels give other last bits, so a resumed run must not depend on the user
 import logging
 import os
 
+from checkpointing.errors import listed
+
 # Convolutions and matrix products with oneDNN. By default TensorFlow uses it only on processors with certain
 # instructions; on others it is as correct, and makes the tutorial's CNN 1.6 times as fast (docs/benchmarks.md).
 _CHOSEN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
@@ -75,7 +77,7 @@ def choose_kernels() -> dict[str, str]:
     os.environ.update(_CHOSEN)
     os.environ.setdefault(_THREADS, str(_processors()))
     if removed:
-        _log.warning("environment variables ignored, because they can change the weights: %s", ", ".join(removed))
+        _log.warning("environment variables ignored, because they can change the weights: %s", listed(removed))
     return {name: os.environ[name] for name in (*_CHOSEN, *_RECORDED) if name in os.environ}
 
 

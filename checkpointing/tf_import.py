@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from checkpointing.errors import UserError, reason
 from checkpointing.kernel_environment import choose_kernels
 
 # The part of Keras that TensorFlow imports, if it is installed, for the optimizers of Keras models; it imports SciPy
@@ -23,13 +24,27 @@ _KERAS = "keras.src.optimizers"
 
 @contextmanager
 def tensorflow_import(*, debug: bool = False) -> Iterator[None]:
-    """Choose kernels, then run a block that imports TensorFlow; with `debug`, its standard error is shown."""
+    """Choose kernels, then run a block that imports TensorFlow; with `debug`, its standard error is shown.
+
+    Raises:
+      UserError: there is no temporary directory.
+    """
+    _check_temporary_directory()
     choose_kernels()
     first = "tensorflow" not in sys.modules
     with _without_keras(), nullcontext() if debug else silenced():
         yield
     if first and "tensorflow" in sys.modules:
         gc.freeze()  # otherwise Python visits every object of these modules when it exits: half a second
+
+
+def _check_temporary_directory() -> None:
+    """Check that files can be written to a temporary directory, as TensorFlow's import and its autograph do."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        message = f"TMPDIR: expected a directory for TensorFlow's temporary files, got none ({reason(error)})"
+        raise UserError(message, hint="set TMPDIR to a directory that can be written to") from error
 
 
 def import_tensorflow() -> None:

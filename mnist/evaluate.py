@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from checkpointing import cli
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing.errors import CheckpointError, DamagedError, listed
 from checkpointing.protocol import lookup, manifest
 from checkpointing.storage import layout
 from checkpointing.tf_import import tensorflow_import
@@ -159,7 +159,7 @@ def _evaluate_checkpoints(args: argparse.Namespace) -> int:
     cli.print_result(_as_json({"checkpoints": records}) if args.json else _table(records, args.split))
     problems = [record["problem"] for record in records if "problem" in record]
     if problems:
-        message = f"{len(problems)} of {len(records)} checkpoints could not be evaluated: {'; '.join(problems)}"
+        message = f"{len(problems)} of {len(records)} checkpoints could not be evaluated: {listed(problems, '; ')}"
         raise CheckpointError(message)
     return cli.OK
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import configs
 from checkpointing import cli
+from checkpointing.errors import listed
 from checkpointing.runs.preemption import STOPPED
 from mnist.tools import reproduction, result_tables
 from mnist.tools.reproduction import PROGRAMS, Recipe, StoppedError
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = args.configs.split(",")
     unknown = [name for name in names if name not in recipes]
     if unknown:
-        parser.error(f"--configs: expected some of {', '.join(recipes)}, got {', '.join(unknown)}")
+        parser.error(f"--configs: expected some of {', '.join(recipes)}, got {listed(unknown)}")
     if args.seeds is not None and args.seeds < 1:
         parser.error(f"--seeds: expected 1 or more, got {args.seeds}")
     return cli.run_tool(lambda: _reproduce([recipes[name] for name in names], args), debug=args.debug)

@@ -40,6 +40,7 @@ _DTYPES = (  # noqa: SIM905 - one a line would be a page
     "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
 ).split()
 _AT_LEAST_A_BYTE_EACH = {"string", "variant"}
+_QUANTIZED = {"qint8", "quint8", "qint16", "quint16", "qint32"}
 
 
 class Entry(NamedTuple):
@@ -88,6 +89,22 @@ def parse(content: bytes) -> Index:
         if len(slices.get(name, [])) != expected:
             raise ValueError(f"tensor {name}: expected {expected} slices, got {len(slices.get(name, []))}")
     return Index(num_shards, entries, slices)
+
+
+def name_problem(name: str) -> str | None:
+    """Return why no tensor of a checkpoint can have a name; None if it can.
+
+    TensorFlow's writer ends the process (CHECK) if a name is empty. NUL separates the parts of a slice's key.
+    """
+    if not name:
+        return "expected a name for each tensor, got an empty one"
+    if "\0" in name:
+        return f"expected tensors' names without NUL, got {name!r}"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"expected tensors' names in UTF-8, got {name!r}"
+    return None
 
 
 def _parse_header(key: bytes, value: bytes) -> int:
@@ -173,3 +190,19 @@ def numpy_dtype(dtype: str) -> np.dtype[Any] | None:
 
     extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
     return extended
+
+
+def quantized_dtype(dtype: str) -> np.dtype[Any] | None:
+    """Return TensorFlow's NumPy dtype for a quantized one, with one field of its name; None for others."""
+    number = numpy_dtype(dtype) if dtype in _QUANTIZED else None
+    return np.dtype([(dtype, number)]) if number is not None else None
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return TensorFlow's name of a NumPy dtype; NumPy's, if TensorFlow has no such dtype."""
+    return dtype.names[0] if is_quantized(dtype) and dtype.names else dtype.name
+
+
+def is_quantized(dtype: np.dtype[Any]) -> bool:
+    """Return whether an array holds the numbers of a quantized tensor, as `quantized_dtype` describes them."""
+    return dtype.names is not None and dtype == quantized_dtype(dtype.names[0])

@@ -9,7 +9,7 @@ index is left, which is not a checkpoint.
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import safetensors.numpy
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError, listed, reason
+from checkpointing.format import tensor_index
 from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.format.tensor_index import dtype_name
 from checkpointing.storage import durable, layout, regular_file, staging
 
 Array = np.ndarray[Any, Any]
@@ -40,6 +42,8 @@ _OTHER_NAME = "use another name"
 def read(prefix: Path) -> State:
     """Read all tensors of a checkpoint by name, sorted; most are memory maps, whose bytes are read when they are used.
 
+    Quantized tensors have TensorFlow's NumPy dtypes: `[("qint8", "i1")]` for qint8.
+
     Raises:
       DamagedError: names the first damaged file; every byte is checked first.
       CheckpointError: a tensor is not an array, but for example the state of a dataset's iterator.
@@ -50,7 +54,25 @@ def read(prefix: Path) -> State:
         if entry.dtype in {"variant", "resource"}:
             problem = f"tensor {entry.name}: expected an array, got a {entry.dtype}"
             raise CheckpointError(f"{prefix}: {problem}", hint="restore it with TensorFlow")
-    return {name: bundle.tensor(name) for name in bundle.entries}
+    return {name: _typed(bundle.tensor(name), entry.dtype) for name, entry in bundle.entries.items()}
+
+
+def _typed(array: Array, dtype: str) -> Array:
+    """Return an array with a dtype that `write` stores as the same dtype of TensorFlow."""
+    quantized = tensor_index.quantized_dtype(dtype)
+    return array if quantized is None else array.view(quantized)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check that TensorFlow can store tensors under these names.
+
+    Raises:
+      CheckpointError: it cannot; some names would end the process.
+    """
+    for name in names:
+        problem = tensor_index.name_problem(name)
+        if problem:
+            raise CheckpointError(problem)
 
 
 def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) -> None:
@@ -62,11 +84,19 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
       meta: MetaGraphDef file to copy to the checkpoint's `.meta`, if any.
 
     Raises:
-      CheckpointError: the checkpoint exists, has the name of a run's own, or cannot be written.
+      CheckpointError: the checkpoint exists, has the name of a run's own, or cannot be written; or TensorFlow cannot
+        store a tensor.
     """
     import tensorflow as tf  # noqa: PLC0415 - readers do not wait for it
 
     _check_is_free(prefix)
+    _check_content(prefix, state)
+    for name, array in state.items():
+        try:
+            tf.as_dtype(array.dtype)
+        except TypeError as error:
+            problem = f"tensor {name} is {array.dtype}, which TensorFlow cannot store"
+            raise CheckpointError(f"{prefix}: {problem}") from error
     directory = layout.shards_directory(prefix)
     try:
         durable.delete_tree(directory)  # left by a killed attempt
@@ -82,11 +112,21 @@ def write(prefix: Path, state: Mapping[str, Array], meta: Path | None = None) ->
         for path in paths:
             durable.fsync(path)
         durable.move(paths, prefix.parent)
-    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:  # ValueError, TypeError: unknown dtype
+    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:  # ValueError, TypeError: an odd value
         raise CheckpointError(f"{prefix}: could not be written ({reason(error)})") from error
     finally:
         with suppress(OSError):  # the first error has been reported
             durable.delete_tree(directory)
+
+
+def _check_content(path: Path, state: Mapping[str, Array]) -> None:
+    """Check that there are tensors to write, and their names."""
+    if not state:
+        raise CheckpointError(f"{path}: expected at least one tensor to write, got none")
+    try:
+        check_names(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}", hint="give the tensor another name") from error
 
 
 def _check_is_free(prefix: Path) -> None:
@@ -113,7 +153,7 @@ def renamed(state: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
     """
     for old in names:
         if not any(_is_within(name, old) for name in state):
-            raise CheckpointError(f"no tensor or scope is called {old}; there are {', '.join(state)}")
+            raise CheckpointError(f"no tensor or scope is called {old}; there are {listed(state)}")
     found: dict[str, _T] = {}
     for name, array in state.items():
         new = _new_name(name, names)
@@ -147,7 +187,7 @@ def averaged(states: Sequence[Mapping[str, Array]]) -> State:
 def _check_same_tensors(state: Mapping[str, Array], last: Mapping[str, Array]) -> None:
     for name in sorted({*state, *last}):
         found, expected = (
-            f"{each[name].dtype.name} {list(each[name].shape)}" if name in each else "no such tensor"
+            f"{dtype_name(each[name].dtype)} {list(each[name].shape)}" if name in each else "no such tensor"
             for each in (state, last)
         )
         if found != expected:
@@ -184,9 +224,10 @@ def write_archive(path: Path, state: Mapping[str, Array]) -> None:
     """Write arrays to a `.npz` or `.safetensors` file, by its suffix; a crash leaves all of it or none.
 
     Raises:
-      CheckpointError: the format cannot store a dtype, the file exists, or it cannot be written.
+      CheckpointError: there is no array, the format cannot store one, the file exists, or it cannot be written.
     """
     staging.check_is_new_file(path)
+    _check_content(path, state)
     for name, array in state.items():
         _check_can_store(path, name, array.dtype)
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()}
@@ -203,13 +244,15 @@ def _check_can_store(path: Path, name: str, dtype: np.dtype[Any]) -> None:
         raise CheckpointError(f"{path}: tensor {name} has a name that {path.suffix} reserves", hint="rename it")
     if not _can_store(path.suffix, dtype):
         hint = next((f"use {suffix}" for suffix in ARCHIVES if _can_store(suffix, dtype)), None)
-        raise CheckpointError(f"{path}: tensor {name} is {dtype.name}, which {path.suffix} cannot store", hint=hint)
+        raise CheckpointError(
+            f"{path}: tensor {name} is {dtype_name(dtype)}, which {path.suffix} cannot store", hint=hint
+        )
 
 
 def _can_store(suffix: str, dtype: np.dtype[Any]) -> bool:
     is_numpys = dtype.isbuiltin == 1 and dtype.kind != "O"  # bfloat16 and float8 are other packages' dtypes
     if suffix == ".npz":
-        return is_numpys
+        return is_numpys or tensor_index.is_quantized(dtype)
     # safetensors writes float8, but does not read it.
     return (is_numpys and dtype.name != "complex128") or dtype.name == "bfloat16"
 
@@ -231,7 +274,10 @@ def _read_npz(path: Path) -> State:
                 raise ValueError(f"{entry.filename}: {problem}, got {entry.file_size:,}")
         for name in sorted(archive.namelist()):
             with archive.open(name) as file:
-                state[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+                tensor = name.removesuffix(".npy")
+                if tensor in state:
+                    raise ValueError(f"expected one array for each name, got two called {tensor}")
+                state[tensor] = np.lib.format.read_array(file, allow_pickle=False)
     return dict(sorted(state.items()))
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpointing.errors import LATER, CheckpointError, DamagedError, is_damage, reason
+from checkpointing.errors import LATER, CheckpointError, DamagedError, is_damage, listed, reason
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.graphs import saved_model, staged_export
 from checkpointing.graphs.meta_graphs import Signature
@@ -145,8 +145,7 @@ def _check_is_export_of(target: Path, prefix: Path, example: Example) -> None:
     if different:
         found = staged_export.read_record(target)["checkpoint"]
         message = (
-            f"{target}: expected an export of {prefix}, got one of another run's {found} "
-            f"({', '.join(different[:3])} differ)"
+            f"{target}: expected an export of {prefix}, got one of another run's {found} ({listed(different)} differ)"
         )
         raise TargetExistsError(message, hint=_NOTHING_CHANGED)
     try:
@@ -203,7 +202,7 @@ def _warn_of_extra_files(target: Path) -> None:
         name for name in staged_export.files_of(target) if name not in recorded and not name.startswith(_EXTRA)
     )
     if extra:
-        _log.warning("%s: %s: not in its manifest; left unchanged", target, ", ".join(extra))
+        _log.warning("%s: %s: not in its manifest; left unchanged", target, listed(extra))
 
 
 def _write_and_verify(

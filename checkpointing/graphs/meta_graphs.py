@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError, listed, reason
 from checkpointing.graphs import graph_safety
 from checkpointing.graphs.graph_scan import Run, functions_called, operation_of
 from checkpointing.storage import durable, layout, regular_file, tf_path
@@ -118,9 +118,9 @@ def add_signature(
             to_feed = {key: graph.get_tensor_by_name(name) for key, name in inputs.items()}
             to_fetch = {key: graph.get_tensor_by_name(name) for key, name in outputs.items()}
         except (KeyError, ValueError) as error:
-            placeholders = ", ".join(f"{node.name}:0" for node in meta_graph.graph_def.node if node.op == "Placeholder")
+            placeholders = listed(f"{node.name}:0" for node in meta_graph.graph_def.node if node.op == "Placeholder")
             message = f"{source}: {reason(error)}"
-            raise CheckpointError(message, hint=f"its placeholders are {placeholders or 'none'}") from error
+            raise CheckpointError(message, hint=f"its placeholders are {placeholders}") from error
         default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
         meta_graph.signature_def[default].CopyFrom(signature_defs({default: (to_feed, to_fetch)})[default])
 
@@ -141,7 +141,7 @@ def check_signatures(meta_graph: tf.compat.v1.MetaGraphDef, expected: Sequence[s
     """Raise CheckpointError if a graph lacks one of these signatures; the message lists those that it has."""
     for name in expected:
         if name not in meta_graph.signature_def:
-            found = ", ".join(sorted(meta_graph.signature_def)) or "none"
+            found = listed(sorted(meta_graph.signature_def))
             raise CheckpointError(f"{source}: expected a signature {name}, got {found}")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpointing.errors import CheckpointError, DamagedError, reason
+from checkpointing.errors import CheckpointError, DamagedError, listed, reason
 from checkpointing.graphs import meta_graphs, saved_model
 from checkpointing.protocol import lookup, verification
 from checkpointing.storage import layout
@@ -81,7 +81,7 @@ def open_predictor(path: Path, inputs: set[str], outputs: set[str], *, trusted: 
 
 
 def _mapping(inputs: Iterable[str], outputs: Iterable[str]) -> str:
-    return f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
+    return f"{listed(sorted(inputs))} to {listed(sorted(outputs))}"
 
 
 def _verify(source: Path) -> None:

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpointing.errors import CheckpointError, reason
+from checkpointing.errors import CheckpointError, listed, reason
 from checkpointing.graphs import graph_safety, meta_graphs
 from checkpointing.graphs.graph_scan import Run
 from checkpointing.graphs.meta_graphs import Signature
@@ -107,16 +107,17 @@ def read(directory: Path) -> list[tf.compat.v1.MetaGraphDef]:
 def _suggest_nearby(directory: Path) -> str | None:
     """Return a hint that lists the SavedModels one and two levels below: in a server's base path, or a train_dir."""
     found = sorted(path.parent for pattern in ("*", "*/*") for path in directory.glob(f"{pattern}/saved_model.pb*"))
-    return f"there is {', '.join(str(path) for path in found)}" if found else None
+    return f"there is {listed(found)}" if found else None
 
 
 def describe(graphs: Sequence[tf.compat.v1.MetaGraphDef]) -> str:
     """Return the tags and signature names of each graph, on one line."""
-    return "; ".join(
+    graphs_described = (
         f"tags {','.join(sorted(each.meta_info_def.tags))} "
-        f"with signatures {', '.join(sorted(name for name in each.signature_def if not name.startswith('__')))}"
+        f"with signatures {listed(sorted(name for name in each.signature_def if not name.startswith('__')))}"
         for each in graphs
     )
+    return listed(graphs_described, "; ")
 
 
 def load(

@@ -24,6 +24,7 @@ from typing import Any
 import tensorflow as tf
 
 from checkpointing.errors import CheckpointError, NotSavedError, reason
+from checkpointing.format import tensor_io
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.graphs import variable_matching
 from checkpointing.protocol import checkpoint_state, cleanup, lookup, quarantine
@@ -74,14 +75,16 @@ class Saver(tf.compat.v1.train.Saver):
           The checkpoint's prefix; None if there is nothing to save.
 
         Raises:
-          CheckpointError: the checkpoint exists. NotSavedError: a file could not be written; incomplete files are
-            deleted.
+          CheckpointError: the checkpoint exists, or a name in var_list cannot be stored.
+          NotSavedError: a file could not be written; incomplete files are deleted.
         """
         step = global_step
         if step is not None:
             step = int(step if isinstance(step, numbers.Integral) else sess.run(step))
         prefix = self._prefix(save_path, step)
         state_file_name = latest_filename or layout.STATE_FILE
+        if isinstance(self._var_list, dict):
+            tensor_io.check_names(self._var_list)
         try:
             durable.make_directory(prefix.parent)
             _free_name(prefix, state_file_name if write_state else None)

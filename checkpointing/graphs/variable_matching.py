@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, listed
 from checkpointing.format import tensor_io
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.format.tensor_index import Entry
@@ -46,7 +46,7 @@ class Match(NamedTuple):
             "not restored, missing or excluded": self.missing,
             "unexpected in the checkpoint": self.unexpected,
         }
-        return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in lines.items() if names)
+        return "\n".join(f"{kind}: {listed(names)}" for kind, names in lines.items() if names)
 
 
 def _pair(tensor: str, variable: tf.Variable) -> str:
@@ -113,7 +113,7 @@ def check_variables(
             found = _describe_entry(entries[name]) if name in entries else "no such variable"
             message = (
                 f"{prefix}: variable {name}: expected {_describe_variable(variable)}, got {found}; "
-                f"it holds {', '.join(entries)}"
+                f"it holds {listed(entries)}"
             )
             raise CheckpointError(message, hint="use a checkpoint of the same model and optimizer")
 

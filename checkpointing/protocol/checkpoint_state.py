@@ -1,6 +1,7 @@
 """Read and write TensorFlow's state file `checkpoint`, which tf.train.latest_checkpoint reads.
 
-It is a CheckpointState protocol buffer in text format. For this package it is a cache of the manifests.
+It is a CheckpointState protocol buffer in text format. In a run's directory it is a cache of the manifests. In other
+directories it decides which checkpoint is the newest, and users edit it to go back.
 """
 
 import os
@@ -14,8 +15,9 @@ from checkpointing.storage import durable, layout, regular_file
 
 _MAX_BYTES = 2**28  # about 100 per checkpoint
 
-_LISTED = re.compile(rb'^all_model_checkpoint_paths: "((?:[^"\\]|\\.)*)"\s*$', re.MULTILINE)
-_ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)")
+# Comments, strings in either quotes, and the rest of the text format that the file uses.
+_TOKEN = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\w+|:""", re.ASCII)
+_ESCAPED = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)")
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
@@ -56,10 +58,28 @@ def _read(path: Path) -> bytes:
 
 def read(directory: Path, name: str = layout.STATE_FILE) -> list[Path]:
     """Return the prefixes that a state file lists, the newest last; none if it is missing or cannot be parsed."""
+    return [directory / path for path in _values(_read(directory / name), b"all_model_checkpoint_paths")]
+
+
+def read_newest(directory: Path, name: str = layout.STATE_FILE) -> str | None:
+    """Return the path that a state file gives for the newest checkpoint; None if it is missing or cannot be parsed."""
+    found = _values(_read(directory / name), b"model_checkpoint_path")
+    return found[-1] if found else None  # TensorFlow's parser takes the last one, too
+
+
+def _values(content: bytes, field: bytes) -> list[str]:
+    """Return the values of a field of strings; none if one cannot be parsed."""
+    tokens = [token for token in _TOKEN.findall(content) if not token.startswith(b"#")]
+    quoted = [
+        value
+        for name, colon, value in zip(tokens, tokens[1:], tokens[2:], strict=False)
+        if name == field and colon == b":" and value.startswith((b'"', b"'"))
+    ]
     try:
-        return [directory / _unquoted(quoted) for quoted in _LISTED.findall(_read(directory / name))]
+        paths = [_unquoted(value[1:-1]) for value in quoted]
     except ValueError:
         return []
+    return [] if any("\0" in path for path in paths) else paths
 
 
 def _unquoted(quoted: bytes) -> str:
@@ -67,6 +87,8 @@ def _unquoted(quoted: bytes) -> str:
 
     def byte(match: re.Match[bytes]) -> bytes:
         escaped = match[1]
+        if escaped[:1] in {b"x", b"X"} and len(escaped) > 1:
+            return bytes([int(escaped[1:], 16)])
         return bytes([int(escaped, 8)]) if escaped.isdigit() else _LETTERS.get(escaped, escaped)
 
     return os.fsdecode(_ESCAPED.sub(byte, quoted))

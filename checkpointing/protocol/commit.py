@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpointing.errors import NonFiniteError, NotSavedError, is_shortage, reason
+from checkpointing.errors import NonFiniteError, NotSavedError, is_shortage, listed, reason
 from checkpointing.protocol import cleanup, manifest, quarantine
 from checkpointing.protocol.cleanup import Cleanup
 from checkpointing.protocol.manifest import Manifest
@@ -145,7 +145,7 @@ class Committer:
         """Return the digest of the snapshot; raise NonFiniteError if a value is NaN or infinity."""
         digest, non_finite = self._snapshot.examine(session)
         if non_finite:
-            raise NonFiniteError(f"step {step}: NaN or infinity in {', '.join(non_finite)}; not saved")
+            raise NonFiniteError(f"step {step}: NaN or infinity in {listed(non_finite)}; not saved")
         return digest
 
     def _paths(self, prefix: Path) -> list[Path]:

@@ -8,12 +8,13 @@ SavedModelBuilder. TensorFlow is not needed.
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from checkpointing.errors import CheckpointError
-from checkpointing.protocol import manifest
+from checkpointing.errors import CheckpointError, listed, reason
+from checkpointing.protocol import checkpoint_state, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import layout, regular_file
 
@@ -25,18 +26,19 @@ _MOST_DIGITS = 18  # of a step
 _log = logging.getLogger(__name__)
 
 
-def resolve_checkpoint(path: Path) -> Path:
+def resolve_checkpoint(path: Path, *, warn: Callable[[str], None] = _log.warning) -> Path:
     """Return the prefix of the checkpoint that a path names.
 
     Args:
       path: a prefix; one of a checkpoint's files; a directory, for the newest checkpoint in it; or the directory of a
         SavedModel, whose variables are a checkpoint.
+      warn: called with a message if the newest one is uncertain.
 
     Raises:
       CheckpointError: there is none; the message lists those in the same directory, or names the missing file.
     """
     if path.is_dir() and not (path.name and layout.index_path(path).is_file()):
-        return _newest_in(path)
+        return _newest_in(path, warn)
     prefix = layout.prefix_of(path) or path
     names = {each.name for each in prefix.parent.iterdir()} if prefix.parent.is_dir() else set()
     if not any(name.startswith((f"{prefix.name}.index", f"{prefix.name}.data-")) for name in names):
@@ -59,8 +61,46 @@ def newest_of_run(train_dir: Path) -> tuple[Path, Manifest]:
     return prefix, Manifest.read(layout.manifest_path(prefix))
 
 
+def newest_in(directory: Path, *, warn: Callable[[str], None] = _log.warning) -> Path | None:
+    """Return the prefix of the newest checkpoint in a directory; None if there is none. Its bytes are not verified.
+
+    In a run's directory it is the highest step with a manifest. In others TensorFlow's state file decides, as for
+    tf.train.latest_checkpoint: a higher step may be left of an earlier run, and users edit the file to go back. Only
+    the last part of a path in it counts, because directories are moved and copied.
+
+    Args:
+      directory: where to search.
+      warn: called with a message if the state file is needed and names no complete checkpoint of the directory; then
+        the highest step is the newest.
+    """
+    steps = layout.steps_with(directory, "manifest.json")
+    if steps:
+        return layout.prefix(directory, steps[-1])
+    prefixes = layout.prefixes_in(directory)
+    unmarked = [prefix for prefix in prefixes if not layout.incomplete_path(prefix).exists()] or prefixes
+    if not unmarked:
+        return None
+    problem = None
+    try:
+        path = checkpoint_state.read_newest(directory)
+    except PermissionError as error:
+        path, problem = None, reason(error)
+    if path is not None:
+        named = directory / (Path(path).name or layout.STATE_FILE)
+        if named in unmarked and missing_file(named.name, {each.name for each in directory.iterdir()}) is None:
+            return named
+        problem = f"expected a complete checkpoint in its directory, got {path!r}"
+    elif os.path.lexists(directory / layout.STATE_FILE):
+        problem = problem or "names no checkpoint"
+    elif len(unmarked) > 1:
+        problem = "no such file"
+    if problem:
+        warn(f"{directory / layout.STATE_FILE}: {problem}; {unmarked[-1].name} is taken for the newest checkpoint")
+    return unmarked[-1]
+
+
 def checkpoints_in(directory: Path) -> list[Path]:
-    """Return the prefixes of the checkpoints in a directory, the newest last; none if there is no such directory.
+    """Return the prefixes of the checkpoints in a directory, by step; none if there is no such directory.
 
     A plain Saver's checkpoints count only if no checkpoint has a manifest.
     """
@@ -103,7 +143,7 @@ def choose_checkpoint(directory: Path, which: str | int, *, warn: Callable[[str]
     Args:
       directory: a train_dir, or a directory with a plain Saver's checkpoints.
       which: "latest", "best" (the highest score) or a step.
-      warn: called with a message if the choice of the best is uncertain.
+      warn: called with a message if the choice of the best or latest is uncertain.
 
     Raises:
       CheckpointError: there is no such checkpoint; the message lists the steps that there are.
@@ -115,7 +155,7 @@ def choose_checkpoint(directory: Path, which: str | int, *, warn: Callable[[str]
         hint = "use a directory in which a run has saved a checkpoint"
         raise CheckpointError(f"{directory}: no checkpoint found", hint=hint)
     if which == "latest":
-        return prefixes[-1]
+        return newest_in(directory, warn=warn) or prefixes[-1]
     if which == "best":
         best = best_checkpoint(directory, warn=warn)
         if best is None:
@@ -130,7 +170,7 @@ def choose_checkpoint(directory: Path, which: str | int, *, warn: Callable[[str]
 
 def _steps(prefixes: Collection[Path]) -> str:
     steps = [layout.step_at_the_end(prefix) for prefix in prefixes]
-    return ", ".join(str(step) for step in steps if step is not None) or "none"
+    return listed(step for step in steps if step is not None)
 
 
 def is_saved_model(directory: Path) -> bool:
@@ -138,14 +178,13 @@ def is_saved_model(directory: Path) -> bool:
     return any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
 
 
-def _newest_in(directory: Path) -> Path:
+def _newest_in(directory: Path, warn: Callable[[str], None]) -> Path:
     if is_saved_model(directory):
         return resolve_checkpoint(directory / "variables" / "variables")
-    ours = layout.steps_with(directory, "manifest.json")
-    prefixes = [layout.prefix(directory, ours[-1])] if ours else layout.prefixes_in(directory)
-    if not prefixes:
+    newest = newest_in(directory, warn=warn)
+    if newest is None:
         raise CheckpointError(f"{directory}: no checkpoint found{_about_leftovers(directory)}")
-    return prefixes[-1]
+    return newest
 
 
 def _about_leftovers(directory: Path) -> str:
@@ -199,9 +238,7 @@ def _missing_error(prefix: Path) -> CheckpointError:
     directory = prefix.parent
     found = [path.name for path in layout.prefixes_in(directory)] if directory.is_dir() else []
     hint = f"use one of them, such as {directory / found[-1]}" if found else None
-    return CheckpointError(
-        f"{prefix}: no checkpoint found; in {directory} there are {', '.join(found) or 'none'}", hint=hint
-    )
+    return CheckpointError(f"{prefix}: no checkpoint found; in {directory} there are {listed(found)}", hint=hint)
 
 
 def check_prefix(prefix: Path) -> None:
@@ -217,7 +254,7 @@ def check_prefix(prefix: Path) -> None:
         [path.name for path in layout.prefixes_in(directory) if _is_complete_prefix(path)] if directory.is_dir() else []
     )
     raise CheckpointError(
-        f"{prefix}: no checkpoint found; in {directory} there are {', '.join(found) or 'none'}",
+        f"{prefix}: no checkpoint found; in {directory} there are {listed(found)}",
         hint="use a prefix: the name of a checkpoint's files without .index, .meta or .data",
     )
 

@@ -147,7 +147,7 @@ def _check_fields(record: Mapping[str, Any], step: int | None) -> None:
     """Raise ValueError if a field is missing, unknown or invalid."""
     unknown = sorted(record.keys() - _KINDS.keys())
     if unknown:
-        raise ValueError(f"unknown fields: {', '.join(unknown)}")
+        raise ValueError(f"unknown fields: {shown(unknown)}")
     json_kinds.check_kinds(
         record, {name: kind for name, kind in _KINDS.items() if name in record or name not in _OPTIONAL}
     )

@@ -22,6 +22,7 @@ from checkpointing.errors import (
     OtherSourceError,
     SettingsDifferError,
     SourceError,
+    listed,
     reason,
 )
 from checkpointing.protocol import cleanup, lookup, quarantine, run_identity, verification
@@ -123,7 +124,7 @@ def open_train_dir(
     A train_dir holds one run. Once a run has checkpoints, it resumes from the newest of them, and `restore_from` and
     `warm_start_from` only identify it. Files of an interrupted save or deletion are deleted; damaged checkpoints are
     moved to quarantine. A directory with nothing but a plain Saver's checkpoints is adopted: the run starts from the
-    newest of them.
+    newest of them, which is the one that TensorFlow's state file names.
 
     Args:
       directory: train_dir; created if it is missing.
@@ -146,7 +147,7 @@ def open_train_dir(
             if restore_from is not None:
                 lookup.check_prefix(restore_from)
             if warm_start_from is not None and not (directory / layout.ORIGIN).exists():
-                lookup.resolve_checkpoint(warm_start_from)
+                lookup.resolve_checkpoint(warm_start_from, warn=_log.debug)  # the warning follows when it is pinned
         start = ResumePoint(
             directory=directory,
             settings=settings,
@@ -203,8 +204,8 @@ def _newest_complete(directory: Path, known: Mapping[int, DamagedError] | None =
     """
     found = verification.find_newest(directory, known)
     if found.complete is None and found.damaged:
-        listed = "; ".join(str(error) for _, error in sorted(found.damaged.items()))
-        message = f"{directory}: only damaged checkpoints found ({listed}); they stay where they are"
+        problems = listed((error for _, error in sorted(found.damaged.items())), "; ")
+        message = f"{directory}: only damaged checkpoints found ({problems}); they stay where they are"
         raise OnlyDamagedError(message, hint=_USE_GOOD_COPY)
     return found
 
@@ -253,9 +254,9 @@ def _check_started_from(restore_from: Path, directory: Path, newest: Manifest) -
 
 def _check_no_foreign(directory: Path, source: Path, option: str) -> None:
     """Refuse to start from another checkpoint in a directory that holds a plain Saver's checkpoints."""
-    found = layout.prefixes_in(directory)
-    if found:
-        name = found[-1].name
+    newest = lookup.newest_in(directory)
+    if newest is not None:
+        name = newest.name
         raise OtherSourceError(
             f"{directory}: {name} found without a manifest, so another program wrote it",
             hint=f"use another directory to start from {source}, or omit {option} to resume from {name}",
@@ -264,11 +265,16 @@ def _check_no_foreign(directory: Path, source: Path, option: str) -> None:
 
 def _adopt_or_begin(start: ResumePoint) -> ResumePoint:
     """Resume from a plain Saver's newest checkpoint, which is never deleted; without one, start at step 0."""
-    foreign = layout.prefixes_in(start.directory)
-    if foreign:
-        _log.info("%s: adopted: a plain Saver wrote it; its settings are assumed to be the current ones", foreign[-1])
-        return replace(start, **_adopted(foreign))
-    unreadable = [path.name for path in start.directory.iterdir() if _may_be_checkpoint(path)]
+    newest = lookup.newest_in(start.directory)
+    if newest is not None:
+        _log.info("%s: adopted: a plain Saver wrote it; its settings are assumed to be the current ones", newest)
+        foreign = layout.prefixes_in(start.directory)
+        place = foreign.index(newest) + 1
+        if foreign[place:]:
+            unused = listed(prefix.name for prefix in foreign[place:])
+            _log.warning("%s: not used, because the state file names %s: %s", start.directory, newest.name, unused)
+        return replace(start, **_adopted(foreign[:place]))
+    unreadable = [path.name for path in start.directory.iterdir() if layout.may_be_of_checkpoint(path)]
     if unreadable:
         message = f"{start.directory}: {min(unreadable)} found, but no .index file that goes with it: a checkpoint is"
         raise OnlyDamagedError(f"{message} damaged, or has TensorFlow's format V1", hint=_USE_GOOD_COPY)
@@ -282,17 +288,12 @@ def _adopted(foreign: list[Path] | tuple[Path, ...]) -> dict[str, Any]:
     return {"origin": "adopted", "prefix": prefix, "older": tuple(older), "started_from": started_from}
 
 
-def _may_be_checkpoint(path: Path) -> bool:
-    """Return whether a file is evidence of a checkpoint that cannot be found."""
-    return path.is_file() and (path.name == layout.STATE_FILE or path.suffix == ".meta" or ".data-" in path.name)
-
-
 def _check_settings(start: ResumePoint, newest: Manifest) -> None:
     """Raise SettingsDifferError if the checkpoint was saved with other settings."""
     differences = start.differences(newest)
     if differences:
         raise SettingsDifferError(
-            f"{start.directory}: was made with {', '.join(map(str, differences))}",
+            f"{start.directory}: was made with {listed(differences)}",
             hint="use the recorded settings, or another directory",
         )
     run_identity.log_other_conditions(start.directory, newest, start.code, start.environment)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpointing.errors import DamagedError, SourceError
+from checkpointing.errors import DamagedError, SourceError, listed
 from checkpointing.protocol import lookup, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
@@ -82,7 +82,7 @@ def log_other_conditions(
         changes = diff(recorded.environment, environment, defaults=unset)
         if changes:
             message = "%s was made with environment variables %s: the last bits may differ"
-            _log.warning(message, directory, ", ".join(map(str, changes)))
+            _log.warning(message, directory, listed(changes))
 
 
 class SourceCheckpoint(NamedTuple):

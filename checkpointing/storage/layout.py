@@ -1,6 +1,7 @@
 """Names of all files in a train_dir. No other module builds or parses them.
 
-checkpoint                               TensorFlow's checkpoint state: a cache, rebuilt from the manifests
+checkpoint                               TensorFlow's checkpoint state: a cache, rebuilt from the manifests; without any
+                                         manifest it names the newest checkpoint
 model.ckpt-100.data-00000-of-00001       the tensors' bytes
 model.ckpt-100.index                     dtype, shape, offset and crc32c of each tensor
 model.ckpt-100.meta                      the graph (MetaGraphDef)
@@ -202,6 +203,11 @@ def contents_of(prefix: Path) -> list[Path]:
 
 def _is_content(kind: str | None, temporary: str | None) -> bool:
     return kind is not None and not temporary and kind not in {"manifest.json", "incomplete", "pinned"}
+
+
+def may_be_of_checkpoint(path: Path) -> bool:
+    """Return whether a file without an index is evidence of a checkpoint, by any writer, that cannot be found."""
+    return path.is_file() and (path.name == STATE_FILE or path.suffix == ".meta" or ".data-" in path.name)
 
 
 def step_of(name: str) -> int | None:

@@ -23,8 +23,8 @@ def list_checkpoints(args: argparse.Namespace) -> CommandResult:
     """List a directory's checkpoints: age, size, completeness, score, and why each is kept."""
     is_model = lookup.is_saved_model(args.directory)
     listed = inspection.list_checkpoints(args.directory / "variables" if is_model else args.directory)
-    if not listed:
-        lookup.resolve_checkpoint(args.directory)  # raises an error that says what is there instead
+    if not (listed and is_model):
+        lookup.resolve_checkpoint(args.directory)  # if there is none, the error says what is there instead
     record = [each._asdict() | {"prefix": each.prefix.name} for each in listed]
     problems = [each.problem for each in listed if each.problem]
     damaged = any(each.problem and not each.unfinished for each in listed)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkpointing.errors import CheckpointError, DamagedError, OtherVersionError
-from checkpointing.protocol import checkpoint_state, cleanup, manifest, retention
+from checkpointing.protocol import checkpoint_state, cleanup, lookup, manifest, retention
 from checkpointing.protocol.lookup import DATA_FILE, is_committed, missing_file
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.protocol.verification import ATTEMPTS, about_unfinished, files_signature, open_bundle, verify_once
@@ -70,13 +70,24 @@ def survey(directory: Path, *, check: bool = True) -> list[tuple[CheckpointInfo,
     reasons = _reasons([each.manifest for each in found if each.manifest is not None], names)
     resolved = directory.resolve()
     in_state_file = {path.resolve() for path in checkpoint_state.read(directory)}
+    newest = _newest_by_state_file(directory)
     listed = []
     for each in found:
         why_kept = reasons.get(each.manifest.step, "") if each.manifest else each.why_kept
-        if not each.manifest and each.problem is None and resolved / each.prefix.name in in_state_file:
-            why_kept = why_kept or "named in the state file"
+        if not each.manifest and each.problem is None:
+            if each.prefix == newest:
+                why_kept = why_kept or "named in the state file as the newest"
+            elif resolved / each.prefix.name in in_state_file:
+                why_kept = why_kept or "named in the state file"
         listed.append((_info(each, why_kept), each.manifest))
     return sorted(listed, key=lambda pair: layout.by_step(pair[0].prefix))
+
+
+def _newest_by_state_file(directory: Path) -> Path | None:
+    """The newest checkpoint of a directory that is no run's, if the state file names it."""
+    newest = lookup.newest_in(directory, warn=lambda _: None)
+    path = checkpoint_state.read_newest(directory)
+    return newest if newest is not None and path is not None and Path(path).name == newest.name else None
 
 
 def verify_all(directory: Path) -> list[tuple[Path, str | None, str | None]]:

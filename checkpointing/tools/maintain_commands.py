@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from checkpointing.errors import LATER, CheckpointError, reason
+from checkpointing.errors import LATER, CheckpointError, listed, reason
 from checkpointing.protocol import lookup
 from checkpointing.protocol.retention import RetentionPolicy
 from checkpointing.storage import durable, layout
@@ -64,7 +64,7 @@ def _do(actions: list[Action]) -> None:
         try:
             each.do()
         except OSError as error:
-            done = ", ".join(name for before in actions[:number] for name in before.names) or "nothing"
+            done = listed(name for before in actions[:number] for name in before.names) if number else "nothing"
             message = f"{each.names[0]}: cannot be {_DONE[each.verb]} ({_about(error)}); done before: {done}"
             raise CheckpointError(message, hint=LATER) from error
 
@@ -110,6 +110,6 @@ def _check_is_ours(prefix: Path) -> None:
     if lookup.is_ours(prefix) and not being_deleted:
         return
     steps = layout.steps_with(prefix.parent, "manifest.json") if prefix.parent.is_dir() else []
-    listed = ", ".join(layout.prefix(prefix.parent, step).name for step in steps) or "none"
-    message = f"{prefix}: no checkpoint with a manifest found; in {prefix.parent} there are {listed}"
+    names = listed(layout.prefix(prefix.parent, step).name for step in steps)
+    message = f"{prefix}: no checkpoint with a manifest found; in {prefix.parent} there are {names}"
     raise CheckpointError(message)

@@ -147,26 +147,38 @@ def plan_state_file(directory: Path, found: list[Pair], policy: RetentionPolicy 
     staying = [*ours, *(each for each, recorded in found if recorded is None and not lookup.is_ours(each.prefix))]
     if not staying:
         return []
+    places = {directory.resolve() / each.prefix.name: each for each in staying}
     listed = [prefix.resolve() for prefix in checkpoint_state.read(directory)]
-    resolved, in_file = directory.resolve(), set(listed)
-    named = [each for each in staying if resolved / each.prefix.name in in_file]
-    # A plain Saver's state file may list fewer checkpoints than exist: it does not delete those that it does not list.
-    kept = ours or _of_one_family(staying, named)
-    if ours and policy is not None and policy.max_to_keep == 0:
-        kept = kept[-1:]  # the manager, like Saver, then lists the newest alone
-    expected = [resolved / each.prefix.name for each in kept]
-    if listed[-1:] == expected[-1:] and (listed == expected if ours else len(listed) == len(named)):
+    if ours:
+        # With max_to_keep=0 the manager, like Saver, lists the newest alone.
+        kept = ours[-1:] if policy is not None and policy.max_to_keep == 0 else ours
+        is_right = [places.get(prefix) for prefix in listed] == kept
+    else:
+        # A plain Saver's file decides which is the newest, and may list fewer than exist: Saver deletes what it lists.
+        newest = checkpoint_state.read_newest(directory)
+        kept = _of_one_family(staying, [places[prefix] for prefix in listed if prefix in places], newest)
+        is_right = newest is not None and {(directory / newest).resolve(), *listed} <= places.keys()
+    if is_right:
         return []
     entries = [(each.prefix, each.saved_at) for each in kept]
     do = partial(checkpoint_state.write, directory, entries, relative_paths=True)
     return [Action("write", [layout.STATE_FILE], f"list what stays, {kept[-1].prefix.name} as the newest", do)]
 
 
-def _of_one_family(staying: list[CheckpointInfo], named: list[CheckpointInfo]) -> list[CheckpointInfo]:
-    """The family that the state file lists, or else that of the newest checkpoint; the newest step last."""
-    newest = max(named or staying, key=lambda each: each.saved_at)
-    same = [each for each in staying if family(each) == family(newest)]
-    return sorted(same, key=lambda each: (-1 if each.step is None else each.step, each.saved_at))
+def _of_one_family(
+    staying: list[CheckpointInfo], named: list[CheckpointInfo], newest: str | None
+) -> list[CheckpointInfo]:
+    """The family that the state file lists, or else that of the last one saved; the newest step last.
+
+    Steps beyond the state file's `newest` are of an earlier run, or a user goes back: only if there are no others.
+    """
+    name = Path(newest or "").name
+    of_file = [each for each in staying if each.prefix.name == name]
+    model = max(of_file or named or staying, key=lambda each: each.saved_at)
+    same = sorted(
+        (each for each in staying if family(each) == family(model)), key=lambda each: layout.by_step(each.prefix)
+    )
+    return [each for each in same if not name or layout.by_step(each.prefix) <= layout.by_step(Path(name))] or same
 
 
 def family(checkpoint: CheckpointInfo) -> str:

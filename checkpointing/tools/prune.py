@@ -34,6 +34,7 @@ def plan_prune(directory: Path, options: Mapping[str, Any]) -> list[Action]:
         if recorded is not None or (not lookup.is_ours(each.prefix) and "max_to_keep" in options):
             families[maintenance.family(each)].append((each, recorded))
     gone = {each.prefix for pairs in families.values() for each in _not_kept(pairs, policy)}
+    gone -= {lookup.newest_in(directory)}  # a plain Saver's state file may name another than the highest step
     why = "not kept by the retention policy"
     deletions = [
         Action("delete", names[prefix.name], why, partial(_delete, prefix, names[prefix.name]))

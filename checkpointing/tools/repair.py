@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, listed
 from checkpointing.protocol import lookup, quarantine
 from checkpointing.storage import durable, layout
 from checkpointing.tools import maintenance
@@ -30,7 +30,7 @@ def plan_repair(directory: Path) -> list[Action]:
     usable = [each for each, _ in staying if lookup.is_ours(each.prefix) or not any(map(lookup.is_ours, damaged))]
     if damaged and not usable:
         raise CheckpointError(
-            f"{directory}: only damaged checkpoints found ({'; '.join(damaged.values())}); nothing was moved",
+            f"{directory}: only damaged checkpoints found ({listed(damaged.values(), '; ')}); nothing was moved",
             hint="put a good copy back",
         )
     aside = [_set_aside(prefix, names[prefix.name], problem) for prefix, problem in damaged.items()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from checkpointing import tf_import
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, listed
 from checkpointing.format import array_stats
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.format.tensor_index import Entry
@@ -133,7 +133,7 @@ def _size_of(entry: Entry) -> str:
 
 def _show_tensor(bundle: Bundle, name: str) -> CommandResult:
     if name not in bundle.entries:
-        raise CheckpointError(f"{bundle.prefix}: no tensor {name} found; there are {', '.join(bundle.entries)}")
+        raise CheckpointError(f"{bundle.prefix}: no tensor {name} found; there are {listed(bundle.entries)}")
     array = _value(bundle, bundle.entries[name])
     row = _row(bundle.entries[name], bundle, stats=True)
     bars = array_stats.histogram(array, _BINS) if array_stats.is_numeric(array) else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from checkpointing.errors import CheckpointError
+from checkpointing.errors import CheckpointError, listed
 from checkpointing.format import tensor_io
 from checkpointing.format.tensor_io import State
 from checkpointing.graphs import graph_safety, meta_graphs, saved_model, staged_export
@@ -107,11 +107,14 @@ def convert(args: argparse.Namespace) -> CommandResult:
     state = tensor_io.read(prefix)
     left_out = [name for name, array in state.items() if array.dtype == object]
     kept = {name: array for name, array in state.items() if name not in left_out}
+    if not kept:
+        problem = f"expected tensors that {args.target.suffix} can store, got strings only: {listed(left_out)}"
+        raise CheckpointError(f"{prefix}: {problem}")
     tensor_io.write_archive(args.target, kept)
     result = _written(args.target, kept, f"{prefix}")
     if not left_out:
         return result
-    text = f"{result.text}; left out, because {args.target.suffix} has no strings: {', '.join(left_out)}"
+    text = f"{result.text}; left out, because {args.target.suffix} has no strings: {listed(left_out)}"
     return CommandResult(result.record | {"left_out": left_out}, text)
 
 
@@ -126,7 +129,7 @@ def average(args: argparse.Namespace) -> CommandResult:
     state = tensor_io.averaged([tensor_io.read(prefix) for prefix in prefixes])
     meta_path = layout.meta_path(prefixes[-1])
     tensor_io.write(args.output, state, meta_path if meta_path.is_file() else None)
-    return _written(args.output, state, ", ".join(prefix.name for prefix in prefixes))
+    return _written(args.output, state, listed(prefix.name for prefix in prefixes))
 
 
 def rename(args: argparse.Namespace) -> CommandResult:
@@ -134,9 +137,7 @@ def rename(args: argparse.Namespace) -> CommandResult:
     prefix = _source(args.prefix)
     names = dict(args.names)
     if len(names) < len(args.names):
-        raise CheckpointError(
-            f"{prefix}: expected one new name for each of {', '.join(names)}, got two for one of them"
-        )
+        raise CheckpointError(f"{prefix}: expected one new name for each of {listed(names)}, got two for one of them")
     state = tensor_io.renamed(tensor_io.read(prefix), names)
     objects = state.pop(_OBJECT_GRAPH, None)  # it holds the old names
     tensor_io.write(args.output, state)

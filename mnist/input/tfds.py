@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpointing.errors import LATER
+from checkpointing.errors import LATER, listed
 from checkpointing.tf_import import tensorflow_import
 from mnist.errors import DataError
 from mnist.input import regular_file
@@ -27,7 +27,7 @@ def find(data_dir: Path) -> Path | None:
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(str(path) for path in found)
+            names = listed(found)
             raise DataError(f"{data_dir}: expected one dataset, got {names}", hint="give one of them as --data_dir")
     return None
 

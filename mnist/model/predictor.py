@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from checkpointing.errors import listed
 from mnist.errors import SignatureError
 from mnist.input.dataset import CLASSES, IMAGE_SHAPE
 from mnist.input.idx import Bytes
@@ -147,7 +148,7 @@ def tensors_hint(graph: tf.Graph) -> str:
 
 
 def _listed(tensors: Iterable[tf.Tensor]) -> str:
-    return ", ".join(f"{tensor.name} ({describe(tensor)})" for tensor in tensors) or "none"
+    return listed(f"{tensor.name} ({describe(tensor)})" for tensor in tensors)
 
 
 def make_predictor(images: tf.Tensor, predictions: tf.Tensor, constants: Mapping[str, Any] | None = None) -> Predictor:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkpointing.cli import print_warning
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing.errors import CheckpointError, DamagedError, listed
 from checkpointing.protocol import lookup, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import layout
@@ -44,7 +44,7 @@ def from_path(path: Path, meta: Path | None) -> CheckpointRef:
     prefix = layout.prefix_of(path) or path
     if not layout.index_path(prefix).is_file():
         directory = prefix if prefix.is_dir() else prefix.parent
-        there = ", ".join(each.name for each in lookup.checkpoints_in(directory)) or "none"
+        there = listed(each.name for each in lookup.checkpoints_in(directory))
         hint = f"give the name of its files without .index or .data; checkpoints in {directory}: {there}"
         raise CheckpointError(f"{prefix}: no checkpoint found", hint=hint)
     if layout.incomplete_path(prefix).exists() and not lookup.is_ours(prefix):
@@ -62,12 +62,12 @@ def in_train_dir(directory: Path, which: str) -> list[CheckpointRef]:
     Raises:
       CheckpointError: there is no such checkpoint.
     """
-    latest = lookup.choose_checkpoint(directory, "latest")
+    latest = lookup.choose_checkpoint(directory, "latest", warn=print_warning)
     if which == "all":
         prefixes = lookup.checkpoints_in(directory)
         best = lookup.best_checkpoint(directory, warn=print_warning)
     else:
-        prefixes = [lookup.choose_checkpoint(directory, which, warn=print_warning)]
+        prefixes = [latest if which == "latest" else lookup.choose_checkpoint(directory, which, warn=print_warning)]
         best = prefixes[0] if which == "best" else None
     named = {"best": best, "latest": latest}
     return [

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import configs
 from checkpointing.cli import print_line
-from checkpointing.errors import CheckpointError, DamagedError
+from checkpointing.errors import CheckpointError, DamagedError, listed
 from checkpointing.protocol import run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import supervisor
@@ -131,7 +131,7 @@ def _problem(recipe: Recipe, seed: int, prefix: Path) -> str | None:
     settings = dataclasses.replace(configs.load(recipe.name), seed=seed)
     current = {name: recorded.get(name) for name in ("model", "data")} | settings.run_identity()
     changed = run_identity.diff(recorded, current, defaults=settings.identity_defaults())
-    return f"{recipe.name} has changed since the run: {', '.join(map(str, changed))}" if changed else None
+    return f"{recipe.name} has changed since the run: {listed(changed)}" if changed else None
 
 
 def _run_killed(recipe: Recipe, train_dir: Path) -> Record:

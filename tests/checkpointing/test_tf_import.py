@@ -88,3 +88,31 @@ def test_tensorflow_can_be_imported_by_a_call():
     """`import_tensorflow` leaves it in sys.modules."""
     import_tensorflow()
     assert "tensorflow" in sys.modules
+
+
+# Makes the usual temporary directories read-only, then runs the arguments in a directory that cannot be written to.
+_READ_ONLY = """for each in /tmp /var/tmp /usr/tmp; do
+    if [ -d $each ]; then mount --bind $each $each && mount -o remount,bind,ro $each || exit 99; fi
+done
+cd /proc && exec "$@"
+"""
+
+
+def test_without_a_temporary_directory_the_error_names_tmpdir(tmp_path):
+    """On a read-only root TensorFlow's import fails otherwise, with a traceback or several lines."""
+    code = "from checkpointing import cli, tf_import\ncli.run_tool(tf_import.import_tensorflow)"
+    command = ["unshare", "-rm", "sh", "-c", _READ_ONLY, "sh", sys.executable, "-c", code]
+    variables = {name: value for name, value in os.environ.items() if name not in {"TMPDIR", "TEMP", "TMP"}}
+    for place in ({}, {"TMPDIR": str(tmp_path / "missing")}):
+        environment = {**variables, "PYTHONPATH": str(ROOT), **place}
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        except FileNotFoundError:
+            pytest.skip("needs unshare")
+        if done.returncode == 99 or "unshare" in done.stderr:
+            pytest.skip(f"needs a mount namespace: {done.stderr}")
+        error, hint = done.stderr.splitlines()
+        assert error.startswith(
+            "error: TMPDIR: expected a directory for TensorFlow's temporary files, got none (No usable"
+        )
+        assert hint == "hint: set TMPDIR to a directory that can be written to"

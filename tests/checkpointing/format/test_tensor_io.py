@@ -141,12 +141,94 @@ def test_user_files_stay(tmp_path):
     assert (tmp_path / "new_temp" / "notes.txt").exists()
 
 
-def test_unknown_dtypes_are_an_error(tmp_path):
-    """An archive may hold dates or structured arrays, which TensorFlow lacks."""
-    for array in (np.zeros(2, "M8[s]"), np.zeros(2, [("x", int)])):
-        with pytest.raises(CheckpointError, match="new: could not be written"):
-            tensor_io.write(tmp_path / "new", {"a": array})
+@pytest.mark.parametrize("array", [np.zeros(2, "M8[s]"), np.zeros(2, [("x", int)]), np.zeros(2, np.longdouble)])
+def test_unknown_dtypes_are_an_error(tmp_path, array):
+    """An archive may hold dates or structured arrays, which TensorFlow lacks. The tensor is named."""
+    with pytest.raises(CheckpointError, match=r"new: tensor b is .*, which TensorFlow cannot store"):
+        tensor_io.write(tmp_path / "new", {"a": np.zeros(2), "b": array})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["a", ""], "expected a name for each tensor, got an empty one"),
+        (["a\0b"], r"expected tensors' names without NUL, got 'a\\x00b'"),
+        (["\0a\0\1"], "expected tensors' names without NUL"),
+        (["\udcff"], r"expected tensors' names in UTF-8, got '\\udcff'"),
+        ([], "expected at least one tensor to write, got none"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "x.npz", "x.safetensors"])
+def test_names_that_cannot_be_stored_are_an_error(tmp_path, name, names, problem):
+    """TensorFlow's writer ends the process if a name is empty (CHECK); nothing is written."""
+    write = tensor_io.write if name == "x" else tensor_io.write_archive
+    with pytest.raises(CheckpointError, match=f"{name}: {problem}"):
+        write(tmp_path / name, {each: np.zeros(2) for each in names})
+    assert list(tmp_path.iterdir()) == []
+
+
+ODD_ARRAYS = [np.zeros((0, 3)), np.zeros((0, 2**40)), np.zeros((1,) * 64), np.arange(3, dtype=">i4")]
+
+
+@pytest.mark.parametrize("array", ODD_ARRAYS, ids=["empty", "long", "deep", "big-endian"])
+def test_unusual_shapes_are_written(tmp_path, array):
+    """No elements, many dimensions, another byte order: TensorFlow stores them all."""
+    tensor_io.write(tmp_path / "new", {"a": array})
+    found = tensor_io.read(tmp_path / "new")["a"]
+    assert (found.shape, found.tolist()) == (array.shape, array.tolist())
+
+
+def quantized():
+    """Make an array of each quantized dtype, in TensorFlow's NumPy form."""
+    dtypes = [tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32]
+    return {each.name: np.frombuffer(bytes(range(48)), each.as_numpy_dtype).reshape(2, -1) for each in dtypes}
+
+
+def dtypes_of(prefix):
+    """Return the names of the dtypes that TensorFlow finds in a checkpoint, by tensor."""
+    found = tf.train.load_checkpoint(str(prefix)).get_variable_to_dtype_map()
+    return {name: dtype.name for name, dtype in found.items()}
+
+
+def test_quantized_dtypes_are_kept(tmp_path):
+    """Averaged, renamed, and converted to .npz and back: qint8 does not become int8."""
+    state = quantized()
+    tensor_io.write(tmp_path / "a", state)
+    read = tensor_io.read(tmp_path / "a")
+    assert_same(read, state)
+    tensor_io.write(tmp_path / "b", tensor_io.averaged([read, read]))
+    tensor_io.write(tmp_path / "c", tensor_io.renamed(read, {"qint8": "x"}))
+    tensor_io.write_archive(tmp_path / "d.npz", read)
+    tensor_io.write(tmp_path / "d", tensor_io.read_archive(tmp_path / "d.npz"))
+    assert dtypes_of(tmp_path / "a") == {name: name for name in state}
+    assert dtypes_of(tmp_path / "b") == dtypes_of(tmp_path / "d") == dtypes_of(tmp_path / "a")
+    assert dtypes_of(tmp_path / "c")["x"] == "qint8"
+    assert_same(tensor_io.read(tmp_path / "d"), state)
+
+
+def test_a_quantized_variable_in_slices_keeps_its_dtype(tmp_path):
+    """A partitioned variable's slices are joined by TensorFlow, whose reader returns plain integers."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        values = [tf.bitcast(tf.constant(part, tf.int8), tf.qint8) for part in ([1, 2], [3, -4])]
+        names = {"tensor_names": ["q", "q"], "shape_and_slices": ["4 0,2", "4 2,2"]}
+        session.run(tf.raw_ops.SaveV2(prefix=str(tmp_path / "a"), tensors=values, **names))
+    state = tensor_io.read(tmp_path / "a")
+    assert state["q"].dtype == tf.qint8.as_numpy_dtype
+    assert state["q"].view("i1").tolist() == [1, 2, 3, -4]
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "int2", "uint2", "float4_e2m1fn", "float8_e4m3fnuz"])
+def test_small_dtypes_are_kept(tmp_path, dtype):
+    """Each has a NumPy dtype; an archive that would store another one refuses it by name."""
+    state = {"a": np.arange(4).astype(getattr(ml_dtypes, dtype))}
+    tensor_io.write(tmp_path / "a", state)
+    tensor_io.write(tmp_path / "b", tensor_io.averaged([tensor_io.read(tmp_path / "a")] * 2))
+    assert dtypes_of(tmp_path / "b") == {"a": dtype}
+    assert_same(tensor_io.read(tmp_path / "b"), state)
+    for ending in tensor_io.ARCHIVES:
+        with pytest.raises(CheckpointError, match=f"tensor a is {dtype}, which {ending} cannot store"):
+            tensor_io.write_archive(tmp_path / f"x{ending}", state)
 
 
 @pytest.mark.parametrize("path", ["file/new", "file/deeper/new"])
@@ -300,6 +382,13 @@ def test_archives_by_other_programs_are_read(tmp_path):
             "tensor b is float8_e4m3fn, which .safetensors cannot store",
             None,
         ),
+        (
+            ".safetensors",
+            np.zeros(1, [("qint8", "i1")]),
+            "tensor b is qint8, which .safetensors cannot store",
+            "use .npz",
+        ),
+        (".npz", np.zeros(1, [("x", "i1")]), "tensor b is void8, which .npz cannot store", None),
         (".safetensors", strings(b"x"), "tensor b is object, which .safetensors cannot store", None),
     ],
 )
@@ -348,6 +437,18 @@ def test_other_files_are_not_archives(tmp_path, ending, content):
         tensor_io.read_archive(path)
     with pytest.raises(CheckpointError, match="No such file or directory"):
         tensor_io.read_archive(tmp_path / f"missing{ending}")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("names", [("a.npy", "a.npy"), ("a", "a.npy")])
+def test_two_arrays_of_one_name_are_an_error(tmp_path, names):
+    """One of them would be lost."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in names:
+            with archive.open(name, "w") as file:
+                np.lib.format.write_array(file, np.zeros(1))
+    with pytest.raises(CheckpointError, match="expected one array for each name, got two called a"):
+        tensor_io.read_archive(tmp_path / "x.npz")
 
 
 def test_a_single_array_is_not_an_archive(tmp_path):

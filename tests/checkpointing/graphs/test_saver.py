@@ -625,3 +625,12 @@ def test_a_managers_checkpoints_are_not_rotated_away(tmp_path):
         to_save.save(session, tmp_path / "model.ckpt", global_step=30)
         to_save.save(session, tmp_path / "model.ckpt", global_step=40)
     assert [layout.step_at_the_end(prefix) for prefix in layout.prefixes_in(tmp_path)] == [10, 20, 40]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_a_name_that_cannot_be_stored_is_an_error(tmp_path, name):
+    """TensorFlow's Saver ends the process if a name is empty; nothing is written."""
+    with session_with() as (session, _):
+        with pytest.raises(CheckpointError, match=r"expected (a name for each tensor|tensors' names)"):
+            Ours({name: variable("layer1/biases")}).save(session, tmp_path / "run" / "x")
+        assert list(tmp_path.iterdir()) == []

@@ -182,3 +182,19 @@ def test_check_variables_names_the_first_difference(prefix):
             variable_matching.check_variables(prefix, entries, {variable.op.name: variable})
     [flat] = graph_of(weights=[6]).get_collection("variables")
     variable_matching.check_variables(prefix, entries, {"layer1/weights": flat}, reshape=True)
+
+
+def test_a_checkpoint_of_many_tensors_has_short_messages(tmp_path):
+    """Each list of names has at most ten, and says how many more there are."""
+    names = [f"v{number}" for number in range(300)]
+    prefix = tmp_path / "many"
+    tensor_io.write(prefix, {name: np.zeros(1, np.float32) for name in names})
+    graph = graph_of(missing=[1], **{name: [1] for name in names})
+    variables = {each.op.name: each for each in graph.get_collection("variables")}
+    with pytest.raises(CheckpointError, match=r"variable missing: .* and 290 more"):
+        variable_matching.check_variables(prefix, Bundle(prefix).entries, variables)
+    assert (
+        matched(prefix, graph).summary().startswith("restored: v0, v1, v2, v3, v4, v5, v6, v7, v8, v9 and 290 more\n")
+    )
+    with pytest.raises(CheckpointError, match=r"no tensor or scope is called x; there are v0, .* and 290 more"):
+        matched(prefix, graph, renames={"x": "y"})

@@ -53,3 +53,31 @@ def test_a_special_file_lists_nothing_and_is_moved(tmp_path, make):
     checkpoint_state.write(tmp_path, [(tmp_path / "model.ckpt-9", 1.5)], relative_paths=True)
     assert checkpoint_state.read(tmp_path) == [tmp_path / "model.ckpt-9"]
     assert os.path.lexists(tmp_path / "quarantine" / "checkpoint" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'model_checkpoint_path: "m-2"\nall_model_checkpoint_paths: "m-1"\n',
+        "# mine\n  model_checkpoint_path : 'm-2'  # was m-3",
+        'all_model_checkpoint_paths: "model_checkpoint_path: m-9" model_checkpoint_path:"m-2"',
+        'model_checkpoint_path: "m-1"\nmodel_checkpoint_path: "\\x6d\\055\\62"',
+        '#model_checkpoint_path: "m-3"\nmodel_checkpoint_path: "m-2"',
+    ],
+)
+def test_the_newest_is_read_as_users_write_it(tmp_path, content):
+    """Comments, either quotes, spaces, several fields in a line: as TensorFlow's parser reads it."""
+    (tmp_path / "checkpoint").write_text(content)
+    assert checkpoint_state.read_newest(tmp_path) == "m-2"
+    assert tf.train.get_checkpoint_state(str(tmp_path)).model_checkpoint_path == str(tmp_path / "m-2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b'model_checkpoint_path: "a', b"model_checkpoint_path: 1", b'model_checkpoint_path: "\\0"'],
+)
+def test_a_file_without_a_newest_names_none(tmp_path, content):
+    """So does a missing file."""
+    assert checkpoint_state.read_newest(tmp_path) is None
+    (tmp_path / "checkpoint").write_bytes(content)
+    assert checkpoint_state.read_newest(tmp_path) is None

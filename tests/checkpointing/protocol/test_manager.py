@@ -403,6 +403,22 @@ def test_checkpoints_of_a_plain_saver_are_adopted(tmp_path):
     assert theirs == {path: path.read_bytes() for path in tmp_path.glob("weights*")}
 
 
+def test_a_run_goes_on_from_the_checkpoint_that_the_state_file_names(tmp_path):
+    """The user has gone back to 70; later checkpoints stay, also one whose name the run needs itself."""
+    for step in (70, 200):
+        for path in sorted(plain_saver(tmp_path, step).parent.glob(f"weights-{step}.*")):
+            path.rename(tmp_path / path.name.replace("weights", "model.ckpt"))
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-70"\n')
+    theirs = sorted(path.read_bytes() for path in tmp_path.glob("model.ckpt-*"))
+    counter = Counter(tmp_path, retention=RetentionPolicy(1))
+    assert counter.state() == (70, [70.0] * 3)
+    counter.count(130, save=True)
+    assert kept(tmp_path) == [200]
+    assert Counter(tmp_path).state()[0] == 200
+    kept_bytes = [path.read_bytes() for path in tmp_path.rglob("model.ckpt-*") if path.is_file()]
+    assert all(content in kept_bytes for content in theirs)
+
+
 def test_an_adopted_checkpoint_is_verified(tmp_path, caplog):
     """A wrong byte in a tensor that is not restored counts, too: the one before is adopted."""
     plain_saver(tmp_path, 70)

@@ -725,6 +725,32 @@ def test_the_newest_checkpoint_of_a_plain_saver_is_adopted(tmp_path):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize(("named", "tried"), [(200, [200, 100]), (100, [100]), (500, [500, 200, 100])])
+def test_the_checkpoint_that_the_state_file_names_is_adopted(tmp_path, caplog, named, tried):
+    """A higher step, of an earlier run or after a user's edit, is not used; one log line names it. No file changes."""
+    for step in (100, 200, 500):
+        make_files(tmp_path, step, content="another program's")
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "model.ckpt-{named}"\n')
+    before = tree(tmp_path)
+    start = resume_point(tmp_path)
+    assert [prefix.name for prefix in (*start.older, start.prefix)] == [f"model.ckpt-{step}" for step in tried[::-1]]
+    assert start.started_from == file_sha256(layout.index_path(layout.prefix(tmp_path, named)))
+    unused = [f"model.ckpt-{step}" for step in (200, 500) if step > named]
+    said = f"not used, because the state file names model.ckpt-{named}: {', '.join(unused)}"
+    assert [said in record.getMessage() for record in caplog.records] == [True] * bool(unused)
+    assert tree(tmp_path) == before
+
+
+def test_without_a_useful_state_file_the_highest_step_is_adopted(tmp_path, caplog):
+    """One warning says so."""
+    for step in (100, 200):
+        make_files(tmp_path, step)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
+    assert resume_point(tmp_path).prefix == layout.prefix(tmp_path, 200)
+    (record,) = caplog.records
+    assert "expected a complete checkpoint in its directory, got 'model.ckpt-9'" in record.getMessage()
+
+
 def test_adopting_is_logged(tmp_path, caplog):
     """The log names the adopted prefix."""
     caplog.set_level(logging.INFO)

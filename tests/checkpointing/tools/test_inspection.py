@@ -227,6 +227,9 @@ def test_a_list_of_checkpoints_without_manifests(tmp_path, monkeypatch, name, ab
         assert [(each.prefix.name, each.step) for each in listed] == [("model-7", 7), ("model-9", 9), ("model-10", 10)]
         assert [each.why_kept for each in listed] == ["", *["named in the state file"] * 2]
         assert [each.complete for each in listed] == [None] * 3
+    (directory / "checkpoint").write_text('model_checkpoint_path: "model-9"\n' + content, encoding="utf-8")
+    expected = ["", "named in the state file as the newest", "named in the state file"]
+    assert [each.why_kept for each in list_checkpoints(directory)] == expected
 
 
 def test_checkpoints_of_every_writer_are_listed(written):

@@ -312,6 +312,40 @@ def test_a_plain_savers_state_file_may_list_fewer(tmp_path):
     assert checkpoint_state.read(tmp_path) == [tmp_path / "model-1", tmp_path / "model-2"]
 
 
+def named_by_hand(directory, step, listed=()):
+    """Write a state file as a user edits it."""
+    lines = [
+        f'model_checkpoint_path: "model-{step}"',
+        *(f'all_model_checkpoint_paths: "model-{each}"' for each in listed),
+    ]
+    (directory / "checkpoint").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("listed", [(), (1, 2), (1, 2, 9)])
+def test_the_newest_in_a_plain_savers_state_file_stays(tmp_path, listed):
+    """Neither is the file rewritten to a higher step, nor is the checkpoint pruned."""
+    for step in (1, 2, 9):
+        make_foreign(tmp_path, f"model-{step}")
+    named_by_hand(tmp_path, 2, listed)
+    assert repair(tmp_path) == []
+    prune(tmp_path, max_to_keep=1)
+    assert whole(tmp_path) == ["model-2", "model-9"]
+    assert checkpoint_state.read_newest(tmp_path) == "model-2"
+    assert set(checkpoint_state.read(tmp_path)) <= {tmp_path / "model-2", tmp_path / "model-9"}
+
+
+def test_a_damaged_newest_is_replaced_by_the_one_before_in_the_state_file(tmp_path):
+    """Not by a higher step, of an earlier run."""
+    for step in (1, 2, 9):
+        make_foreign(tmp_path, f"model-{step}")
+    named_by_hand(tmp_path, 2, (1, 2))
+    flip_a_bit(layout.index_path(tmp_path / "model-2"))
+    repair(tmp_path)
+    assert checkpoint_state.read_newest(tmp_path) == "model-1"
+    assert checkpoint_state.read(tmp_path) == [tmp_path / "model-1"]
+    assert repair(tmp_path) == []
+
+
 def test_without_a_state_file_the_newest_family_is_listed(tmp_path):
     """The family by time, its checkpoints by step."""
     for name, time in (("best-9", 1e9), ("model-10", 2e9), ("model-9", 3e9)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 from google.protobuf import text_format
 
@@ -204,6 +205,46 @@ def test_strings_are_left_out_and_named(run, tmp_path, objects, ending):
     text = run("convert", objects, archive)
     assert text.endswith(f"left out, because {ending} has no strings: _CHECKPOINTABLE_OBJECT_GRAPH")
     assert tensor_io.read_archive(archive)["v/.ATTRIBUTES/VARIABLE_VALUE"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
+def test_a_checkpoint_of_strings_only_is_not_converted(run, tmp_path, ending):
+    """One error that names them, and no file without arrays."""
+    tensor_io.write(tmp_path / "x", {f"s{number}": np.array([b"text"], object) for number in range(12)})
+    before = checkpoints.tree(tmp_path)
+    error = run("convert", tmp_path / "x", tmp_path / f"x{ending}", status=1)
+    assert f"x: expected tensors that {ending} can store, got strings only: s0, s1, s10, s11, s2" in error
+    assert error.endswith("s7 and 2 more")
+    assert checkpoints.tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", tensor_io.ARCHIVES)
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [({"": np.ones(3), "b": np.ones(3)}, "expected a name for each tensor"), ({}, "expected at least one tensor")],
+)
+def test_an_archive_that_cannot_be_a_checkpoint_is_an_error(run, tmp_path, ending, arrays, problem):
+    """TensorFlow would end the process at an empty name; no file and no directory is left."""
+    if ending == ".npz":
+        np.savez(tmp_path / "x.npz", **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, tmp_path / "x.safetensors")
+    error = run("convert", tmp_path / f"x{ending}", tmp_path / "out" / "x", status=1)
+    assert error.startswith(f"error: {tmp_path / 'out' / 'x'}: {problem}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
+
+
+def test_a_graph_restores_its_quantized_variables_from_an_average(run, tmp_path):
+    """The `.meta` that is copied expects the dtypes of the checkpoints."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        variable = v1.Variable(tf.bitcast(tf.constant([1, -2], tf.int8), tf.qint8), name="q", use_resource=False)
+        session.run(variable.initializer)
+        source = v1.train.Saver([variable]).save(session, str(tmp_path / "q"))
+    run("average", source, source, "--output", tmp_path / "mean")
+    assert "bit-identical" in run("diff", source, tmp_path / "mean")
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(str(tmp_path / "mean.meta")).restore(session, str(tmp_path / "mean"))
+        assert session.run(tf.bitcast(v1.global_variables()[0], tf.int8)).tolist() == [1, -2]
 
 
 def test_a_dtype_that_a_format_lacks_is_an_error(run, tmp_path):
