@@ -1,17 +1,21 @@
 """Draw digits of MNIST's test set as scans and photos show them: larger, rotated, in other colours, on paper.
 
 python -m tests.drawing DIRECTORY COUNT     # writes COUNT images of all kinds in turn; their names begin with the label
+python -m tests.drawing SAVED_MODEL         # prints how many of 200 digits it reads in each scene of tests/scenes.py
 """
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mnist.images import digit_segmentation, image_files
+from checkpointing.tf_import import tensorflow_import
+from mnist.images import digit_segmentation, image_files, pixel_arrays
 from mnist.input import dataset
+from tests import scenes
 
 KINDS = ("rotated", "thick", "thin", "inverted", "coloured", "off-centre", "gradient", "transparent", "large", "small")
 
@@ -84,5 +88,35 @@ def sheet(columns: int = 10, side: int = 84) -> Image.Image:
     return page
 
 
+def print_table(saved_model: Path, count: int = 200) -> None:
+    """Print how many digits a model reads in each scene; right is one answer for each digit, and the right one."""
+    with tensorflow_import():
+        from checkpointing.graphs import predictor  # noqa: PLC0415 - imports TensorFlow
+    test = dataset.load(None, 0).test
+    labels = [[int(label)] for label in test.labels[:count]]
+    pairs = [[int(one), int(other)] for one, other in zip(test.labels, test.labels[count : 2 * count], strict=False)]
+    sys.stdout.write(f"{'scene':26} right  none  wrong without a warning\n")
+    with predictor.open_predictor(saved_model, {"images"}, {"classes"}, trusted=False) as model:
+        for scene, draw_scene in scenes.SCENES.items():
+            generator = np.random.default_rng(5)
+            _print_row(scene, [draw_scene(image, generator) for image in test.images[:count]], labels, model.predict)
+        generator = np.random.default_rng(5)
+        touching = [scenes.touching(test.images[i], test.images[i + count], generator) for i in range(count)]
+        _print_row("two digits that touch", touching, pairs, model.predict)
+
+
+def _print_row(scene: str, pictures: list, labels: list[list[int]], model: Callable) -> None:
+    found = [digit_segmentation.digits(pixel_arrays.from_pillow(Image.fromarray(picture))) for picture in pictures]
+    images = [digit.image for digits in found for digit in digits]
+    classes = iter(model({"images": np.stack(images)})["classes"] if images else [])
+    right = [[int(next(classes)) for _ in digits] == label for digits, label in zip(found, labels, strict=True)]
+    silent = sum(
+        not is_right and bool(digits) and not any(digit.warnings for digit in digits)
+        for is_right, digits in zip(right, found, strict=True)
+    )
+    sys.stdout.write(f"{scene:26} {sum(right):5} {sum(not digits for digits in found):5} {silent:5}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]))
+    write(Path(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else print_table(Path(sys.argv[1]))

@@ -3,9 +3,10 @@
     for digit in digit_segmentation.digits(image.pixels):
         digit.image      # uint8 [28, 28]
 
-Steps: separate ink from paper (`ink`), group connected components of ink into digits, sort these in reading order, then
-scale each to 20 x 20 with its aspect ratio kept and place its centre of mass in the middle of 28 x 28 (LeCun, Cortes,
-Burges, "The MNIST database of handwritten digits").
+Steps: separate ink from paper (`ink`), find the sheet of paper on a desk and remove frames and lines (`page`), group
+connected components of ink into digits, sort these in reading order, split digits that touch (`touching`), then scale
+each to 20 x 20 with its aspect ratio kept and place its centre of mass in the middle of 28 x 28 (LeCun, Cortes, Burges,
+"The MNIST database of handwritten digits").
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from mnist.images.ink import INK, RISE_BEGINS, Floats, ink_strength
+from mnist.images import page, touching
+from mnist.images.ink import INK, RISE_BEGINS, Floats, ink_strengths
+from mnist.images.page import Box
 from mnist.input.dataset import IMAGE_SHAPE
 from mnist.input.idx import Bytes
 
@@ -35,12 +38,15 @@ _ABOVE, _MAX_GAP = 0.5, 0.35
 _SMALL_AREA, _NEAR = 0.6, 0.12
 # A component of this fraction of the greatest height may be a digit of another line.
 _DIGIT_HEIGHT = 0.6
+# Strokes are thinner than this, compared with the digit's longer side.
+_MAX_THICKNESS = 0.5
 # An image with more components is noise.
 _MAX_COMPONENTS = 200
 # A box with more ink is hardly a digit, unless it is as narrow as a one.
 _FULL_BOX, _NARROW = 0.85, 0.5
-
-Box = tuple[slice, slice]  # rows and columns
+# Of MNIST's digits, 3 in 100 are wider, compared with their height.
+_WIDE = 1.2
+_SPLIT = "cut from a digit that it touches"
 
 
 class Digit(NamedTuple):
@@ -71,10 +77,36 @@ def digits(pixels: np.ndarray[Any, Any]) -> list[Digit]:
             if is_as_in_mnist(image):
                 return [Digit(image, ink)]
         pixels = np.repeat(pixels[..., None].astype(np.float32) / _MAX_BYTE, 3, axis=2)
-    strength, ink = ink_strength(pixels)
-    if strength is None:
-        return []
-    return [Digit(_normalize(each), ink, _warnings(each)) for each in connected_components(strength)]
+    cuts, ink = _find_ink(pixels)
+    found = []
+    for cut in cuts:
+        parts = touching.split(cut)
+        split = (_SPLIT,) if len(parts) > 1 else ()
+        found += [Digit(_normalize(part), ink, split + _warnings(part)) for part in parts]
+    return found
+
+
+def _find_ink(image: Floats, *, cropped: bool = False) -> tuple[list[Floats], str]:
+    """Cut out the ink of each digit by the first method that finds strokes; else by the first that finds ink."""
+    found: tuple[list[Floats], str] = [], ""
+    for strength, ink in ink_strengths(image):
+        sheet = None if cropped else page.find_sheet(strength)
+        if sheet is not None:  # what stands out is not ink, but paper on a desk
+            return _find_ink(page.cut_sheet(image, sheet), cropped=True)
+        cleaned = page.without_frames(page.without_lines(strength))
+        cuts = connected_components(cleaned)
+        if cuts and _is_stroke(max(cuts, key=np.sum)) and not page.has_shadow(cleaned):
+            return cuts, ink
+        if not found[0]:
+            found = cuts, ink
+    return found
+
+
+def _is_stroke(strength: Floats) -> bool:
+    """Whether ink is thin, compared with its size."""
+    ink = strength[_box(strength)] > INK
+    thickness = 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
+    return thickness < _MAX_THICKNESS * max(ink.shape)
 
 
 def is_as_in_mnist(image: Bytes) -> bool:
@@ -113,7 +145,8 @@ def connected_components(strength: Floats) -> list[Floats]:
         rows, columns = (slice(max(0, side.start - 2), side.stop + 2) for side in group.box)
         own = np.isin(labels[rows, columns], [number + 1 for number in group.numbers])
         # The soft rim of the stroke is included, but not the ink of a neighbour.
-        cuts.append((group.box, strength[rows, columns] * ndimage.binary_dilation(own, iterations=2)))
+        cut = strength[rows, columns] * ndimage.binary_dilation(own, iterations=2)
+        cuts.append((group.box, cut))
     return [cut for _, cut in _in_reading_order(cuts)]
 
 
@@ -215,4 +248,6 @@ def _warnings(strength: Floats) -> tuple[str, ...]:
     full, narrow = float((cut > INK).mean()), cut.shape[1] < _NARROW * cut.shape[0]
     if full > _FULL_BOX and not narrow:
         return (f"hardly a digit: ink fills {full:.0%} of its box",)
+    if cut.shape[1] > _WIDE * cut.shape[0]:
+        return ("wider than high: it may be several digits that touch",)
     return ()

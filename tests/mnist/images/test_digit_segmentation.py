@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist.images import digit_segmentation
+from mnist.images import digit_segmentation, pixel_arrays
 from mnist.input import dataset
-from tests import drawing
+from tests import drawing, scenes
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,53 @@ def test_images_of_any_size_are_accepted(shape):
         for digit in digit_segmentation.digits(picture):
             assert digit.image.shape == (28, 28)
             assert digit.image.dtype == np.uint8
+
+
+def found_in(picture):
+    """Find the digits in a picture, uint8 [H, W] or [H, W, 3]."""
+    return digit_segmentation.digits(pixel_arrays.from_pillow(Image.fromarray(picture)))
+
+
+@pytest.mark.parametrize("scene", scenes.SCENES)
+def test_a_digit_is_found_in_every_scene(scene, test_split):
+    """Of ten digits at least nine are found, alone, and similar to the image of MNIST that was drawn."""
+    generator = np.random.default_rng(7)
+    images = test_split.images[:10]
+    found = [found_in(scenes.SCENES[scene](image, generator)) for image in images]
+    similarities = [similarity(each[0].image, image) for each, image in zip(found, images, strict=True) if each]
+    assert sum(len(each) == 1 for each in found) >= 9
+    assert np.median(similarities) > 0.8, similarities
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize(("paper", "ink"), [(240, 30), (15, 230), (255, 0), (160, 120)])
+def test_a_tight_crop_is_never_blank(margin, paper, ink, test_split):
+    """Each of ten digits is found, and its ink has the right polarity."""
+    for image in test_split.images[:10]:
+        found = found_in(scenes.cropped(image, margin, paper, ink))
+        assert [each.ink for each in found] == ["light on dark" if ink > paper else "dark on light"]
+
+
+def test_touching_digits_are_split_or_have_a_warning(test_split):
+    """72 is read as a 7 and a 2; no pair that is wider than high is one digit without a warning."""
+    generator = np.random.default_rng(8)
+    seven, two = found_in(scenes.touching(test_split.images[0], test_split.images[1], generator))
+    assert similarity(seven.image, test_split.images[0]) > 0.8
+    assert similarity(two.image, test_split.images[1]) > 0.8
+    for first, second in zip(test_split.images[:20], test_split.images[20:40], strict=True):
+        picture = scenes.touching(first, second, generator)
+        found = found_in(picture)
+        wide = picture.shape[1] - 100 > 1.25 * (picture.shape[0] - 100)
+        assert len(found) == 2 or any(each.warnings for each in found) or not wide
+
+
+def test_a_wide_digit_stays_whole(test_split):
+    """Of 100 single digits none is split."""
+    assert all(len(found_in(scenes.cropped(image, 30))) == 1 for image in test_split.images[:100])
+
+
+def test_lines_alone_are_no_digit():
+    """Squared paper without a digit is blank."""
+    page = np.full((300, 300), 240, np.uint8)
+    page[10::40] = page[:, 10::40] = 60
+    assert found_in(page) == []
