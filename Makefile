@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 # Tests of one file run one after the other, in one of three processes: many wait for other processes. They need 8 GB.
 PYTEST := $(RUN) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools guides pictures clean
+.PHONY: help train test test-fast test-all readers check reproduce benchmark benchmark-checkpointing benchmark-tools benchmark-fonts guides pictures clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -51,6 +51,9 @@ benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## cost of a chec
 
 benchmark-tools: $(VENV)/ready-to-test  ## time and memory of list, verify, prune and show on many checkpoints and on a large one
 	$(RUN) -m benchmarks.tools
+
+benchmark-fonts: $(VENV)/ready-to-test  ## accuracy on digits of handwriting fonts, which npm downloads; trains four recipes
+	$(RUN) -m benchmarks.fonts
 
 reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, compare with the stated results; takes hours, resumes
 	$(RUN) -m mnist.reproduce --write_docs
