@@ -55,7 +55,6 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
 def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command-line tool; return its exit status. Ctrl-C ends the process by SIGINT, without a traceback."""
     _set_up_streams()
-    logging.lastResort = _PrintWarnings(logging.WARNING)
     silence_tensorflow()
     with _ended_by_ctrl_c():
         return report_errors(act, debug=debug)
@@ -107,14 +106,6 @@ def print_to_stderr(text: str) -> None:
     """Print text that is no result; standard error may be closed or on a full disk."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-class _PrintWarnings(logging.Handler):
-    """Prints the warnings that the library logs, in programs that configure no log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a warning."""
-        print_warning(record.getMessage())
 
 
 def describe(error: Exception) -> tuple[str, str | None]:

@@ -87,7 +87,7 @@ def _unquoted(quoted: bytes) -> str:
 
     def byte(match: re.Match[bytes]) -> bytes:
         escaped = match[1]
-        if escaped[:1] in {b"x", b"X"} and len(escaped) > 1:
+        if escaped[:1] in b"xX" and len(escaped) > 1:
             return bytes([int(escaped[1:], 16)])
         return bytes([int(escaped, 8)]) if escaped.isdigit() else _LETTERS.get(escaped, escaped)
 

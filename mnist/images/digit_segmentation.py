@@ -106,7 +106,7 @@ def _is_stroke(strength: Floats) -> bool:
     """Whether ink is thin, compared with its size."""
     ink = strength[_box(strength)] > INK
     thickness = 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
-    return thickness < _MAX_THICKNESS * max(ink.shape)
+    return bool(thickness < _MAX_THICKNESS * max(ink.shape))
 
 
 def is_as_in_mnist(image: Bytes) -> bool:

@@ -189,7 +189,7 @@ def test_one_checkpoint_needs_no_state_file(tmp_path):
 
 
 def test_in_a_runs_directory_the_state_file_is_a_cache(foreign):
-    """Of its own and others' checkpoints, those with a manifest count; the file is not read."""
+    """Only checkpoints with a manifest count; the file is not read."""
     make_checkpoint(foreign, 50)
     assert lookup.resolve_checkpoint(foreign, warn=no_warning) == layout.prefix(foreign, 50)
     make_checkpoint(foreign, 60)
