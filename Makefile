@@ -30,7 +30,7 @@ test-all: $(VENV)/ready-to-test check readers  ## as test, with the tests that t
 	$(PYTEST) -m ''
 
 # Optional: these packages are not available for every machine.
-readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx and onnxruntime, if possible
+readers: $(VENV)/ready-to-test  ## install OpenVINO, tf2onnx, onnxruntime and KServe, if possible
 	@$(MAKE) --silent $(READERS)/ready 2>/dev/null || \
 	  echo "$(READERS) could not be installed, tests/readers will be skipped; 'make $(READERS)/ready' shows the error"
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mnist.input.dataset import BUNDLED, IMAGE_SHAPE
+from mnist.model import input_checks
 from mnist.model.networks import Model
 from mnist.model.training_graph import Inference, TrainingGraph, build_inference
 
@@ -33,7 +34,8 @@ def build_signatures(model: Model) -> dict[str, Signature]:
     raw = build_inference(model)
     png = tf.compat.v1.placeholder(tf.string, [None], name="png")
     decode = tf.autograph.experimental.do_not_convert(_decode)  # there is nothing to convert; searching takes 50 ms
-    decoded = tf.map_fn(decode, png, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, tf.uint8))  # [N, 28, 28]
+    files = input_checks.ensure_input(png, [None])
+    decoded = tf.map_fn(decode, files, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, tf.uint8))  # [N, 28, 28]
     from_png = build_inference(model, decoded)
     return {
         "serving_default": serving_default(raw),

@@ -16,7 +16,7 @@ import tensorflow as tf
 from mnist.input import sampling
 from mnist.input.augment import Augmentation, augment
 from mnist.input.dataset import CLASSES, IMAGE_SHAPE, Split
-from mnist.model import ema
+from mnist.model import ema, input_checks
 from mnist.model.networks import Model
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -146,8 +146,9 @@ def build(
 
         steps_per_execution = tf.compat.v1.placeholder(tf.int64, [], name="steps_to_run")
         start = step.read_value()
+        end = start + input_checks.ensure_input(steps_per_execution, [])
         done = tf.while_loop(
-            lambda step_now, _loss, _rate: step_now < start + steps_per_execution,
+            lambda step_now, _loss, _rate: step_now < end,
             update,
             Update(start, tf.constant(0.0), tf.constant(0.0)),
             # Updates are sequential: each reads the weights that the previous one wrote.
@@ -177,7 +178,7 @@ def build_inference(model: Model, images: tf.Tensor | None = None) -> Inference:
     """Add inference to the current graph: uint8 [N, 28, 28] (a new placeholder by default) to classes [N]."""
     if images is None:
         images = tf.compat.v1.placeholder(tf.uint8, [None, *IMAGE_SHAPE], name="images")
-    logits = model.logits(images)  # [N, 10]
+    logits = model.logits(input_checks.ensure_images(images, IMAGE_SHAPE))  # [N, 10]
     return Inference(images, tf.argmax(logits, axis=1, name="classes"), tf.nn.softmax(logits, name="probabilities"))
 
 
@@ -262,7 +263,8 @@ _DATA = tf.compat.v1.GraphKeys.LOCAL_VARIABLES
 def _data_variable(name: str, shape: tuple[int, ...]) -> tuple[tf.Tensor, tf.Variable]:
     """Create a uint8 variable that is not saved; return the placeholder of its initial value, and the variable."""
     placeholder = tf.compat.v1.placeholder(tf.uint8, shape, name=f"{name}_to_load")
+    value = input_checks.ensure_input(placeholder, shape)
     variable = tf.compat.v1.get_variable(
-        name, initializer=placeholder, trainable=False, collections=[_DATA], use_resource=True
+        name, initializer=value, trainable=False, collections=[_DATA], use_resource=True
     )
     return placeholder, variable

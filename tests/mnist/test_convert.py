@@ -3,8 +3,10 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
+from onnxruntime.capi import onnxruntime_pybind11_state as pybind11_state
 
 from mnist.convert import main
 from mnist.tools import model_conversion
@@ -26,9 +28,32 @@ def exported(request, tmp_path_factory, small_data):
     return programs.train(program, train_dir, *common, *flags)["export_dir"]
 
 
+def without_declared_shape(path):
+    """Remove the input's shape from an ONNX model; onnxruntime checks a declared shape before it runs the graph."""
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+ERRORS = (ValueError, RuntimeError, pybind11_state.Fail, pybind11_state.InvalidArgument)
+
+
+def assert_wrong_images_raise(path):
+    """Check that a converted model refuses other shapes than [N, 28, 28], and other dtypes; then predicts again."""
+    _, load = model_conversion.FORMATS[path.suffix]
+    predict = load(path)
+    for shape in [(1, 28, 28, 3), (2, 28, 28, 1), (1, 56, 56), (2, 56, 14), (28, 28, 2), (28, 28), (2, 784)]:
+        with pytest.raises(ERRORS):
+            predict({"images": np.zeros(shape, np.uint8)})
+    with pytest.raises(ERRORS):
+        predict({"images": np.zeros((2, 28, 28), np.float32)})
+    assert predict({"images": np.zeros((2, 28, 28), np.uint8)})["classes"].shape == (2,)
+
+
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_the_converted_model_has_the_same_predictions(ending, exported, small_data, tmp_path, capfd):
-    """All test images have the same class, and the file is written."""
+    """All test images have the same class, the file is written, and its operations hold images to their shape."""
     target = tmp_path / f"model.{ending}"
     assert main([f"--saved_model={exported}", str(target), f"--data_dir={small_data}"]) == 0
     assert re.fullmatch(
@@ -36,6 +61,10 @@ def test_the_converted_model_has_the_same_predictions(ending, exported, small_da
         capfd.readouterr().out,
     )
     assert target.stat().st_size > 10_000
+    assert_wrong_images_raise(target)
+    if ending == "onnx":
+        without_declared_shape(target)
+        assert_wrong_images_raise(target)
 
 
 @pytest.mark.parametrize(("target", "message"), [("there.onnx", "got a directory"), ("absent/x.onnx", "that exists")])
