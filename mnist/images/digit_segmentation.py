@@ -44,8 +44,6 @@ _MAX_THICKNESS = 0.5
 _MAX_COMPONENTS = 200
 # A box with more ink is hardly a digit, unless it is as narrow as a one.
 _FULL_BOX, _NARROW = 0.85, 0.5
-# Of MNIST's digits, 3 in 100 are wider, compared with their height.
-_WIDE = 1.2
 _SPLIT = "cut from a digit that it touches"
 
 
@@ -248,6 +246,6 @@ def _warnings(strength: Floats) -> tuple[str, ...]:
     full, narrow = float((cut > INK).mean()), cut.shape[1] < _NARROW * cut.shape[0]
     if full > _FULL_BOX and not narrow:
         return (f"hardly a digit: ink fills {full:.0%} of its box",)
-    if cut.shape[1] > _WIDE * cut.shape[0]:
-        return ("wider than high: it may be several digits that touch",)
+    if touching.may_be_several(cut):
+        return ("it may be several digits that touch",)
     return ()

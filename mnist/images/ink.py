@@ -53,7 +53,7 @@ def ink_strengths(image: Floats) -> Iterator[tuple[Floats, str]]:
         strength = _strength(along, deviation)
         if strength is not None:
             yield strength, _polarity(residual.mean(axis=2)[strength > INK])
-    brightness = ndimage.median_filter(image.mean(axis=2), 3)
+    brightness = image.mean(axis=2)
     for light, polarity in ((brightness, "dark on light"), (1 - brightness, "light on dark")):
         shade = _shade(light)
         strength = _strength(shade, 1.5 * float(np.median(shade)))
@@ -86,7 +86,8 @@ def _polarity(brightness: Floats) -> str:
 def _shade(light: Floats) -> Floats:
     """Return which part of the paper's light is missing at each pixel, [H, W] from 0 to 1."""
     size = max(3, round(_CLOSED * max(light.shape)))
-    paper = ndimage.grey_closing(np.pad(light, size, mode="edge"), (size, size))[size:-size, size:-size]
+    smooth = np.pad(ndimage.median_filter(light, 3), size, mode="edge")  # noise would make the closing too bright
+    paper = ndimage.grey_closing(smooth, (size, size))[size:-size, size:-size]
     return np.asarray(1 - light / paper.clip(_BLACK), np.float32).clip(0, 1)
 
 

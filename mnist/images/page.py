@@ -123,12 +123,13 @@ def without_lines(strength: Floats) -> Floats:
     if sum(map(len, bands)) < _MIN_LINES:
         return strength
     strength = strength.copy()
-    for lines, mask, cleaned in zip(bands, (ink, ink.T), (strength, strength.T), strict=True):
+    for lines, cleaned in zip(bands, (strength, strength.T), strict=True):
+        ink = cleaned > _LINE  # in the second direction, without the lines of the first
         for start, stop in lines:
-            crossed = np.zeros(mask.shape[1], bool)
+            crossed = np.zeros(ink.shape[1], bool)
             for row in (start - 2, stop + 1):
-                if 0 <= row < len(mask):
-                    crossed |= mask[row]
+                if 0 <= row < len(ink):
+                    crossed |= ink[row]
             cleaned[max(0, start - 1) : stop + 1, ~crossed] = 0
     return strength
 
