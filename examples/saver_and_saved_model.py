@@ -29,7 +29,9 @@ images = tf.placeholder(tf.uint8, [None, 28, 28], name="images")
 labels = tf.placeholder(tf.int64, [None], name="labels")
 weights = tf.get_variable("weights", initializer=tf.zeros([784, 10]))
 biases = tf.get_variable("biases", initializer=tf.zeros([10]))
-logits = tf.reshape(tf.cast(images, tf.float32), [-1, 784]) / 255 @ weights + biases  # [N, 10]
+# Here: `ensure_images` in mnist/model/input_checks.py. TensorFlow 2's loader does not check a placeholder's shape.
+pixels = tf.reshape(tf.ensure_shape(images, [None, 28, 28]), [-1, 784])  # [N, 784]
+logits = tf.cast(pixels, tf.float32) / 255 @ weights + biases  # [N, 10]
 classes = tf.argmax(logits, axis=1, name="classes")  # [N]
 loss = tf.losses.sparse_softmax_cross_entropy(labels, logits)
 step = tf.train.get_or_create_global_step()

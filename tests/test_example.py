@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from checkpointing.format import tensor_io
@@ -43,6 +44,8 @@ def test_both_ways_to_save_give_the_same_predictions(tmp_path):
     assert np.mean(restored == loaded) > 0.999  # computed in float64 and float32
     assert f"{np.mean(loaded == test.labels):.4f}" == accuracies[1] == accuracies[2]
     assert float(accuracies[1]) > 0.85
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Shape of tensor"):
+        model(images=tf.zeros([1, 56, 56], tf.uint8))
 
 
 def test_what_the_comments_name_exists():

@@ -121,7 +121,7 @@ def test_another_dtype_raises(exported, loaded):
 
 
 def test_wrong_images_raise_in_a_meta_graph():
-    """With a placeholder of any shape in place of its own."""
+    """With a placeholder of any shape that replaces the images placeholder."""
     built = digit_graph.build_softmax()
     with built.graph.as_default():
         meta_graph = v1.train.export_meta_graph()
