@@ -19,7 +19,7 @@ test: $(VENV)/ready-to-test check readers  ## install, check and test: everythin
 	$(PYTEST)
 
 # Without the folders and files that start TensorFlow processes, or take more than five seconds on a quiet machine.
-FAST := tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
+FAST := tests/benchmarks tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
 NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation evaluate export graph_safety history image_files \
   inspect_commands main maintenance manager meta_graphs model_card networks predict predictor readme report reproduce resume sampling \
   saved_model saver starting supervisor tensor_bundle tf_import training_graph transform_commands wheel
@@ -52,7 +52,7 @@ benchmark-checkpointing: $(VENV)/ready-to-test $(PEERS)/ready  ## cost of a chec
 benchmark-tools: $(VENV)/ready-to-test  ## time and memory of list, verify, prune and show on many checkpoints and on a large one
 	$(RUN) -m benchmarks.tools
 
-benchmark-fonts: $(VENV)/ready-to-test  ## accuracy on digits of handwriting fonts, which npm downloads; trains four recipes
+benchmark-fonts: $(VENV)/ready-to-test  ## accuracy on digits of handwriting fonts, which npm downloads; trains three recipes
 	$(RUN) -m benchmarks.fonts
 
 reproduce: $(VENV)/ready-to-test  ## run all recipes over seeds, compare with the stated results; takes hours, resumes

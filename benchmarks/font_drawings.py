@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 HEIGHTS = (40, 120, 400)  # of the font's tallest digit, in pixels
 DIGITS = "0123456789"
 _MEASURED_AT = 200  # font size at which the digits are measured
-_MARGIN = 0.5  # around the digit, as a part of the height
+_MARGIN = 0.3  # around the digit, as a part of the height
 
 Colour = tuple[int, int, int]
 
@@ -81,15 +81,18 @@ def draw(font_file: Path, drawing: Drawing) -> Image.Image:
     paper = PAPERS[drawing.paper]
     cover = _cover(font_file, drawing.digit, drawing.height, round(_MARGIN * drawing.height) if paper.margin else 0)
     generator = np.random.default_rng(zlib.crc32(drawing.file_name.encode()))
-    rows, columns = np.meshgrid(*[np.linspace(0, 1, size) for size in cover.shape], indexing="ij")
-    light = 1 - paper.shadow * (generator.uniform() * rows + generator.uniform() * columns**2)
-    page = np.asarray(paper.paper) * light[..., None]
-    mixed = page * (1 - cover[..., None]) + np.asarray(paper.ink) * cover[..., None]
-    noise = generator.normal(0, 1, mixed.shape) * paper.noise
-    return Image.fromarray((mixed + noise).clip(0, 255).round().astype(np.uint8))
+    page = np.broadcast_to(np.asarray(paper.paper, np.float32), (*cover.shape, 3))
+    if paper.shadow:
+        rows, columns = (np.linspace(0, 1, size, dtype=np.float32) for size in cover.shape)
+        down, right = generator.uniform(size=2)
+        page = page * (1 - paper.shadow * (down * rows[:, None] + right * columns**2))[..., None]
+    mixed = page + (np.asarray(paper.ink, np.float32) - page) * cover[..., None]
+    if paper.noise:
+        mixed = mixed + paper.noise * generator.standard_normal(mixed.shape, np.float32)
+    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
 
 
-def _cover(font_file: Path, digit: str, height: int, margin: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _cover(font_file: Path, digit: str, height: int, margin: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return how much of each pixel ink covers, [H, W] from 0 to 1, anti-aliased by FreeType."""
     measured = ImageFont.truetype(font_file, _MEASURED_AT)
     boxes = [measured.getbbox(each) for each in DIGITS]
@@ -98,7 +101,7 @@ def _cover(font_file: Path, digit: str, height: int, margin: int) -> np.ndarray[
     left, top, right, bottom = font.getbbox(digit)
     image = Image.new("L", (round(right - left), round(bottom - top)))
     ImageDraw.Draw(image).text((-left, -top), digit, fill=255, font=font)
-    return np.pad(np.asarray(image.crop(image.getbbox()), np.float64) / 255, margin)
+    return np.pad(np.asarray(image.crop(image.getbbox()), np.float32) / 255, margin)
 
 
 def write(directory: Path, files: Mapping[str, Mapping[int, Path]]) -> int:

@@ -1,10 +1,10 @@
 """Accuracy of `python -m mnist.predict` on digits that do not come from MNIST: those of handwriting fonts.
 
-    python -m benchmarks.fonts [--recipes=softmax,cnn_small,cnn_fast,cnn] [--sets=development,held_out,mnist]
+    python -m benchmarks.fonts [--recipes=softmax,cnn_small,cnn_fast] [--sets=development,held_out,mnist]
 
 The fonts are installed with npm, and the recipes are trained, both once, below runs/benchmarks/fonts. Each set is a
-directory of PNG files, which `mnist.predict` reads; a picture counts as right if exactly one digit is found in it, and
-its class is right.
+directory of PNG files, read by `mnist.predict`'s own functions, once for all recipes. A picture counts as right if
+exactly one digit is found in it, and its class is right.
 
 development  half of the fonts: preprocessing is developed on these.
 held_out     the other half: only measured.
@@ -12,11 +12,10 @@ mnist        1,000 digits of MNIST's test set, drawn by `python -m tests.drawing
 """
 
 import collections
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +30,11 @@ from benchmarks import font_drawings, font_files, report
 from benchmarks.font_drawings import Drawing
 from checkpointing import cli
 from checkpointing.errors import UserError
+from checkpointing.tf_import import tensorflow_import
+from mnist.errors import ImageError
+from mnist.tools import digit_reader
 
-_RECIPES = flags.DEFINE_list("recipes", ["softmax", "cnn_small", "cnn_fast", "cnn"], "recipes to measure")
+_RECIPES = flags.DEFINE_list("recipes", ["softmax", "cnn_small", "cnn_fast"], "recipes to measure")
 _SETS = flags.DEFINE_list("sets", [*font_files.HALVES, "mnist"], "sets of pictures")
 _DIRECTORY = flags.DEFINE_string("directory", str(report.DIRECTORY / "fonts"), "directory of fonts and runs")
 
@@ -63,10 +65,10 @@ class Answer(NamedTuple):
 Answers = Mapping[str, Mapping[str, Sequence[Answer]]]
 
 
-def answers(lines: Sequence[str]) -> list[Answer]:
-    """Parse the output of `mnist.predict --json`: one answer for each file."""
-    read: dict[str, list[Any]] = {}
-    for record in map(json.loads, lines):
+def answers(predictions: Iterable[Mapping[str, Any]]) -> list[Answer]:
+    """Return one answer for each file, from the records of `digit_reader.predict`, one for each digit."""
+    read: dict[str, list[int | None]] = {}
+    for record in predictions:
         read.setdefault(Path(record["file"]).name, []).append(record["digit"])
     return [
         Answer(name, SEVERAL if len(digits) > 1 else NO_DIGIT if digits[0] is None else str(digits[0]))
@@ -116,14 +118,14 @@ def _train(recipe: str) -> Path:
     if not (train_dir / "result.json").is_file():
         program = str(ROOT / f"train_{recipe.split('_', maxsplit=1)[0]}.py")
         print(f"training {recipe}", flush=True)
-        _run([program, f"--config={recipe}", f"--train_dir={train_dir}", "--noreport"], {cli.OK})
+        _run([program, f"--config={recipe}", f"--train_dir={train_dir}", "--noreport"])
     return train_dir
 
 
 def _draw(name: str, directory: Path) -> None:
     """Write the pictures of a set."""
     if name == _MNIST:
-        _run(["-m", "tests.drawing", str(directory), str(_MNIST_DRAWINGS)], {cli.OK})
+        _run(["-m", "tests.drawing", str(directory), str(_MNIST_DRAWINGS)])
         return
     fonts = [font for font in font_files.FONTS if font_files.half(font.name) == name]
     installed = font_files.install(Path(_DIRECTORY.value))
@@ -133,21 +135,25 @@ def _draw(name: str, directory: Path) -> None:
     )
 
 
-def _predict(directory: Path, train_dir: Path) -> list[Answer]:
-    # A picture without a digit is an error of that picture, and its line is printed all the same.
-    printed = _run(["-m", "mnist.predict", str(directory), f"--train_dir={train_dir}", "--json"], {cli.OK, cli.FAILED})
-    found = answers(printed.splitlines())
-    if len(found) != len(list(directory.iterdir())):
-        raise RuntimeError(f"mnist.predict answered {len(found)} of {len(list(directory.iterdir()))} pictures")
-    return found
+def _predict(directory: Path, train_dirs: Mapping[str, Path]) -> dict[str, list[Answer]]:
+    problems: list[ImageError] = []
+    found = list(digit_reader.find_digits([directory], problems.append))
+    if len({each.name for each in found}) != len(list(directory.iterdir())):
+        raise problems[0]  # a file that cannot be read; one without a digit is in `found`
+    with tensorflow_import():
+        from checkpointing.graphs import predictor  # noqa: PLC0415 - needs TensorFlow
+    recipes = {}
+    for recipe, train_dir in train_dirs.items():
+        with predictor.open_predictor(train_dir, {"images"}, {"classes", "probabilities"}, trusted=False) as model:
+            recipes[recipe] = answers(record for _, record in digit_reader.predict(model.predict, found))
+    return recipes
 
 
-def _run(arguments: Sequence[str], allowed: set[int]) -> str:
-    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    if process.returncode not in allowed:
+def _run(arguments: Sequence[str]) -> None:
+    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
         message = f"{arguments[0]}: exit status {process.returncode}"
         raise UserError(message, hint=(process.stderr.strip().splitlines() or ["no message"])[-1])
-    return process.stdout
 
 
 def _print(found: Answers) -> dict[str, list[dict[str, Any]]]:
@@ -194,7 +200,7 @@ def _measure() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             directory = Path(scratch) / "pictures"
             _draw(name, directory)
-            found[name] = {recipe: _predict(directory, train_dir) for recipe, train_dir in train_dirs.items()}
+            found[name] = _predict(directory, train_dirs)
     tables = _print(found)
     report.write_tables("fonts", tables, _plot(tables))
     return cli.OK
