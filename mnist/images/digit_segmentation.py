@@ -93,7 +93,7 @@ def _find_ink(image: Floats, *, cropped: bool = False) -> tuple[list[Floats], st
             return _find_ink(page.cut_sheet(image, sheet), cropped=True)
         cleaned = page.without_frames(page.without_lines(strength))
         cuts = connected_components(cleaned)
-        if cuts and _is_stroke(max(cuts, key=np.sum)) and not page.has_shadow(cleaned):
+        if cuts and _is_stroke(max(cuts, key=np.sum)) and not page.has_shadow(strength):
             return cuts, ink
         if not found[0]:
             found = cuts, ink

@@ -12,7 +12,7 @@ _WIDE = 1.2
 # So may narrower ink if one stroke connects two parts of this height. It is split if it is wider and both parts higher.
 # Of 2,000 of MNIST's digits 7 are as in the first row, none as in the second.
 _DOUBTFUL_WIDTH, _DOUBTFUL_HEIGHT = 1.0, 0.8
-_SPLIT_WIDTH, _SPLIT_HEIGHT = 1.25, 0.9
+_SPLIT_WIDTH, _SPLIT_HEIGHT = 1.2, 0.95
 # Both parts have this part of the ink.
 _PART_AREA = 0.15
 # The cut is between these parts of the width.
