@@ -80,7 +80,7 @@ def test_all_members_begin_with_the_same_weights(tmp_path, small_data, ensemble)
     run.wait_for("seed-3/model.ckpt-20")
     checkpoints.make_checkpoint(source, 999)  # of no network
     assert run.end() == 0, run.said
-    assert run.said.count(f"warm start from {source / 'model.ckpt-60'}: taken") == 2
+    assert run.said.count(f"warm start from {source / 'model.ckpt-60'}: restored") == 2
 
 
 @pytest.mark.slow
