@@ -104,15 +104,18 @@ def _cover(font_file: Path, digit: str, height: int, margin: int) -> np.ndarray[
     return np.pad(np.asarray(image.crop(image.getbbox()), np.float32) / 255, margin)
 
 
-def write(directory: Path, files: Mapping[str, Mapping[int, Path]]) -> int:
+def write(directory: Path, files: Mapping[str, Mapping[int, Path]], heights: Sequence[int] = HEIGHTS) -> int:
     """Draw all digits of fonts as PNG files; return their number.
 
     Args:
       directory: is created.
       files: font -> weight -> file.
+      heights: drawings of other heights are left out.
     """
     directory.mkdir(parents=True)
-    every = [each for font, weights in files.items() for each in drawings(font, list(weights))]
+    every = [
+        each for font, weights in files.items() for each in drawings(font, list(weights)) if each.height in heights
+    ]
     for each in every:
         draw(files[each.font][each.weight], each).save(directory / each.file_name, compress_level=1)
     return len(every)

@@ -1,6 +1,7 @@
 """Accuracy of `python -m mnist.predict` on digits that do not come from MNIST: those of handwriting fonts.
 
     python -m benchmarks.fonts [--recipes=softmax,cnn_small,cnn_fast] [--sets=development,held_out,mnist]
+        [--heights=40,120,400]
 
 The fonts are installed with npm, and the recipes are trained, both once, below runs/benchmarks/fonts. Each set is a
 directory of PNG files, read by `mnist.predict`'s own functions, once for all recipes. A picture counts as right if
@@ -36,6 +37,9 @@ from mnist.tools import digit_reader
 
 _RECIPES = flags.DEFINE_list("recipes", ["softmax", "cnn_small", "cnn_fast"], "recipes to measure")
 _SETS = flags.DEFINE_list("sets", [*font_files.HALVES, "mnist"], "sets of pictures")
+_HEIGHTS = flags.DEFINE_list(
+    "heights", list(map(str, font_drawings.HEIGHTS)), "heights of the fonts' digits in pixels; others are not drawn"
+)
 _DIRECTORY = flags.DEFINE_string("directory", str(report.DIRECTORY / "fonts"), "directory of fonts and runs")
 
 _MNIST = "mnist"
@@ -132,6 +136,7 @@ def _draw(name: str, directory: Path) -> None:
     font_drawings.write(
         directory,
         {font.name: {weight: font_files.path(installed, font, weight) for weight in font.weights} for font in fonts},
+        [int(height) for height in _HEIGHTS.value],
     )
 
 
@@ -209,6 +214,7 @@ def _measure() -> int:
 def main(argv: list[str]) -> None:
     """Measure and print."""
     del argv
+    cli.silence_tensorflow()
     sys.exit(cli.report_errors(_measure))
 
 

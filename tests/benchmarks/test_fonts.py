@@ -79,9 +79,10 @@ def test_a_drawing_has_the_ink_and_the_paper_of_its_kind(paper, dejavu):
 def test_drawings_on_white_paper_are_found(dejavu, tmp_path):
     """`mnist.predict`'s own reader finds one digit in each PNG file."""
     weights = {400: dejavu}
-    count = font_drawings.write(tmp_path / "pictures", {"dejavu-sans": weights})
+    count = font_drawings.write(tmp_path / "pictures", {"dejavu-sans": weights}, [40, 120])
     files = sorted((tmp_path / "pictures").iterdir())
-    assert len(files) == count == 50
+    assert {Drawing.from_file_name(file.name).height for file in files} == {40, 120}
+    assert len(files) == count
     for file in files:
         if Drawing.from_file_name(file.name).paper == "white":
             (image,) = image_files.read(file)
