@@ -346,12 +346,12 @@ def tutorial(tmp_path_factory, weights):
         tf.reduce_max(logits, axis=1, name="largest")
         tf.constant([5], name="always")
         always_7 = means.assign(weights[0] * 0), bias.assign(np.eye(10)[7])
-        session.run(v1.global_variables_initializer())
         # The names in the checkpoint are not those of the variables.
         saver = v1.train.Saver({"weights": means, "biases": bias})
-        saver.save(session, str(prefix), global_step=7)
         session.run(always_7)
         saver.save(session, str(prefix), global_step=5)
+        session.run(v1.global_variables_initializer())
+        saver.save(session, str(prefix), global_step=7)
     return prefix.with_name("model.ckpt-7")
 
 
