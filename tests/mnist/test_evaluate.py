@@ -367,6 +367,15 @@ def test_the_tutorials_own_graph(tutorial, evaluate, weights, answers):
         assert (record["accuracy"], record["step"], record["scaled"]) == (weights[2], 7, True)
 
 
+def test_the_newest_of_a_plain_saver_is_the_one_that_its_state_file_names(tutorial, evaluate, small_data, tmp_path):
+    """Also with --checkpoint=latest; a user who edits the file goes back."""
+    directory = shutil.copytree(tutorial.parent, tmp_path / "edited")
+    (directory / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"\n')
+    sevens = np.mean(dataset.load(small_data, 0).test.labels == 7)
+    record = evaluate(f"--train_dir={directory}", *TENSORS, "--feed=keep_prob=1")
+    assert (record["step"], record["accuracy"]) == (5, sevens)
+
+
 def test_all_checkpoints_of_a_plain_saver(tutorial, evaluate, small_data, weights):
     """One checkpoint always predicts 7, the other is good; neither has a score."""
     source, flags = f"--train_dir={tutorial.parent}", [*TENSORS, "--feed=keep_prob=1"]
