@@ -348,9 +348,10 @@ def tutorial(tmp_path_factory, weights):
         always_7 = means.assign(weights[0] * 0), bias.assign(np.eye(10)[7])
         # The names in the checkpoint are not those of the variables.
         saver = v1.train.Saver({"weights": means, "biases": bias})
+        initialize = v1.global_variables_initializer()
         session.run(always_7)
         saver.save(session, str(prefix), global_step=5)
-        session.run(v1.global_variables_initializer())
+        session.run(initialize)
         saver.save(session, str(prefix), global_step=7)
     return prefix.with_name("model.ckpt-7")
 
