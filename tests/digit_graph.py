@@ -8,6 +8,9 @@ from mnist.model import networks, schedules, training_graph
 
 STEPS = 24
 
+# Of images that are not [N, 28, 28]. Some have the pixels of whole images.
+WRONG_SHAPES = ((1, 28, 28, 3), (2, 28, 28, 1), (1, 56, 56), (2, 56, 14), (28, 28, 2), (28, 28), (2, 784))
+
 
 def digits(count=300):
     """Return images (uint8 [count, 28, 28]) whose mean is a function of the label, so that a model can learn it."""

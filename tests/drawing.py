@@ -24,8 +24,7 @@ def draw(digit: np.ndarray, kind: str, generator: np.random.Generator) -> Image.
     """Draw a digit (uint8 [28, 28], bright on black)."""
     size = {"large": 1600, "small": 60}.get(kind, int(generator.integers(200, 500)))
     side = int(size * generator.uniform(0.5, 0.8))
-    ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    ink = ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))  # strokes with sharp edges
+    ink = scenes.enlarged(digit, side)
     stroke = max(1, side // 56)
     if kind == "thick":
         ink = ink.filter(ImageFilter.MaxFilter(2 * stroke + 1))

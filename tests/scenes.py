@@ -9,10 +9,15 @@ Pixels = np.ndarray
 PAPER, INK = 240.0, 30.0
 
 
+def enlarged(digit: np.ndarray, side: int) -> Image.Image:
+    """Enlarge a digit (uint8 [28, 28], bright on black) to this many pixels each way; its strokes have sharp edges."""
+    ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    return ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))
+
+
 def cover(digit: np.ndarray, side: int = 280) -> np.ndarray:
     """Enlarge a digit (uint8 [28, 28]) and crop it to the box of its ink: [H, W] from 0 to 1."""
-    ink = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    ink = ink.point(lambda value: max(0, min(255, int((value - 90) * 4))))
+    ink = enlarged(digit, side)
     return np.asarray(ink.crop(ink.getbbox())).astype(float) / 255
 
 

@@ -134,7 +134,7 @@ def test_a_report_without_a_home_directory_prints_no_messages_of_other_libraries
     """Matplotlib makes a temporary directory, and a list of fonts in it, without a word."""
     for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.setenv("HOME", "/proc/missing")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     train_dir = shutil.copytree(run, tmp_path / "run")
     settings = ["--train_steps=20", "--validation_size=0"] if program == "softmax" else []

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mnist.images import page, touching
-from mnist.images.ink import INK, RISE_BEGINS, Floats, ink_strengths
+from mnist.images.ink import INK, RISE_BEGINS, Floats, ink_strengths, thickness
 from mnist.images.page import Box
 from mnist.input.dataset import IMAGE_SHAPE
 from mnist.input.idx import Bytes
@@ -103,8 +103,7 @@ def _find_ink(image: Floats, *, cropped: bool = False) -> tuple[list[Floats], st
 def _is_stroke(strength: Floats) -> bool:
     """Whether ink is thin, compared with its size."""
     ink = strength[_box(strength)] > INK
-    thickness = 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
-    return bool(thickness < _MAX_THICKNESS * max(ink.shape))
+    return thickness(ink) < float(_MAX_THICKNESS * max(ink.shape))
 
 
 def is_as_in_mnist(image: Bytes) -> bool:

@@ -61,6 +61,11 @@ def ink_strengths(image: Floats) -> Iterator[tuple[Floats, str]]:
             yield strength, polarity
 
 
+def thickness(ink: Mask) -> float:
+    """Return the thickness of ink, a mask [H, W], in pixels: the diameter of the largest circle in it, roughly."""
+    return 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
+
+
 def _main_direction(colours: Floats) -> Floats:
     """Return the direction of most variance of colours [H, W, 3] around 0: [3]."""
     _, directions = np.linalg.eigh(np.einsum("hwc,hwd->cd", colours, colours))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mnist.images.ink import INK, Floats, Mask
+from mnist.images.ink import INK, Floats, Mask, thickness
 
 Box = tuple[slice, slice]  # rows and columns
 
@@ -72,9 +72,8 @@ def has_shadow(strength: Floats) -> bool:
     labels, _ = ndimage.label(strength > INK)
     boxes = ndimage.find_objects(labels)
     for number in set(labels[:: len(labels) - 1 or 1, :: labels.shape[1] - 1 or 1].ravel().tolist()) - {0}:
-        box = boxes[number - 1]
-        thickness = 2 * float(ndimage.distance_transform_edt(np.pad(labels == number, 1)).max())
-        if thickness > _MAX_THICKNESS * max(side.stop - side.start for side in box):
+        ink = labels[boxes[number - 1]] == number
+        if thickness(ink) > _MAX_THICKNESS * max(ink.shape):
             return True
     return False
 

@@ -202,9 +202,8 @@ def _read_data(
     """Read the data behind the header, whose dimensions are `found`."""
     expected = math.prod(found) * dtype.itemsize
     header_says = f"(the header says {_times(found)})"
-    if (
-        math.prod(size or 1 for size in found) * dtype.itemsize > sys.maxsize
-    ):  # NumPy's limit, also for arrays of size 0
+    # NumPy's limit, also for arrays of size 0.
+    if math.prod(size or 1 for size in found) * dtype.itemsize > sys.maxsize:
         raise DataError(f"{path}: expected dimensions that an array can have, got {_times(found)} in the header")
     if most_bytes is not None and expected > most_bytes:
         raise DataError(

@@ -11,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as pybind11_state
 from mnist.convert import main
 from mnist.tools import model_conversion
 from tests import hostile, programs
+from tests.digit_graph import WRONG_SHAPES
 
 RUNS = {
     "softmax": ("softmax", []),
@@ -43,7 +44,7 @@ def assert_wrong_images_raise(path):
     """Check that a converted model refuses other shapes than [N, 28, 28], and other dtypes; then predicts again."""
     _, load = model_conversion.FORMATS[path.suffix]
     predict = load(path)
-    for shape in [(1, 28, 28, 3), (2, 28, 28, 1), (1, 56, 56), (2, 56, 14), (28, 28, 2), (28, 28), (2, 784)]:
+    for shape in WRONG_SHAPES:
         with pytest.raises(ERRORS):
             predict({"images": np.zeros(shape, np.uint8)})
     with pytest.raises(ERRORS):

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mnist.input import dataset
 from tests import guide, programs
+from tests.digit_graph import WRONG_SHAPES
 
 ENVIRONMENT = programs.ROOT / ".venv-readers"
 SCRIPTS = Path(__file__).parent
@@ -159,7 +160,7 @@ def test_kserve_predicts_what_a_session_predicts(served):
 @pytest.mark.parametrize("signature", ["serving_default", "labels"])
 def test_kserve_answers_wrong_shapes_with_an_error(served, signature):
     """Status 400 and a message with both shapes; the next request gets predictions."""
-    for shape in [(1, 28, 28, 3), (2, 28, 28, 1), (1, 56, 56), (2, 56, 14), (28, 28, 2), (28, 28), (2, 784)]:
+    for shape in WRONG_SHAPES:
         request = {"signature_name": signature, "instances": np.zeros(shape, int).tolist()}
         shown = f"{list(shape)}".replace(" ", "")
         message = f"Shape of tensor images {shown} is not compatible with expected shape [?,28,28]."
