@@ -15,6 +15,8 @@ from PIL import Image, ImageFilter
 from checkpointing.tf_import import tensorflow_import
 from mnist.images import digit_segmentation, image_files, pixel_arrays
 from mnist.input import dataset
+from mnist.tools import digit_reader
+from mnist.tools.digit_reader import FoundDigit
 from tests import scenes
 
 KINDS = ("rotated", "thick", "thin", "inverted", "coloured", "off-centre", "gradient", "transparent", "large", "small")
@@ -94,8 +96,8 @@ def print_table(saved_model: Path, count: int = 200) -> None:
     test = dataset.load(None, 0).test
     labels = [[int(label)] for label in test.labels[:count]]
     pairs = [[int(one), int(other)] for one, other in zip(test.labels, test.labels[count : 2 * count], strict=False)]
-    sys.stdout.write(f"{'scene':26} right  none  wrong without a warning\n")
-    with predictor.open_predictor(saved_model, {"images"}, {"classes"}, trusted=False) as model:
+    sys.stdout.write(f"{'scene':26} right  none  wrong without a warning, right with one\n")
+    with predictor.open_predictor(saved_model, {"images"}, {"classes", "probabilities"}, trusted=False) as model:
         for scene, draw_scene in scenes.SCENES.items():
             generator = np.random.default_rng(5)
             _print_row(scene, [draw_scene(image, generator) for image in test.images[:count]], labels, model.predict)
@@ -105,15 +107,20 @@ def print_table(saved_model: Path, count: int = 200) -> None:
 
 
 def _print_row(scene: str, pictures: list, labels: list[list[int]], model: Callable) -> None:
-    found = [digit_segmentation.digits(pixel_arrays.from_pillow(Image.fromarray(picture))) for picture in pictures]
-    images = [digit.image for digits in found for digit in digits]
-    classes = iter(model({"images": np.stack(images)})["classes"] if images else [])
-    right = [[int(next(classes)) for _ in digits] == label for digits, label in zip(found, labels, strict=True)]
+    digits = [digit_segmentation.digits(pixel_arrays.from_pillow(Image.fromarray(picture))) for picture in pictures]
+    found = [FoundDigit(str(number), digit) for number, digits in enumerate(digits) for digit in digits]
+    records: list[list[dict]] = [[] for _ in pictures]
+    for each, record in digit_reader.predict(model, found):
+        records[int(each.name)].append(record)
+    right = [[each["digit"] for each in answers] == label for answers, label in zip(records, labels, strict=True)]
+    warned = [any(each["warnings"] for each in answers) for answers in records]
+    none = sum(not answers for answers in records)
     silent = sum(
-        not is_right and bool(digits) and not any(digit.warnings for digit in digits)
-        for is_right, digits in zip(right, found, strict=True)
+        not is_right and bool(answers) and not warning
+        for is_right, answers, warning in zip(right, records, warned, strict=True)
     )
-    sys.stdout.write(f"{scene:26} {sum(right):5} {sum(not digits for digits in found):5} {silent:5}\n")
+    superfluous = sum(is_right and warning for is_right, warning in zip(right, warned, strict=True))
+    sys.stdout.write(f"{scene:26} {sum(right):5} {none:5} {silent:5} {superfluous:5}\n")
     sys.stdout.flush()
 
 

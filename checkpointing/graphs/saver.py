@@ -204,7 +204,7 @@ def _previously_kept(directory: Path, base_name: str, state_file_name: str) -> l
     """
     is_numbered = re.compile(rf"{re.escape(base_name)}-\d+", re.ASCII)
     prefixes = [directory / name for name in _listed(directory, state_file_name) if is_numbered.fullmatch(name)]
-    own = [each for each in prefixes if layout.index_path(each).exists() and not lookup.is_ours(each)]
+    own = [each for each in prefixes if layout.index_path(each).is_file() and not lookup.is_ours(each)]
     return [(str(each), layout.index_path(each).stat().st_mtime) for each in own]
 
 

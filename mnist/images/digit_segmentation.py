@@ -53,11 +53,14 @@ class Digit(NamedTuple):
     image: uint8 [28, 28], bright on black.
     ink: "as in MNIST", "light on dark" or "dark on light".
     warnings: why it may not be a digit.
+    halves: pairs of images like it, of which it may consist. Where a model reads both of a pair with more certainty
+      than the whole, these are probably two digits that touch.
     """
 
     image: Bytes
     ink: str
     warnings: tuple[str, ...] = ()
+    halves: tuple[tuple[Bytes, Bytes], ...] = ()
 
 
 def digits(pixels: np.ndarray[Any, Any]) -> list[Digit]:
@@ -80,7 +83,12 @@ def digits(pixels: np.ndarray[Any, Any]) -> list[Digit]:
     for cut in cuts:
         parts = touching.split(cut)
         split = (_SPLIT,) if len(parts) > 1 else ()
-        found += [Digit(_normalize(part), ink, split + _warnings(part)) for part in parts]
+        for part in parts:
+            warnings = split + _warnings(part)
+            halves = (
+                () if warnings else tuple((_normalize(one), _normalize(other)) for one, other in touching.halves(part))
+            )
+            found.append(Digit(_normalize(part), ink, warnings, halves))
     return found
 
 

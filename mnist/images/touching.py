@@ -1,8 +1,10 @@
 """Split digits that touch each other, and recognise ink that may be several digits."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from mnist.images.ink import INK, Floats, Mask
@@ -16,9 +18,16 @@ _SPLIT_WIDTH, _SPLIT_HEIGHT = 1.2, 0.95
 # Both parts have this part of the ink.
 _PART_AREA = 0.15
 # The cut is between these parts of the width.
-_FIRST, _LAST = 0.2, 0.8
+_MIDDLE = (0.2, 0.8)
 # It crosses one stroke, with at most this many times its width of ink, and this part of the height.
 _MAX_CROSSED, _MAX_HEIGHT_CROSSED = 1.3, 0.5
+
+# Where ink of any width may consist of two digits: the cheapest cut in each of these parts of the width.
+_STRIPS = tuple((first / 100, (first + 15) / 100) for first in range(5, 85, 10))
+# Both halves are as high as this, with this part of the ink.
+_HALF_HEIGHT, _HALF_AREA = 0.75, 0.1
+_HALVED_SIDE = 50  # pixels; higher ones find no more
+_MIN_WIDTH = 5
 
 
 class _Cut(NamedTuple):
@@ -64,7 +73,7 @@ def _find_cut(strength: Floats) -> _Cut | None:
         return None
     rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
     ink = strength[rows, columns] > INK
-    path = _cheapest_path(ink)
+    (path,) = _cheapest_paths(ink, [_MIDDLE])
     crossed = ink[np.arange(len(ink)), path]
     distance = ndimage.distance_transform_edt(np.pad(ink, 1))[1:-1, 1:-1]
     stroke = 4 * float(distance[ink].mean())  # across a stroke, the mean distance is a quarter of its width
@@ -89,21 +98,58 @@ def _largest_component(ink: Mask) -> tuple[int, int]:
     return rows.stop - rows.start, int(areas.max())
 
 
-def _cheapest_path(ink: Mask) -> np.ndarray[Any, Any]:
-    """Return the column in each row, int [H], of the path from top to bottom that crosses the least ink."""
+def halves(strength: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Cut ink in two at several places, each time along the path that crosses the least ink.
+
+    Which of these are digits, only a model knows.
+
+    Args:
+      strength: of the ink, [H, W] from 0 to 1.
+
+    Yields:
+      Left and right half, at most 50 pixels high and wide, where both have almost the height of the whole.
+    """
+    rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
+    strength = strength[rows, columns]
+    scale = min(1, _HALVED_SIDE / max(strength.shape))
+    height, width = (max(1, round(scale * side)) for side in strength.shape)
+    if width < _MIN_WIDTH:
+        return
+    strength = np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR))
+    ink = strength > INK
+    for path in _cheapest_paths(ink, _STRIPS):
+        left = np.arange(width) < path[:, None]
+        parts = [_largest_component(part) for part in (ink & left, ink & ~left)]
+        low, small = min(part_height for part_height, _ in parts), min(area for _, area in parts)
+        if low >= _HALF_HEIGHT * height and small >= _HALF_AREA * ink.sum():
+            yield strength * left, strength * ~left
+
+
+def _cheapest_paths(ink: Mask, strips: Sequence[tuple[float, float]]) -> np.ndarray[Any, Any]:
+    """Find the path from top to bottom that crosses the least ink, in each of N strips.
+
+    Args:
+      ink: bool [H, W].
+      strips: the first and last column of each, in widths.
+
+    Returns:
+      The column in each row, int [N, H].
+    """
     height, width = ink.shape
-    first, last = int(_FIRST * width), int(_LAST * width)
-    cost = ink[:, first:last].astype(np.float64)
+    columns = np.arange(width)
+    inside = np.stack([(columns >= int(first * width)) & (columns < int(last * width)) for first, last in strips])
+    inside = inside[inside.any(axis=1)]  # a narrow image has fewer strips
+    outside = np.where(inside, 0, np.inf)  # [N, W]
     # Of paths that cross as much, the straightest.
     aside = 1e-3
-    total = cost[0]
-    steps = np.zeros(cost.shape, int)
+    total = outside + ink[0]
+    steps = np.zeros((height, *total.shape), int)
     for row in range(1, height):
-        padded = np.pad(total, 1, constant_values=np.inf)
-        choices = np.stack([padded[:-2] + aside, padded[1:-1], padded[2:] + aside])
+        padded = np.pad(total, ((0, 0), (1, 1)), constant_values=np.inf)
+        choices = np.stack([padded[:, :-2] + aside, padded[:, 1:-1], padded[:, 2:] + aside])
         steps[row] = np.argmin(choices, axis=0) - 1
-        total = choices.min(axis=0) + cost[row]
-    path = [int(np.argmin(total))]
+        total = choices.min(axis=0) + outside + ink[row]
+    path = [np.argmin(total, axis=1)]
     for row in range(height - 1, 0, -1):
-        path.append(path[-1] + int(steps[row, path[-1]]))
-    return np.array(path[::-1]) + first
+        path.append(path[-1] + steps[row, np.arange(len(total)), path[-1]])
+    return np.stack(path[::-1], axis=1)

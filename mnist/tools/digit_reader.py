@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,9 +13,13 @@ from checkpointing.storage import durable
 from mnist.errors import ImageError
 from mnist.images import digit_segmentation, image_files
 from mnist.images.digit_segmentation import Digit
+from mnist.images.ink import Floats
 from mnist.input.idx import Bytes
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+# A class, and the probabilities of all: float32 [10].
+_Reading = tuple[int, Floats]
+_Item = TypeVar("_Item")
 
 _BATCH = 500
 # With label smoothing a model never exceeds 0.91; of images like MNIST's, few are below this.
@@ -74,15 +78,44 @@ def predict(
       Each digit with a record for JSON: file, digit, probability, runners_up, warnings.
     """
     for batch in _batches(found):
-        images = [each.digit.image for each in batch if each.digit]
-        outputs: Arrays = model({"images": np.stack(images)}) if images else {}
-        predictions = zip(outputs.get("classes", ()), outputs.get("probabilities", ()), strict=True)
+        digits = [each.digit for each in batch if each.digit]
+        read = iter(_read(model, [digit.image for digit in digits]))
+        halves = iter(_read(model, [half for digit in digits for pair in digit.halves for half in pair]))
         for each in batch:
-            yield each, _record(each, *next(predictions)) if each.digit else _blank_record(each)
+            if each.digit is None:
+                yield each, _blank_record(each)
+                continue
+            record = _record(each, *next(read))
+            pairs = [(next(halves), next(halves)) for _ in each.digit.halves]
+            record["warnings"] += _warnings(record, pairs)
+            yield each, record
 
 
-def _batches(found: Iterable[FoundDigit]) -> Iterator[list[FoundDigit]]:
-    remaining = iter(found)
+def _read(model: Callable[[Arrays], Arrays], images: Sequence[Bytes]) -> Iterator[_Reading]:
+    """Yield the class and the probabilities, [10], of each image."""
+    for batch in _batches(images):
+        outputs = model({"images": np.stack(batch)})
+        yield from zip(outputs["classes"].tolist(), outputs["probabilities"], strict=True)
+
+
+def _warnings(record: Mapping[str, Any], pairs: Sequence[tuple[_Reading, _Reading]]) -> list[str]:
+    """Say what else a digit may be: another one, or two of which the model is more certain than of the whole."""
+    found = []
+    if record["probability"] < _CONFIDENT:
+        found.append(f"unsure: it could be {record['runners_up'][0]['digit']} as well")
+    if pairs:
+        (left, _), (right, _) = surest = max(pairs, key=_certainty)
+        if _certainty(surest) > record["probability"]:
+            found.append(f"it may be two digits that touch: {left} and {right}")
+    return found
+
+
+def _certainty(readings: Sequence[_Reading]) -> float:
+    return min(float(probabilities.max()) for _, probabilities in readings)
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    remaining = iter(items)
     while batch := list(islice(remaining, _BATCH)):
         yield batch
 
@@ -94,15 +127,12 @@ def _blank_record(found: FoundDigit) -> dict[str, Any]:
 def _record(found: FoundDigit, digit: int, probabilities: np.ndarray[Any, Any]) -> dict[str, Any]:
     assert found.digit is not None
     others = [int(each) for each in np.argsort(-probabilities, kind="stable") if each != digit][:_RUNNERS_UP]
-    warnings = list(found.digit.warnings)
-    if probabilities[digit] < _CONFIDENT:
-        warnings.append(f"unsure: it could be {others[0]} as well")
     return {
         "file": found.name,
         "digit": int(digit),
         "probability": _rounded(probabilities[digit]),
         "runners_up": [{"digit": each, "probability": _rounded(probabilities[each])} for each in others],
-        "warnings": warnings,
+        "warnings": list(found.digit.warnings),
     }
 
 

@@ -167,6 +167,34 @@ def test_an_unsure_prediction_has_a_warning(probability, warnings):
 
 
 @pytest.mark.parametrize(
+    ("left", "right", "warnings"),
+    [
+        (0.95, 0.9, ["it may be two digits that touch: 1 and 4"]),
+        (0.95, 0.7, []),  # one of the halves is no digit
+        (0.7, 0.95, []),
+    ],
+)
+def test_halves_that_the_model_is_more_certain_of_have_a_warning(left, right, warnings):
+    """Of several pairs of halves the surest one counts; it is named if both of it are surer than the whole."""
+    whole, pair, worse = (np.full((2, 28, 28), shade, np.uint8) for shade in (0, 100, 200))
+    pair[1], worse[1] = 101, 201
+    answers = {0: (9, 0.8), 100: (1, left), 101: (4, right), 200: (3, 0.5), 201: (5, 0.99)}
+
+    def model(arrays):
+        read = [answers[int(image[0, 0])] for image in arrays["images"]]
+        probabilities = np.zeros((len(read), 10), np.float32)
+        for row, (digit, probability) in zip(probabilities, read, strict=True):
+            row[digit] = probability
+        return {"classes": np.array([digit for digit, _ in read]), "probabilities": probabilities}
+
+    halved = Digit(whole[0], "dark on light", halves=(tuple(worse), tuple(pair)))
+    plain = Digit(whole[1], "dark on light")
+    records = [record for _, record in digit_reader.predict(model, [FoundDigit("a", halved), FoundDigit("b", plain)])]
+    assert [record["digit"] for record in records] == [9, 9]
+    assert [record["warnings"] for record in records] == [warnings, []]
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         ([], 2, "FILE"),

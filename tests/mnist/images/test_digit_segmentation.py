@@ -154,6 +154,24 @@ def test_touching_digits_are_split_or_have_a_warning(test_split):
         assert len(found) == 2 or any(each.warnings for each in found) or not wide
 
 
+def test_a_narrow_pair_comes_with_the_halves_it_may_consist_of(test_split):
+    """A 1 and a 4 that touch are one piece of ink, not wide; one of its pairs of halves is similar to both digits."""
+    one, four = test_split.images[2], test_split.images[4]
+    (found,) = found_in(scenes.touching(one, four, np.random.default_rng(1)))
+    assert found.warnings == ()
+    similarities = [min(similarity(left, one), similarity(right, four)) for left, right in found.halves]
+    assert max(similarities) > 0.8, similarities
+
+
+def test_only_ink_whose_parts_are_high_enough_has_halves(test_split):
+    """A 1 cannot be halved, a digit in MNIST's own format is not, and one with a warning has no second one."""
+    assert found_in(scenes.cropped(test_split.images[2], 30))[0].halves == ()
+    assert found_in(test_split.images[0])[0].halves == ()
+    for first, second in zip(test_split.images[:12], test_split.images[20:32], strict=True):
+        for digit in found_in(scenes.touching(first, second, np.random.default_rng(1))):
+            assert not (digit.warnings and digit.halves)
+
+
 def test_a_wide_digit_stays_whole(test_split):
     """A wide 4, a wide 0 and 20 other digits are not split."""
     for image in (test_split.images[number] for number in (33, 297, 380, *range(20))):
