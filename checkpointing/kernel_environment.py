@@ -1,14 +1,23 @@
-"""Environment variables that choose TensorFlow's kernels, fixed before TensorFlow is imported.
+"""TensorFlow's kernels, chosen by environment variables before TensorFlow is imported.
 
-    in_force = choose_kernels()  # {"TF_ENABLE_ONEDNN_OPTS": "1", ...}
+    in_force = choose_kernels("avx2")  # {"TF_ENABLE_ONEDNN_OPTS": "1", "instruction_set": "avx2", ...}
 
-Other kernels give other last bits, so a resumed run must not depend on the user's environment.
+Other kernels give other last bits, so a resumed run must not depend on the user's environment. By default oneDNN uses
+all instructions of the processor, so the last bits depend on it; with "avx2" they do not (docs/reproducibility.md).
 """
 
 import logging
 import os
+from collections.abc import Mapping
 
-from checkpointing.errors import listed
+from checkpointing import processor
+from checkpointing.errors import UserError, listed
+
+# Keys of the record of choose_kernels that are not environment variables.
+PROCESSOR = ("processor", "instruction_set")
+
+NATIVE, AVX2 = "native", "avx2"
+INSTRUCTION_SETS = (NATIVE, AVX2)
 
 # Convolutions and matrix products with oneDNN. By default TensorFlow uses it only on processors with certain
 # instructions; on others it is as correct, and makes the tutorial's CNN 1.6 times as fast (docs/benchmarks.md).
@@ -56,31 +65,69 @@ _RECORDED = (
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TF_ENABLED_DEVICE_TYPES", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"),
 )
 
+# The kernels that give the same bits on every processor with AVX2 and FMA: oneDNN's newest instruction set, and the
+# number of parts of its sums, whatever the number of processors.
+_CHOSEN_FOR_AVX2 = {**_CHOSEN, "ONEDNN_MAX_CPU_ISA": "AVX2", _THREADS: "2"}
+
 _log = logging.getLogger(__name__)
+_instruction_set = NATIVE
 
 
-def choose_kernels() -> dict[str, str]:
+class ProcessorError(UserError):
+    """The processor lacks the chosen instruction set."""
+
+
+def choose_kernels(instruction_set: str | None = None) -> dict[str, str]:
     """Remove the environment variables that change what TensorFlow computes, and set this package's choice.
 
     Call it before TensorFlow is imported. One warning names the variables that are removed.
 
+    Args:
+      instruction_set: "native" or "avx2"; None for that of the call before, at first "native".
+
     Returns:
-      The variables in force that the last bits of the weights depend on, with their values.
+      What the last bits of the weights depend on: the variables in force, with their values; and "processor" and
+      "instruction_set", the names of the processor and of oneDNN's instruction set.
+
+    Raises:
+      ProcessorError: the processor lacks the instructions.
     """
+    global _instruction_set  # noqa: PLW0603 - TensorFlow reads the variables once in a process
+    if instruction_set == AVX2 and not processor.has_avx2():
+        raise ProcessorError(
+            f"instruction set {AVX2}: expected a processor with AVX2 and FMA, got {processor.name()}",
+            hint=f"use the instruction set {NATIVE}",
+        )
+    _instruction_set = instruction_set or _instruction_set
+    chosen = _CHOSEN_FOR_AVX2 if _instruction_set == AVX2 else _CHOSEN
     removed = sorted(
         name
         for name, value in os.environ.items()
-        if name.startswith(_CHOOSING_KERNELS) and not name.startswith(_HARMLESS) and _CHOSEN.get(name) != value
+        if (name.startswith(_CHOOSING_KERNELS) and not name.startswith(_HARMLESS) and chosen.get(name) != value)
+        or (name in chosen and chosen[name] != value)
     )
     for name in removed:
         del os.environ[name]
-    os.environ.update(_CHOSEN)
-    os.environ.setdefault(_THREADS, str(_processors()))
+    os.environ.update(chosen)
+    os.environ.setdefault(_THREADS, str(processor.count()))
     if removed:
         _log.warning("environment variables ignored, because they can change the weights: %s", listed(removed))
-    return {name: os.environ[name] for name in (*_CHOSEN, *_RECORDED) if name in os.environ}
+    in_force = {name: os.environ[name] for name in {**chosen, **dict.fromkeys(_RECORDED)} if name in os.environ}
+    used = AVX2 if _instruction_set == AVX2 else processor.instruction_set()
+    return {**in_force, "processor": processor.name(), "instruction_set": used}
 
 
-def _processors() -> int:
-    """The number of processors that this process may use: TensorFlow's default number of threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def summary(record: Mapping[str, str]) -> str:
+    """Return the record of `choose_kernels` in words: processor, instruction set, threads, oneDNN."""
+    onednn = "on" if record["TF_ENABLE_ONEDNN_OPTS"] == "1" else "off"
+    instructions, threads = record["instruction_set"], record[_THREADS]
+    return f"{record['processor']}, instruction set {instructions}, {threads} threads, oneDNN {onednn}"
+
+
+def session_threads(threads: int) -> int:
+    """Return the number of threads for a session's configuration; 0 for TensorFlow's default.
+
+    Args:
+      threads: the user's choice; 0 for all processors.
+    """
+    return threads or (processor.count() if _instruction_set == AVX2 else 0)  # the default would be _THREADS

@@ -96,6 +96,12 @@ class Settings:
         "float32",
         choices=("float32", "bfloat16"),
     )
+    instruction_set: str = setting(
+        "processor instructions: native = all that the processor has; avx2 = those that give the same weights on "
+        "every x86-64 processor with AVX2 and FMA",
+        "native",
+        choices=("native", "avx2"),
+    )
     seed: int = setting(
         "random seed of initial weights, image order, augmentation and dropout", 0, at_least=0, at_most=2**31 - 1
     )

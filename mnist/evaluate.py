@@ -26,6 +26,7 @@ from tabulate import tabulate
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, DamagedError, listed
+from checkpointing.kernel_environment import choose_kernels
 from checkpointing.protocol import lookup, manifest
 from checkpointing.storage import layout
 from checkpointing.tf_import import tensorflow_import
@@ -148,6 +149,8 @@ def _evaluate_checkpoints(args: argparse.Namespace) -> int:
     if refs[0].problem and not evaluate_all:
         raise refs[0].problem
     split = _load(args, next((ref for ref in reversed(refs) if ref.manifest), None))
+    # The kernels of the run: so the accuracies are exactly those that it measured.
+    choose_kernels(refs[-1].manifest.settings.get("instruction_set") if refs[-1].manifest else None)
     with tensorflow_import():
         from mnist.tools import evaluator  # noqa: PLC0415 - needs TensorFlow
     with evaluator.Evaluator(_interface(args), split) as evaluate:

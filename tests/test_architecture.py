@@ -23,11 +23,11 @@ EVERYTHING_BUT_TESTS = [
 COMMANDS = [path for path in (ROOT / "mnist").glob("*.py") if '__name__ == "__main__"' in path.read_text()]
 TOOLS = ROOT / "mnist" / "tools"
 
-# What every package may import: the base class of errors, the import of TensorFlow and the choice of its kernels, and
-# the opening of regular files.
+# What every package may import: the base class of errors, the import of TensorFlow the choice of its kernels, the
+# processor, and the opening of regular files.
 FOUNDATION = (
     *("checkpointing.errors", "checkpointing.tf_import", "checkpointing.kernel_environment"),
-    "checkpointing.storage.regular_file",
+    *("checkpointing.processor", "checkpointing.storage.regular_file"),
 )
 
 # Which packages the modules of each package of `checkpointing` may import. protocol and graphs need one another: a

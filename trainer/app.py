@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpointing import cli
 from checkpointing.errors import UsageError, UserError
+from checkpointing.kernel_environment import choose_kernels
 from checkpointing.runs import preemption, supervisor
 from checkpointing.tf_import import tensorflow_import
 from configs import flags
@@ -72,6 +73,7 @@ def main(options: RunOptions, make_model: MakeModel, program: str) -> int:
     """
     stopwatch = Stopwatch()
     settings = options.settings
+    choose_kernels(settings.instruction_set)
     if not options.dry_run:
         if isinstance(settings, CnnSettings) and settings.members > 1:
             return members.train_members(options, settings, make_model, stopwatch)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from checkpointing import kernel_environment
 from checkpointing.graphs.export import Example, ensure_exported
 from checkpointing.protocol.resume import ResumePoint
 from checkpointing.storage import layout, staging
@@ -54,6 +55,7 @@ def export_model(
         accuracies={"validation": scores.validation_accuracy, "test": scores.test_accuracy},
         checkpoint=prefix.name,
         weights_sha256=scores.weights_sha256,
+        kernels=kernel_environment.summary(kernel_environment.choose_kernels()),
     )
     ensure_exported(
         export_dir(options),

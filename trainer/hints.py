@@ -12,6 +12,7 @@ from checkpointing.errors import (
     UnwritableError,
     UserError,
 )
+from checkpointing.kernel_environment import ProcessorError
 from checkpointing.storage.staging import TargetExistsError
 from mnist.errors import NonFiniteLossError
 
@@ -28,6 +29,7 @@ _HINTS: dict[type[UserError], str] = {
         " to resume"
     ),
     OtherVersionError: "give a new --train_dir, and this checkpoint's prefix as --restore_from",
+    ProcessorError: "leave out --instruction_set",
     SettingsDifferError: "give the recorded settings, or a new --train_dir",
     SourceError: "put the same checkpoint back, or give another one and a new --train_dir",
     TargetExistsError: "give another --export_dir",

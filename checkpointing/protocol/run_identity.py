@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checkpointing.errors import DamagedError, SourceError, listed
+from checkpointing.kernel_environment import PROCESSOR
 from checkpointing.protocol import lookup, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
@@ -78,11 +79,20 @@ def log_other_conditions(
     if recorded.code != code:
         _log.warning("%s was made with other code: the last bits may differ", directory)
     if recorded.environment is not None and environment is not None:
-        unset = dict.fromkeys([*recorded.environment, *environment], "unset")
-        changes = diff(recorded.environment, environment, defaults=unset)
-        if changes:
-            message = "%s was made with environment variables %s: the last bits may differ"
-            _log.warning(message, directory, listed(changes))
+        _log_other_kernels(directory, recorded.environment, environment)
+
+
+def _log_other_kernels(directory: Path, recorded: Mapping[str, str], current: Mapping[str, str]) -> None:
+    """Log a warning if the instruction set, and one if the environment variables that choose kernels differ."""
+    instructions = recorded.get("instruction_set"), current.get("instruction_set")
+    if None not in instructions and instructions[0] != instructions[1]:
+        message = "%s was made with the processor's instruction set %s, now %s: the last bits may differ"
+        _log.warning(message, directory, *instructions)
+    unset = dict.fromkeys([*recorded, *current], "unset")
+    changes = [each for each in diff(recorded, current, defaults=unset) if each.name not in PROCESSOR]
+    if changes:
+        message = "%s was made with environment variables %s: the last bits may differ"
+        _log.warning(message, directory, listed(changes))
 
 
 class SourceCheckpoint(NamedTuple):

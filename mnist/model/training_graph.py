@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from checkpointing import kernel_environment
 from mnist.input import sampling
 from mnist.input.augment import Augmentation, augment
 from mnist.input.dataset import CLASSES, IMAGE_SHAPE, Split
@@ -246,7 +247,8 @@ def open_session(graph: tf.Graph, threads: int) -> tf.compat.v1.Session:
       graph: the graph to run.
       threads: threads between and within ops; 0 for TensorFlow's default. A small model is faster with one.
     """
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    within = kernel_environment.session_threads(threads)
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=within, inter_op_parallelism_threads=threads)
     return tf.compat.v1.Session(graph=graph, config=config)
 
 

@@ -40,6 +40,7 @@ least 15 labels of MNIST's test set are wrong (Northcutt, Athalye, Mueller, "Per
 - data: {train_images:,} training images, {validation_images:,} validation images; fingerprint `{data}`
 - checkpoint: `{checkpoint}`; sha256 of the weights `{weights_sha256}`, as in result.json
 - settings: {settings}
+- kernels, which the last bits of the weights depend on: {kernels}
 
 ## Licence
 
@@ -73,8 +74,9 @@ def text(
     accuracies: Mapping[str, float | None],
     checkpoint: str,
     weights_sha256: str,
+    kernels: str,
 ) -> str:
-    """Return the text in Markdown. It is a function of the model: the same model has the same card.
+    """Return the text in Markdown. It is a function of its arguments: it has no time and no path.
 
     Args:
       config: name of the recipe.
@@ -83,6 +85,7 @@ def text(
       accuracies: for "test" and "validation"; None if the split is empty.
       checkpoint: name of the exported checkpoint.
       weights_sha256: as in result.json.
+      kernels: processor, instruction set, threads and libraries of the last attempt.
     """
     sizes = {"test": len(data.test.labels), "validation": len(data.validation.labels)}
     lines = [
@@ -101,5 +104,6 @@ def text(
         data=data.fingerprint,
         checkpoint=checkpoint,
         weights_sha256=weights_sha256,
+        kernels=kernels,
         settings=", ".join(f"{name} {value}" for name, value in settings.run_identity().items()),
     )

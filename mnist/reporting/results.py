@@ -7,6 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from checkpointing import processor
 from mnist.errors import ResultError
 from mnist.input import regular_file
 from mnist.training.stopwatch import Stopwatch
@@ -95,14 +96,7 @@ def _wrong_type(record: object, types: Types) -> str | None:
 
 def machine() -> str:
     """Return processor, number of cores and system: what speeds depend on."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return f"{processor.name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def summary(result: dict[str, Any]) -> str:

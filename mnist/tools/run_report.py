@@ -190,6 +190,7 @@ def _tables(run: _Run) -> Iterator[Section]:
     of_result = {name: run.result[name] for name in names if run.result.get(name) is not None}
     made_with = [
         *run.manifest.versions.items(),
+        *(run.manifest.environment or {}).items(),
         *of_result.items(),
         ("code sha256", run.manifest.code),
         ("checkpoint", run.prefix),

@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from checkpointing.kernel_environment import choose_kernels
+from checkpointing import kernel_environment, processor
+from checkpointing.kernel_environment import ProcessorError, choose_kernels
 
 
 @pytest.fixture
@@ -11,6 +12,7 @@ def environment(monkeypatch):
     """The environment variables of a test."""
     variables = {"PATH": "/bin"}
     monkeypatch.setattr(os, "environ", variables)
+    monkeypatch.setattr(kernel_environment, "_instruction_set", kernel_environment.NATIVE)
     return variables
 
 
@@ -79,3 +81,53 @@ def test_the_number_of_threads_is_set_if_the_user_has_not_set_it(environment):
     """Convolutions' gradients depend on it: a run resumed on another number of processors must be able to warn."""
     assert choose_kernels()["TF_NUM_INTRAOP_THREADS"] == str(len(os.sched_getaffinity(0)))
     assert environment["TF_NUM_INTRAOP_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+CAPPED = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "TF_NUM_INTRAOP_THREADS": "2"}
+
+
+@pytest.fixture
+def with_avx2(monkeypatch):
+    """A processor with AVX-512."""
+    monkeypatch.setattr(processor, "has_avx2", lambda: True)
+    monkeypatch.setattr(processor, "instruction_set", lambda: "avx512_core")
+    monkeypatch.setattr(processor, "count", lambda: 7)
+
+
+@pytest.mark.usefixtures("with_avx2")
+def test_with_avx2_the_kernels_do_not_depend_on_the_processor(environment):
+    """Neither on its newer instructions nor on the number of its cores; later calls keep the choice."""
+    in_force = choose_kernels("avx2")
+    assert environment.items() >= CAPPED.items()
+    assert in_force.items() >= {**CAPPED, "instruction_set": "avx2"}.items()
+    assert choose_kernels() == in_force
+    assert kernel_environment.session_threads(0) == 7
+    assert kernel_environment.session_threads(3) == 3
+
+
+@pytest.mark.usefixtures("with_avx2")
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS"])
+def test_with_avx2_the_users_own_choice_is_ignored_with_a_warning(environment, caplog, name):
+    """The variable would change the bits."""
+    environment[name] = "16"
+    choose_kernels("avx2")
+    assert environment.get(name) == CAPPED.get(name)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"can change the weights: {name}")
+
+
+@pytest.mark.usefixtures("with_avx2")
+def test_by_default_the_processors_own_instruction_set_is_recorded(environment):
+    """TensorFlow's default number of threads is left to it."""
+    assert choose_kernels()["instruction_set"] == "avx512_core"
+    assert "ONEDNN_MAX_CPU_ISA" not in environment
+    assert kernel_environment.session_threads(0) == 0
+
+
+def test_a_processor_without_avx2_is_refused(environment, monkeypatch):
+    """Before anything is computed, with the processor's name."""
+    monkeypatch.setattr(processor, "has_avx2", lambda: False)
+    monkeypatch.setattr(processor, "name", lambda: "Some CPU")
+    with pytest.raises(ProcessorError, match="expected a processor with AVX2 and FMA, got Some CPU"):
+        choose_kernels("avx2")
+    assert "ONEDNN_MAX_CPU_ISA" not in environment

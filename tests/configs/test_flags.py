@@ -33,6 +33,7 @@ OTHER_VALUES = {
     "augment_shear": 0.375,
     "augment_shift": 1.75,
     "precision": "bfloat16",
+    "instruction_set": "avx2",
     "architecture": "small",
     "seed": 9,
     "validation_size": 0,

@@ -116,6 +116,7 @@ def test_the_run_identity_is_what_changes_weights():
         "augment_shear",
         "augment_shift",
         "precision",
+        "instruction_set",
         "architecture",
         "seed",
         "validation_size",
