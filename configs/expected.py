@@ -10,7 +10,9 @@ class ExpectedResult:
     goal: mean test accuracy that the recipe was designed to reach.
     mean, standard_deviation: measured test accuracy over the seeds 0 to `seeds` - 1.
     seconds: median time of a run, from the start of the program to the exported model.
-    machine: where this was measured; on other machines times and the last bits of the weights differ.
+    machine: where this was measured; on other machines times differ.
+    weights_sha256: of the weights of each seed with --instruction_set=avx2, the same on every machine that
+      docs/reproducibility.md describes; empty if not measured.
     """
 
     goal: float
@@ -19,3 +21,4 @@ class ExpectedResult:
     seeds: int
     seconds: float
     machine: str
+    weights_sha256: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Run recipes with several seeds, and check that they reach their stated results.
 
-    python -m mnist.reproduce [--configs=softmax,cnn_fast,...] [--seeds=N] [--directory=DIR] [--killed] [--write_docs]
+    python -m mnist.reproduce [--configs=softmax,cnn_fast,...] [--seeds=N] [--instruction_set=avx2|native]
+        [--directory=DIR] [--killed] [--write_docs]
 
 Each run is a run of train_softmax.py or train_cnn.py in DIR/<config>/seed-<seed>; DIR is runs/reproduce by default. An
 ensemble is made once, of the runs of its members' recipe, for any --seeds. After a stop or a kill, run the same
@@ -8,9 +9,11 @@ command again: results of finished runs are read from their result.json, unfinis
 start over, or after a recipe or a network has changed.
 
 A recipe reaches its stated result if its mean accuracy over the seeds is at least its goal, and at most three standard
-errors of the difference from its stated mean. --killed runs the first seed once more, kills it with SIGKILL after its
-first checkpoint and runs the same command again, which must end with the same weights. The results are printed and
-written to DIR/results.json; --write_docs also writes docs/results.json, docs/results.md and the table in README.md.
+errors of the difference from its stated mean. With --instruction_set=avx2, the default, each seed's weights are also
+compared with the stated ones, bit for bit (docs/reproducibility.md). --killed runs the first seed once more, kills it
+with SIGKILL after its first checkpoint and runs the same command again, which must end with the same weights. The
+results are printed and written to DIR/results.json; --write_docs also writes docs/results.json, docs/results.md and the
+table in README.md.
 
 Exit status: 0 all as stated; 1 a result is not as stated, or an error; 2 a usage error; 75 stopped by a signal: run the
 same command again.
@@ -24,6 +27,7 @@ from pathlib import Path
 import configs
 from checkpointing import cli
 from checkpointing.errors import listed
+from checkpointing.kernel_environment import AVX2, INSTRUCTION_SETS
 from checkpointing.runs.preemption import STOPPED
 from mnist.tools import reproduction, result_tables
 from mnist.tools.reproduction import PROGRAMS, Recipe, StoppedError
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--configs: expected some of {', '.join(recipes)}, got {listed(unknown)}")
     if args.seeds is not None and args.seeds < 1:
         parser.error(f"--seeds: expected 1 or more, got {args.seeds}")
-    return cli.run_tool(lambda: _reproduce([recipes[name] for name in names], args), debug=args.debug)
+    chosen = [recipes[name]._replace(instruction_set=args.instruction_set) for name in names]
+    return cli.run_tool(lambda: _reproduce(chosen, args), debug=args.debug)
 
 
 def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
@@ -48,6 +53,7 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--configs", metavar="NAME,...", default=",".join(names), help="recipes (all)")
     add("--seeds", type=int, metavar="N", help="number of seeds, from 0 on (as many as the recipe states)")
+    add("--instruction_set", choices=INSTRUCTION_SETS, default=AVX2, help="of the processor; native: all it has (avx2)")
     add("--directory", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the runs (runs/reproduce)")
     add("--killed", action="store_true", help="kill one run of each recipe, and resume it")
     add("--write_docs", action="store_true", help="write docs/results.* and the table in README.md")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import configs
 from checkpointing.cli import print_line
 from checkpointing.errors import CheckpointError, DamagedError, listed
+from checkpointing.kernel_environment import AVX2
 from checkpointing.protocol import run_identity
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.runs import supervisor
@@ -40,10 +41,11 @@ class StoppedError(Exception):
 
 
 class Recipe(NamedTuple):
-    """A recipe and the program that runs it."""
+    """A recipe, the program that runs it, and the instruction set that it is run with."""
 
     name: str
     program: str
+    instruction_set: str = AVX2
 
     @property
     def expected(self) -> ExpectedResult:
@@ -98,6 +100,7 @@ def reproduce(recipes: Sequence[Recipe], directory: Path, *, seeds: int | None, 
 def _command(recipe: Recipe, seed: int, train_dir: Path) -> list[str]:
     program = str(ROOT / f"train_{recipe.program}.py")
     flags = [f"--config={recipe.name}", f"--seed={seed}", f"--train_dir={train_dir}", "--noreport"]
+    flags.append(f"--instruction_set={recipe.instruction_set}")
     return [sys.executable, program, *flags]
 
 
@@ -128,7 +131,7 @@ def _problem(recipe: Recipe, seed: int, prefix: Path) -> str | None:
         recorded = Manifest.read(manifest_path).settings
     except DamagedError as error:
         return str(error)
-    settings = dataclasses.replace(configs.load(recipe.name), seed=seed)
+    settings = dataclasses.replace(configs.load(recipe.name), seed=seed, instruction_set=recipe.instruction_set)
     current = {name: recorded.get(name) for name in ("model", "data")} | settings.run_identity()
     changed = run_identity.diff(recorded, current, defaults=settings.identity_defaults())
     return f"{recipe.name} has changed since the run: {listed(changed)}" if changed else None
@@ -177,14 +180,28 @@ def summarize(recipe: Recipe, results: Sequence[Record]) -> Record:
         "weights_sha256": [each["weights_sha256"] for each in results],
         "machine": results[0]["machine"],
         "versions": results[0]["versions"],
-        **_verdict(recipe.expected, statistics.mean(accuracies), len(accuracies)),
+        "instruction_set": recipe.instruction_set,
+        **_verdict(recipe, [each["weights_sha256"] for each in results], statistics.mean(accuracies)),
     }
 
 
-def _verdict(expected: ExpectedResult, mean: float, seeds: int) -> Record:
+def _verdict(recipe: Recipe, weights: Sequence[str], mean: float) -> Record:
+    expected, seeds = recipe.expected, len(weights)
     variance = max(expected.standard_deviation, _MIN_DEVIATION) ** 2
     tolerance = _MAX_STANDARD_ERRORS * (variance / seeds + variance / expected.seeds) ** 0.5
     reached, near = mean >= expected.goal, abs(mean - expected.mean) <= tolerance
     verdict = "as stated" if reached and near else "goal missed" if near else "differs from the stated result"
     numbers = f"{mean:.4f}; stated: {expected.mean:.4f} +- {tolerance:.4f}, goal {expected.goal:.4f}"
-    return {"as_stated": reached and near, "verdict": f"{verdict}: {numbers}"}
+    bits = _compare_weights(weights, expected.weights_sha256) if recipe.instruction_set == AVX2 else None
+    return {"as_stated": reached and near, "verdict": f"{verdict}: {numbers}" + (f"; {bits}" if bits else "")}
+
+
+def _compare_weights(weights: Sequence[str], stated: Sequence[str]) -> str | None:
+    """Compare each seed's hash with the stated one; None if none is stated."""
+    pairs = list(zip(weights, stated, strict=False))
+    different = [str(seed) for seed, (found, expected) in enumerate(pairs) if found != expected]
+    if not pairs:
+        return None
+    if different:
+        return f"weights differ from the stated ones: seed {listed(different)}"
+    return f"weights bit for bit as stated ({len(pairs)} of {len(weights)} seeds are stated)"

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 import configs
+from checkpointing.kernel_environment import AVX2
 from checkpointing.storage import durable
 from mnist.tools.reproduction import PROGRAMS, ROOT
 
@@ -68,9 +69,23 @@ def _page(rows: Sequence[Row]) -> str:
         markdown(rows),
         "",
         *[f"- {', '.join(names)}: {machine}." for machine, names in machines.items()],
+        *_weights(rows),
         "",
     ]
     return "\n".join(lines)
+
+
+def _weights(rows: Sequence[Row]) -> list[str]:
+    """Return lines with the beginnings of the weights' hashes, which other machines can compare."""
+    lines = [
+        f"- {row['config']}: {', '.join(each[:16] for each in row['weights_sha256'])}"
+        for row in rows
+        if row.get("instruction_set") == AVX2
+    ]
+    title = (
+        "sha256 of the weights with `--instruction_set=avx2`, seed 0 first; in full in [results.json](results.json):"
+    )
+    return ["", title, "", *lines] if lines else []
 
 
 def _replace_table(path: Path, table: str) -> None:

@@ -74,6 +74,25 @@ def test_a_missed_goal_is_not_as_stated(recipe):
     assert verdict(recipe[0], [0.910] * 5) == (False, "goal missed")
 
 
+@pytest.mark.parametrize(
+    ("instruction_set", "stated", "bits"),
+    [
+        ("avx2", ("0", "0", "0"), "; weights bit for bit as stated (2 of 2 seeds are stated)"),
+        ("avx2", ("0",), "; weights bit for bit as stated (1 of 2 seeds are stated)"),
+        ("avx2", ("0", "1"), "; weights differ from the stated ones: seed 1"),
+        ("avx2", (), ""),
+        ("native", ("0", "1"), ""),
+    ],
+)
+def test_weights_are_compared_with_the_stated_ones_under_avx2(recipe, instruction_set, stated, bits):
+    """Seed by seed; the accuracy alone decides whether the recipe is as stated."""
+    recipe[1]["weights_sha256"] = stated
+    row = reproduction.summarize(recipe[0]._replace(instruction_set=instruction_set), [result(0.91), result(0.91)])
+    assert row["as_stated"]
+    assert row["instruction_set"] == instruction_set
+    assert row["verdict"].endswith(f"goal 0.9000{bits}")
+
+
 def test_few_seeds_may_be_further_from_the_stated_mean(recipe):
     """The tolerance of one seed is wider than that of five."""
     assert verdict(recipe[0], [0.9075])[0]
@@ -165,7 +184,7 @@ def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeyp
 
     def command(recipe, seed, train_dir):
         flags = [f"--{name}={value}" for name, value in dataclasses.asdict(recipes[recipe.name]).items()]
-        own = [f"--seed={seed}", f"--train_dir={train_dir}"]
+        own = [f"--seed={seed}", f"--train_dir={train_dir}", f"--instruction_set={recipe.instruction_set}"]
         return [sys.executable, str(programs.ROOT / "train_cnn.py"), *flags, *own]
 
     monkeypatch.setattr(reproduction, "_command", command)
