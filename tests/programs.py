@@ -1,8 +1,10 @@
 """The training programs in processes, forked or started."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ def command(program: str, *flags: str) -> list[str]:
 Process = Fork | subprocess.Popen[str]
 
 
-def start(program: str, *flags: str, fork: bool = True) -> Process:
+def start(program: str, *flags: str, fork: bool = True, environment: Mapping[str, str] | None = None) -> Process:
     """Start `train_<program>.py`; its output goes to pipes.
 
     Args:
@@ -27,11 +29,14 @@ def start(program: str, *flags: str, fork: bool = True) -> Process:
       flags: its command line.
       fork: whether to fork a process that has imported TensorFlow, which saves seconds. False to test start-up, and
         processes that must have nothing in common: all forks have the same hash seed, for example.
+      environment: variables in addition to this process's; not with `fork`.
     """
     if fork:
+        assert environment is None
         return Fork(program, "--noreport", *flags)
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(program, *flags), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    variables = os.environ | (environment or {})
+    return subprocess.Popen(command(program, *flags), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=variables)
 
 
 def run(program: str, *flags: str, fork: bool = True) -> subprocess.CompletedProcess[str]:

@@ -86,7 +86,10 @@ def _log_other_kernels(directory: Path, recorded: Mapping[str, str], current: Ma
     """Log a warning if the instruction set, and one if the environment variables that choose kernels differ."""
     instructions = recorded.get("instruction_set"), current.get("instruction_set")
     if None not in instructions and instructions[0] != instructions[1]:
-        message = "%s was made with the processor's instruction set %s, now %s: the last bits may differ"
+        message = (
+            "%s was made with the processor's instruction set %s, now %s: the last bits may differ; "
+            "those of a run with instruction_set=avx2 do not depend on the processor"
+        )
         _log.warning(message, directory, *instructions)
     unset = dict.fromkeys([*recorded, *current], "unset")
     changes = [each for each in diff(recorded, current, defaults=unset) if each.name not in PROCESSOR]

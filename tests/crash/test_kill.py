@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import random
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from checkpointing.runs import history
+from checkpointing.storage import layout
 from tests import programs
 
 # Long enough that kills fall into every part of a run, start-up included.
@@ -76,6 +78,55 @@ def test_three_kills_change_no_bit(program, tmp_path):
 def test_twenty_kills_change_no_bit(program, tmp_path):
     """So does a run killed twenty times."""
     check(program, tmp_path, kills=20, seed=20)
+
+
+# What a user may have set, some of which changes the bits of other programs.
+VARIABLES = {
+    "OMP_NUM_THREADS": ["1", "2", "3", "16"],
+    "MALLOC_ARENA_MAX": ["1", "4"],
+    "MALLOC_PERTURB_": ["0", "165"],
+    "TF_ENABLE_ONEDNN_OPTS": ["0", "1"],
+    "TF_NUM_INTRAOP_THREADS": ["1", "3", "16"],
+    "ONEDNN_MAX_CPU_ISA": ["SSE41", "AVX", "AVX512_CORE", "DEFAULT"],
+    "DNNL_MAX_CPU_ISA": ["SSE41", "AVX512_CORE"],
+}
+
+
+def check_environments(tmp_path: Path, kills: int, seed: int) -> None:
+    """Compare an undisturbed run with one that is killed, and resumed with other variables, threads and niceness."""
+    flags = ["--instruction_set=avx2", *RUNS["cnn"], f"--train_steps={50 * (kills + 1)}"]
+    undisturbed = programs.train("cnn", tmp_path / "undisturbed", *flags, fork=False)
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    for _ in range(kills):
+        saved = set(layout.prefixes_in(tmp_path / "killed")) if (tmp_path / "killed").exists() else set()
+        chosen = chance.sample(sorted(VARIABLES), chance.randint(1, len(VARIABLES)))
+        environment = {name: chance.choice(VARIABLES[name]) for name in chosen}
+        threads = f"--threads={chance.randint(1, 16)}"
+        process = programs.start(
+            "cnn", f"--train_dir={tmp_path / 'killed'}", *flags, threads, fork=False, environment=environment
+        )
+        os.setpriority(os.PRIO_PROCESS, process.pid, chance.randint(0, 19))
+        wait_for_attempt(process, tmp_path / "killed")
+        while process.poll() is None and saved.issuperset(layout.prefixes_in(tmp_path / "killed")):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 0.2))
+        process.kill()
+        assert "last bits may differ" not in process.communicate()[1]
+    killed = programs.train("cnn", tmp_path / "killed", *flags, fork=False)
+    assert killed["weights_sha256"] == undisturbed["weights_sha256"]
+    assert values(tmp_path / "killed") == values(tmp_path / "undisturbed")
+    assert [each["ended"] for each in history.read(tmp_path / "killed")] == ["killed"] * kills + ["done"]
+
+
+def test_a_kill_and_another_environment_change_no_bit(tmp_path):
+    """With --instruction_set=avx2 the weights do not depend on variables, threads or niceness."""
+    check_environments(tmp_path, kills=1, seed=2)
+
+
+@pytest.mark.slow
+def test_twenty_kills_in_other_environments_change_no_bit(tmp_path):
+    """Neither do they after twenty kills."""
+    check_environments(tmp_path, kills=20, seed=20)
 
 
 def wait_for_attempt(process: programs.Process, train_dir: Path) -> None:

@@ -231,6 +231,26 @@ def test_another_environment_is_a_warning_that_names_each_variable(tmp_path, cap
     )
 
 
+def test_another_instruction_set_is_a_warning_that_names_the_remedy(tmp_path, caplog):
+    """The last bits may differ on this processor; with instruction_set=avx2 they do not."""
+    make_checkpoint(tmp_path, 100, environment={"processor": "P", "instruction_set": "avx2"})
+    environment = {"processor": "Q", "instruction_set": "avx512_core"}
+    assert resume_point(tmp_path, environment=environment).newest.step == 100
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path} was made with the processor's instruction set avx2, now avx512_core: the last bits may differ; "
+        "those of a run with instruction_set=avx2 do not depend on the processor"
+    )
+
+
+@pytest.mark.parametrize("recorded", [{"processor": "P", "instruction_set": "avx2"}, {}])
+def test_another_processor_with_the_same_instruction_set_is_no_warning(tmp_path, caplog, recorded):
+    """Nor is one in a manifest that does not name the processor, as before 0.10.0."""
+    make_checkpoint(tmp_path, 100, environment=recorded)
+    resume_point(tmp_path, environment={"processor": "Q", "instruction_set": "avx2"})
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("recorded", "now"), [({"A": "1"}, {"A": "1"}), (None, {"A": "1"}), ({"A": "1"}, None)])
 def test_the_same_environment_or_an_unknown_one_is_no_warning(tmp_path, caplog, recorded, now):
     """Manifests of older formats have no environment, and some programs pass none."""
