@@ -45,7 +45,8 @@ class Peer(NamedTuple):
 
 
 PEERS = {
-    "ours": Peer("ours"),
+    "ours": Peer("ours", "native"),
+    "ours, avx2": Peer("ours", "avx2"),
     "feed_dict": Peer("feed_dict", "0"),
     "feed_dict, one thread": Peer("feed_dict", "1"),
     "Keras fit": Peer("keras_fit"),

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 PACKAGES = ("mnist", "trainer")
 PROGRAMS = "train_*.py"
-KERNELS = "checkpointing/kernel_environment.py"  # chooses TensorFlow's kernels
+# Choose TensorFlow's kernels, and the number of threads.
+KERNELS = ("checkpointing/kernel_environment.py", "checkpointing/processor.py")
 
 EXCLUDED = (
     # command lines
@@ -43,7 +44,7 @@ def code_sha256(root: Path = ROOT) -> str:
 def computing_modules(root: Path = ROOT) -> Iterator[Path]:
     """Yield the files whose code computes weights."""
     excluded = {root / name for name in EXCLUDED}
-    yield root / KERNELS
+    yield from (root / name for name in KERNELS)
     yield from root.glob(PROGRAMS)
     for package in PACKAGES:
         for path in (root / package).rglob("*.py"):

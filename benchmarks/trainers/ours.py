@@ -1,9 +1,14 @@
-"""This project's graph and loop, with the settings of its recipe."""
+"""This project's graph and loop, with the settings of its recipe. The variant is the instruction set."""
+
+import sys
 
 from benchmarks.trainers import protocol
+from checkpointing.kernel_environment import choose_kernels
 from checkpointing.tf_import import tensorflow_import
 from mnist.training.stopwatch import Stopwatch
 
+if __name__ == "__main__":
+    choose_kernels(sys.argv[3])
 with tensorflow_import():
     from mnist.model import training_graph
     from mnist.training import loop

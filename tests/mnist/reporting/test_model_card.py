@@ -28,6 +28,7 @@ def test_the_card_agrees_with_result_json(train):
     assert f"test accuracy: {result['test_accuracy']:.4f}, standard error {error:.4f}" in text
     assert f"validation accuracy: {result['validation_accuracy']:.4f}" in text
     assert result["weights_sha256"] in text
+    assert f"{result['environment']['processor']}, instruction set {result['environment']['instruction_set']}, " in text
     assert "1,000 training images, 200 validation images" in text
     assert not re.search(r"[{}]", text)
 
