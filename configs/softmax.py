@@ -20,4 +20,11 @@ EXPECTED = ExpectedResult(
     seeds=5,
     seconds=4.1,
     machine="Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64",
+    weights_sha256=(
+        "c7ffd868970331d3cb5eaf11b23e6bb9f7a42309c3b6f2efaa606db56f906623",
+        "68554c67d5e7a4fdbe08843c6aa90ed33d96c089745b94837eafc84ab48e6d64",
+        "500f60afe8874f4a550b357912a3246132cabd688b4fc4f76b369d5c6fffc067",
+        "1c69e8a005c28f0368273d5854f2c231471b5e44e3dedb7e06c9fde2d6185dbf",
+        "ff202acc549ac3202047443e6019850faff2eb6ce65b9633b7f43f1ef8f369cf",
+    ),
 )

@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, DamagedError, listed
-from checkpointing.kernel_environment import choose_kernels
+from checkpointing.kernel_environment import ProcessorError, choose_kernels
 from checkpointing.protocol import lookup, manifest
 from checkpointing.storage import layout
 from checkpointing.tf_import import tensorflow_import
@@ -149,8 +149,7 @@ def _evaluate_checkpoints(args: argparse.Namespace) -> int:
     if refs[0].problem and not evaluate_all:
         raise refs[0].problem
     split = _load(args, next((ref for ref in reversed(refs) if ref.manifest), None))
-    # The kernels of the run: so the accuracies are exactly those that it measured.
-    choose_kernels(refs[-1].manifest.settings.get("instruction_set") if refs[-1].manifest else None)
+    _choose_kernels_of_the_run(refs[-1])
     with tensorflow_import():
         from mnist.tools import evaluator  # noqa: PLC0415 - needs TensorFlow
     with evaluator.Evaluator(_interface(args), split) as evaluate:
@@ -165,6 +164,14 @@ def _evaluate_checkpoints(args: argparse.Namespace) -> int:
         message = f"{len(problems)} of {len(records)} checkpoints could not be evaluated: {listed(problems, '; ')}"
         raise CheckpointError(message)
     return cli.OK
+
+
+def _choose_kernels_of_the_run(ref: CheckpointRef) -> None:
+    """Choose the instruction set that a checkpoint was made with, so the accuracy is exactly the one that it had."""
+    try:
+        choose_kernels(ref.manifest.settings.get("instruction_set") if ref.manifest else None)
+    except ProcessorError as error:
+        cli.print_warning(f"{error}; single predictions may differ from those of the run")
 
 
 def _chosen(args: argparse.Namespace) -> list[CheckpointRef]:

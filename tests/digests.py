@@ -39,7 +39,15 @@ SHORT = (
     Run("cnn_small", 10, 0, "4662b3e1cca55beff2d64de9c1dd15a1b938c3b38527f0b3e36d48293f8178d4"),
     Run("cnn_best", 10, 0, "6c35fa2e28a3e4233811c5a2e4cd6edc22e7a5eeea22d377b1df9a218e994f1d"),
 )
-LONG: tuple[Run, ...] = ()
+LONG = (
+    Run("cnn", 500, 0, ""),
+    Run("cnn_small", 500, 0, ""),
+    Run("cnn_best", 500, 0, ""),
+    *(
+        Run(recipe, configs.load(recipe).train_steps, seed, configs.expected_result(recipe).weights_sha256[seed])
+        for recipe, seed in (("softmax_best", 0), ("cnn_fast", 0), ("cnn_fast", 1), ("cnn_fast", 2))
+    ),
+)
 
 
 def weights_of(run: Run) -> str:

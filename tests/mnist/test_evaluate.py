@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from checkpointing import kernel_environment, processor
 from checkpointing.graphs import meta_graphs
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import layout
@@ -18,6 +20,7 @@ from mnist.model import networks
 from tests import hostile, programs
 from tests.checkpoints import flip_a_bit
 
+SHORT = ["--train_steps=10"]
 FLAGS = ["--validation_size=200", "--batch_size=20", "--save_every_steps=10", "--evaluate_every_steps=10"]
 
 
@@ -94,6 +97,20 @@ def test_each_checkpoint_has_the_accuracy_that_training_logged(run, evaluate):
     best = max(logged, key=lambda step: (logged[step], -step))
     assert [each["step"] for each in record["checkpoints"] if "best" in each["notes"]] == [best]
     assert "latest" in record["checkpoints"][-1]["notes"]
+
+
+@pytest.mark.parametrize("has_avx2", [True, False])
+def test_the_instruction_set_is_that_of_the_run(tmp_path, small_data, capsys, monkeypatch, has_avx2):
+    """On a processor without it the others are used, with a warning; the choice of this process is restored."""
+    result = programs.train("softmax", tmp_path, f"--data_dir={small_data}", "--instruction_set=avx2", *SHORT, *FLAGS)
+    monkeypatch.setattr(kernel_environment, "_instruction_set", "native")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(processor, "has_avx2", lambda: has_avx2)
+    assert main([f"--train_dir={tmp_path}", f"--data_dir={small_data}", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["accuracy"] == pytest.approx(result["test_accuracy"], abs=0.01)
+    assert ("expected a processor with AVX2" in printed.err) == (not has_avx2)
+    assert kernel_environment.choose_kernels()["instruction_set"] == "avx2" or not has_avx2
 
 
 def test_the_graph_is_read_from_the_meta_file(softmax, evaluate, monkeypatch):
