@@ -40,9 +40,9 @@ SHORT = (
     Run("cnn_best", 10, 0, "6c35fa2e28a3e4233811c5a2e4cd6edc22e7a5eeea22d377b1df9a218e994f1d"),
 )
 LONG = (
-    Run("cnn", 500, 0, ""),
-    Run("cnn_small", 500, 0, ""),
-    Run("cnn_best", 500, 0, ""),
+    Run("cnn", 500, 0, "512d51cf4745e215b5136178d5938f894ebddc99536a5611892fb81f3664b5e5"),
+    Run("cnn_small", 500, 0, "8c7807195df9d607db18de5666f0989fdd16a6705d51069d4042e84edde45895"),
+    Run("cnn_best", 500, 0, "4f546fa95b39fcd76b4e43a98edacdd2134def6c8461a58a5c45f4097793a8d4"),
     *(
         Run(recipe, configs.load(recipe).train_steps, seed, configs.expected_result(recipe).weights_sha256[seed])
         for recipe, seed in (("softmax_best", 0), ("cnn_fast", 0), ("cnn_fast", 1), ("cnn_fast", 2))
