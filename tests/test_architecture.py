@@ -157,6 +157,7 @@ WITHOUT_TENSORFLOW = [
     "configs.flags",
     "trainer.app",
     "trainer.members",
+    "trainer.replay.__main__",
     "trainer.rollback",
     "train_softmax",
     "train_cnn",

@@ -32,7 +32,7 @@ EXCLUDED = (
     "mnist/training/summaries.py",
     # the trainer around the training
     *("trainer/app.py", "trainer/code_version.py", "trainer/dry_run.py", "trainer/export.py", "trainer/hints.py"),
-    *("trainer/hooks.py", "trainer/preparation.py", "trainer/results.py"),
+    *("trainer/hooks.py", "trainer/preparation.py", "trainer/replay", "trainer/results.py"),
 )
 
 

@@ -41,7 +41,7 @@ def restore(
         manager.restore(session)
         start = manager.start  # a damaged checkpoint may have been replaced by the one before
         if start.prefix is None and start.warm_start and options.warm_start:
-            _warm_start(session, graph, start.warm_start, options.warm_start)
+            warm_start(session, graph, start.warm_start, options.warm_start)
     step = int(session.run(graph.step))
     train_steps = options.settings.train_steps
     if step > train_steps:
@@ -60,7 +60,7 @@ def restore(
     return step
 
 
-def _warm_start(
+def warm_start(
     session: tf.compat.v1.Session, graph: TrainingGraph, source: SourceCheckpoint, choice: WarmStart
 ) -> None:
     """Copy weights of another run's checkpoint; step and optimizer keep their initial values."""

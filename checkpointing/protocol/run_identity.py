@@ -147,7 +147,7 @@ def pin_source(
       CheckpointError: there is no checkpoint.
       SourceError: the recorded one has changed, is missing, or its record is damaged.
     """
-    recorded = _read_source(directory)
+    recorded = read_source(directory)
     if recorded is not None:
         if recorded.flag == flag and Path(recorded.given).resolve() == given.resolve():
             recorded.check()
@@ -165,7 +165,12 @@ def record_source(directory: Path, source: SourceCheckpoint) -> None:
     durable.atomic_write_json(directory / layout.ORIGIN, manifest.sealed(record))
 
 
-def _read_source(directory: Path) -> SourceCheckpoint | None:
+def read_source(directory: Path) -> SourceCheckpoint | None:
+    """Return the checkpoint that the first weights of the run in a train_dir come from; None without a record.
+
+    Raises:
+      SourceError: the record is damaged.
+    """
     path = directory / layout.ORIGIN
     if not path.exists():
         return None

@@ -1,0 +1,1 @@
+"""Replay kept checkpoints: prove that each follows from the one before. `python -m trainer.replay` runs it."""
