@@ -67,7 +67,7 @@ def in_processes(work: Work, segments: Sequence[Segment], count: int, *, debug: 
         while workers:
             problems += _wait(workers.pop(0))
         if missing:
-            raise CheckpointError(f"{missing} segments were not replayed: {listed(problems)}")
+            raise CheckpointError(f"{missing} of {len(segments)} segments were not replayed: {listed(problems)}")
     finally:
         for worker in workers:
             os.kill(worker.pid, signal.SIGTERM)
