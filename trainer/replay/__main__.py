@@ -6,8 +6,9 @@
 The checkpoint of step --from is verified and restored, the steps up to --to are run with the settings that the
 checkpoints record, and every variable is compared with the checkpoint of step --to: weights, optimizer state, averages,
 step. By default these are the last two kept checkpoints. --from=0 is the state with which the run began: its initial
-weights, which may come from the checkpoint of --warm_start_from. --all replays the whole run, from its begin through
-every kept checkpoint; with --jobs=N, N processes share the segments.
+weights, which may come from the checkpoint of --warm_start_from. --all replays the whole run, from its first step
+through every kept checkpoint; with --jobs=N, N processes share the segments. If result.json is of the last step that
+was replayed, its weights_sha256 is compared, too.
 
 Nothing is written to the train_dir. Other data, settings that this code does not know, another version of the code or
 of a library, another instruction set or other environment variables than the run's are an error; with --anyway they are
@@ -34,8 +35,9 @@ from checkpointing.runs import preemption
 from checkpointing.runs.preemption import STOPPED, StopRequested
 from checkpointing.tf_import import tensorflow_import
 from trainer import code_version
-from trainer.replay import conditions, jobs, plan, results
+from trainer.replay import conditions, jobs, outcome, plan
 from trainer.replay.conditions import Here
+from trainer.replay.outcome import Outcome
 from trainer.replay.plan import Segment
 
 if TYPE_CHECKING:
@@ -60,7 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--train_dir", type=_path, required=True, metavar="DIR", help="a run's directory")
     add("--data_dir", type=_path, metavar="DIR", help="directory of the run's data, or mnist.npz (the bundled MNIST)")
-    add("--from", type=_count, dest="first", metavar="STEP", help="kept checkpoint to start from; 0: the run's begin")
+    add(
+        "--from",
+        type=_count,
+        dest="first",
+        metavar="STEP",
+        help="kept checkpoint to start from; 0: the run's first step",
+    )
     add("--to", type=_count, dest="last", metavar="STEP", help="kept checkpoint to reach")
     add("--all", action="store_true", dest="every", help="replay the whole run, through every kept checkpoint")
     add("--jobs", type=_positive, default=1, metavar="N", help="number of processes, with --all (1)")
@@ -104,7 +112,7 @@ def _replay(args: argparse.Namespace, records: list[Record], check_stop: Callabl
     """Replay what the command line says; add a record of each segment to `records` when it is known.
 
     Raises:
-      CheckpointError, DataError: the segments cannot be replayed, or not all bits are equal.
+      CheckpointError, DataError, ResultError: the segments cannot be replayed, or not all bits are equal.
     """
     began = time.perf_counter()
     segments = plan.choose(args.train_dir, first=args.first, last=args.last, every=args.every)
@@ -129,16 +137,17 @@ def _replay(args: argparse.Namespace, records: list[Record], check_stop: Callabl
         for record in replayed:
             records.append(record)
             if not args.json:
-                cli.print_result(results.segment_text(record))
+                cli.print_result(outcome.segment_text(record))
     records.sort(key=lambda record: record["to"])
+    recorded_weights = outcome.recorded_weights(args.train_dir, newest.step)
     seconds = time.perf_counter() - began
+    found = Outcome(args.train_dir, segments, records, differences, recorded_weights, seconds)
     if args.json:
-        cli.print_result(json.dumps(results.as_record(args.train_dir, records, differences, seconds), indent=2))
-    problem = results.problem(args.train_dir, segments, records, differences, here)
-    if problem:
+        cli.print_result(json.dumps(outcome.as_record(found), indent=2))
+    if problem := outcome.problem(found, here):
         raise problem
     if not args.json:
-        cli.print_result(results.summary(records, seconds))
+        cli.print_result(outcome.summary(found))
     return cli.OK
 
 

@@ -72,7 +72,7 @@ def choose(directory: Path, *, first: int | None = None, last: int | None = None
       directory: the train_dir.
       first: step of the checkpoint to start from, or the step at which the run began; None: the kept one before `last`.
       last: step of the checkpoint to reach; None: the kept one after `first`, or the newest.
-      every: all segments from the begin of the run to its newest checkpoint, in place of one.
+      every: all segments from the run's first step to its newest checkpoint, in place of one.
 
     Raises:
       CheckpointError: there are no such checkpoints, they are damaged or of different runs, or the run is an ensemble.
@@ -107,7 +107,7 @@ def _members(directory: Path) -> list[Path]:
 
 
 def _one_segment(directory: Path, steps: Sequence[int], first: int | None, last: int | None) -> tuple[int | None, int]:
-    """Return the two steps of one segment; the first one is None for the begin of the run."""
+    """Return the two steps of one segment; the first one is None for the run's first step."""
     if last is None:
         last = steps[-1] if first is None else next((step for step in steps if step > first), None)
     if last is None:

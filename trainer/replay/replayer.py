@@ -12,6 +12,7 @@ import tensorflow as tf
 from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.protocol.snapshot import Snapshot
+from checkpointing.storage import fingerprint
 from configs.settings import Settings
 from mnist.input.dataset import Split
 from mnist.model import training_graph
@@ -48,8 +49,8 @@ def replay(
 
     Yields:
       For each segment: `from`, `to`, `steps`; `start` and `end`, prefixes; `variables`, their number; `bit_for_bit`;
-      `differing`, the records of `comparison.differing_variables`; `seconds`. If it could not be replayed, `error` in
-      place of what is not known.
+      `differing`, the records of `comparison.differing_variables`; `weights_sha256` as in result.json; `seconds`. If
+      it could not be replayed, `error` in place of what is not known.
     """
     with ExitStack() as stack:
         scratch = None
@@ -108,7 +109,13 @@ def _replay_one(scratch: _Scratch, segment: Segment, split: Split, check_stop: C
     digest = scratch.snapshot.digest_of_variables(session)
     if not differing and digest != segment.saved.state_digest:
         raise DamagedError(f"{segment.end.name}: the manifest's state_digest is not that of its variables")
-    return {"variables": len(found), "bit_for_bit": not differing, "differing": differing}
+    weights = {variable.op.name: found[variable.op.name] for variable in graph.trained}
+    return {
+        "variables": len(found),
+        "bit_for_bit": not differing,
+        "differing": differing,
+        "weights_sha256": fingerprint.weights_sha256(weights),
+    }
 
 
 def _restore(scratch: _Scratch, segment: Segment, split: Split) -> None:

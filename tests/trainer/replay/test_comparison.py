@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trainer.replay.comparison import compare
-from trainer.replay.results import variable_text
+from trainer.replay.outcome import variable_text
 
 NAN, OTHER_NAN = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
 

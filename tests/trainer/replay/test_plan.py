@@ -25,7 +25,10 @@ def chosen(*args, **options):
 def test_segments_lie_between_kept_checkpoints(run):
     """By default there is one, the last."""
     assert chosen(run) == ["model.ckpt-400 -> model.ckpt-500"]
+    assert chosen(run, first=200) == ["model.ckpt-200 -> model.ckpt-400"]
+    assert chosen(run, last=400) == ["model.ckpt-200 -> model.ckpt-400"]
     assert chosen(run, first=200, last=500) == ["model.ckpt-200 -> model.ckpt-500"]
+    assert chosen(run, first=0) == chosen(run, last=200) == ["step 0 -> model.ckpt-200"]
     assert chosen(run, every=True) == [
         "step 0 -> model.ckpt-200",
         "model.ckpt-200 -> model.ckpt-400",

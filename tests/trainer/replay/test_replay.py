@@ -103,10 +103,12 @@ def forge(prefix, change):
 
 
 def test_the_last_kept_checkpoint_follows_from_the_one_before(softmax, cnn, replay):
-    """One line for the segment, one for the result."""
-    first, last = replay(softmax).splitlines()
+    """One line for the segment, and the result, with the hash of the weights."""
+    first, second, third = replay(softmax).splitlines()
     assert first == "model.ckpt-50 -> model.ckpt-60: 10 steps, bit for bit"
-    assert last.startswith("proved: 1 segment, 10 steps, every bit of every variable (")
+    assert second.startswith("proved: 1 segment, 10 steps, every bit of every variable (")
+    weights = programs.result(softmax)["weights_sha256"]
+    assert third == f"weights sha256 of model.ckpt-60: {weights}, as in result.json"
     assert replay(cnn).startswith("model.ckpt-10 -> model.ckpt-20: 10 steps, bit for bit\n")
 
 
@@ -115,6 +117,7 @@ def test_a_whole_run_is_replayed_from_its_first_step(softmax, replay):
     found = replay(softmax, "--all", "--json")
     assert found["proved"]
     assert found["other_conditions"] == []
+    assert found["settings"] == Manifest.read(layout.manifest_path(layout.prefix(softmax, 60))).settings
     assert [(each["from"], each["to"], each["steps"]) for each in found["segments"]] == [
         (0, 40, 40),
         (40, 50, 10),
@@ -130,7 +133,7 @@ def test_two_processes_share_the_segments_of_a_cnn(cnn, small_data):
     process = Fork("trainer.replay", *flags)
     stdout, stderr = process.communicate()
     assert (process.returncode, stderr) == (0, "")
-    *segments, last = stdout.splitlines()
+    *segments, last, _ = stdout.splitlines()
     assert sorted(segments) == [
         "model.ckpt-10 -> model.ckpt-20: 10 steps, bit for bit",
         "step 0 -> model.ckpt-10: 10 steps, bit for bit",
@@ -138,21 +141,10 @@ def test_two_processes_share_the_segments_of_a_cnn(cnn, small_data):
     assert last.startswith("proved: 2 segments, 20 steps")
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--from=40", "--to=60"], (40, 60)),
-        (["--from=40"], (40, 50)),
-        (["--to=50"], (40, 50)),
-        (["--from=0"], (0, 40)),
-        (["--to=40"], (0, 40)),
-    ],
-)
-def test_a_segment_is_chosen_by_its_steps(softmax, replay, flags, expected):
-    """--from alone goes to the next kept checkpoint, --to alone starts at the one before; 0 is the run's begin."""
-    (segment,) = replay(softmax, *flags, "--json")["segments"]
-    assert (segment["from"], segment["to"]) == expected
-    assert segment["bit_for_bit"]
+def test_a_segment_may_pass_over_kept_checkpoints(softmax, replay):
+    """From any kept step to any later one; 0 is the run's first step."""
+    (segment,) = replay(softmax, "--from=0", "--to=60", "--json")["segments"]
+    assert (segment["start"], segment["steps"], segment["bit_for_bit"]) == (None, 60, True)
 
 
 def test_the_train_dir_is_not_changed(copy, replay):
@@ -191,37 +183,45 @@ def test_a_changed_weight_is_found_although_all_hashes_are_recomputed(copy, repl
     assert f"error: {copy}: 1 of 1 segments not proved: model.ckpt-40 -> model.ckpt-50\n" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("layer1/biases/Momentum", 1e-30), ("layer1/weights/ExponentialMovingAverage", -0.0), ("global_step", None)],
-)
-def test_optimizer_averages_and_step_are_compared_too(copy, replay, name, value):
-    """A single element is enough, and the sign of a zero."""
+def test_every_tensor_is_compared(copy, replay):
+    """Optimizer state, averages and step, the sign of a zero, and tensors that the run does not have."""
 
     def change(state):
-        if value is None:
-            state[name] += 2**40
-        else:
-            flat = state[name].reshape(-1)
-            flat[0] = value
+        state["layer1/biases/Momentum"][0] += 1e-3
+        average = state["layer1/weights/ExponentialMovingAverage"].reshape(-1)
+        assert average[0] == 0.0  # of a pixel that is never set
+        average[0] = -0.0
+        state["global_step"] += 2**40
+        state["extra"] = np.zeros(1, np.float32)
 
     forge(layout.prefix(copy, 60), change)
     (segment,) = replay(copy, "--json", status=1)["segments"]
-    (record,) = segment["differing"]
-    assert (record["variable"], record["different"]) == (name, 1)
-    assert name != "global_step" or record["largest_difference"] == 2**40
-
-
-def test_a_tensor_that_the_run_does_not_have_is_a_difference(copy, replay):
-    """Nothing in a checkpoint is left out of the comparison."""
-    forge(layout.prefix(copy, 60), lambda state: state.update(extra=np.zeros(1, np.float32)))
-    assert "extra: not in the replayed graph" in replay(copy, status=1)
+    found = {record["variable"]: record for record in segment["differing"]}
+    assert found.pop("extra")["problem"] == "not in the replayed graph"
+    assert {name: record["different"] for name, record in found.items()} == {
+        "global_step": 1,
+        "layer1/biases/Momentum": 1,
+        "layer1/weights/ExponentialMovingAverage": 1,
+    }
+    assert found["global_step"]["largest_difference"] == 2**40
+    assert found["layer1/weights/ExponentialMovingAverage"]["largest_difference"] == 0
 
 
 def test_a_digest_that_is_not_of_the_variables_is_an_error(copy, replay):
     """A resume would reject that checkpoint."""
     change_manifest(layout.prefix(copy, 60), state_digest="00ff")
     assert "model.ckpt-60: the manifest's state_digest is not that of its variables" in replay(copy, status=1)
+
+
+def test_the_weights_of_result_json_are_compared(copy, replay):
+    """Only those of the step that is replayed last."""
+    path = copy / layout.RESULT
+    path.write_text(json.dumps(programs.result(copy) | {"weights_sha256": "ab" * 32}))
+    message = replay(copy, status=1)
+    assert "model.ckpt-50 -> model.ckpt-60: 10 steps, bit for bit" in message
+    assert re.search(rf"error: {path}: expected the replayed weights_sha256 \w{{64}}, got (ab){{32}}\n", message)
+    assert not replay(copy, "--json", status=1)["proved"]
+    assert re.search(r"weights sha256 of model.ckpt-50: \w{64}\n", replay(copy, "--to=50"))
 
 
 def test_damaged_checkpoints_are_all_named(copy, replay):
