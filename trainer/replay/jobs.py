@@ -3,7 +3,8 @@
     for record in jobs.in_processes(work, segments, 2):
         ...
 
-The processes are forked before TensorFlow is imported, share the data in memory, and each imports TensorFlow once.
+The processes are forked before TensorFlow is imported, share the data in memory, and each imports TensorFlow once. A
+signal ends them at once, as there is nothing to save.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, listed
+from checkpointing.runs.preemption import SIGNALS
 from trainer.replay.plan import Segment
 
 Record = dict[str, Any]
@@ -89,11 +91,18 @@ def _start(work: Work, group: Sequence[Segment], *, debug: bool) -> _Worker:
     ours, theirs = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os.close(ours)
-        _become_worker(work, group, theirs, debug=debug)
-    os.close(theirs)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process has its own handlers
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(ours)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _become_worker(work, group, theirs, debug=debug)
+        os.close(theirs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _Worker(pid, os.fdopen(ours, "rb"), group)
 
 
@@ -110,8 +119,6 @@ def _become_worker(work: Work, group: Sequence[Segment], pipe: int, *, debug: bo
     status = cli.FAILED
     try:
         status = cli.report_errors(write_records, debug=debug)
-    except SystemExit as stopped:  # a signal
-        status = stopped.code if isinstance(stopped.code, int) else cli.FAILED
     except BaseException:
         traceback.print_exc()
         raise

@@ -316,7 +316,7 @@ def test_a_signal_stops_it_with_status_75(softmax, small_data):
     process.terminate()
     _, stderr = process.communicate()
     assert process.returncode == 75, stderr
-    assert stderr.startswith("stopped by SIGTERM")
+    assert stderr.startswith("stopped by SIGTERM"), stderr
 
 
 @pytest.mark.parametrize(
