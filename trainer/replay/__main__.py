@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.every and not args.first is args.last is None:
+    if args.every and (args.first is not None or args.last is not None):
         parser.error("--all: expected neither --from nor --to with it")
     if not args.debug:
         cli.silence_tensorflow()
@@ -104,7 +104,7 @@ def _replay_until_stopped(args: argparse.Namespace) -> int:
         with preemption.listen_for_stop() as stop, stop.interruptible():  # there is never anything to save
             return _replay(args, records, stop.check)
     except StopRequested as signal:
-        cli.print_to_stderr(f"stopped by {signal}: {len(records)} segments replayed")
+        cli.print_to_stderr(f"stopped by {signal}, segments replayed: {len(records)}")
         return STOPPED
 
 
@@ -123,23 +123,23 @@ def _replay(args: argparse.Namespace, records: list[Record], check_stop: Callabl
     data = _load(args.data_dir, settings.validation_size)
     here = Here(data.fingerprint, code_version.code_sha256(), environment)
     differences = _check_conditions(args, segments, here)
+    recorded_weights = outcome.recorded_weights(args.train_dir, newest.step)
+    processes = min(args.jobs, len(segments))
 
     def work(group: Iterable[Segment]) -> Generator[Record]:
         with tensorflow_import(debug=args.debug):
             from trainer.replay import replayer  # noqa: PLC0415 - imports TensorFlow
-        threads = max(1, processor.count() // args.jobs) if args.jobs > 1 else 0
+        threads = max(1, processor.count() // processes) if processes > 1 else 0
         yield from replayer.replay(group, data.train, max_threads=threads, check_stop=check_stop)
 
-    several = min(args.jobs, len(segments)) > 1
-    with closing(
-        jobs.in_processes(work, segments, args.jobs, debug=args.debug) if several else work(segments)
-    ) as replayed:
+    several = processes > 1
+    replayed = jobs.in_processes(work, segments, processes, debug=args.debug) if several else work(segments)
+    with closing(replayed):
         for record in replayed:
             records.append(record)
             if not args.json:
                 cli.print_result(outcome.segment_text(record))
     records.sort(key=lambda record: record["to"])
-    recorded_weights = outcome.recorded_weights(args.train_dir, newest.step)
     seconds = time.perf_counter() - began
     found = Outcome(args.train_dir, segments, records, differences, recorded_weights, seconds)
     if args.json:
