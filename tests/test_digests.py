@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not processor.has_avx2(), reason="needs a proces
 
 
 def compare(*arguments: str, **environment: str) -> str:
-    """Run the comparison in a process of its own: kernels are chosen once in a process. Return its output."""
+    """Run the comparison in another process, because kernels are chosen once in a process; return its output."""
     command = [sys.executable, "-m", "tests.digests", *arguments]
     ended = subprocess.run(
         command, cwd=programs.ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
