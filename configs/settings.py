@@ -176,6 +176,13 @@ class Settings:
         choices=("stop", "rollback"),
         changes_weights=False,
     )
+    recheck_every_steps: int = setting(
+        "compute the last 5 steps before each multiple of this many, and before the last step, twice, to find faults "
+        "of processor and memory; after a fault, return to a checkpoint from before it; 0 = never",
+        0,
+        at_least=0,
+        changes_weights=False,
+    )
     report: bool = setting("write a report of the run, report.html", default=True, changes_weights=False)
     threads: int = setting(
         "TensorFlow threads (intra_op and inter_op); 0 = TensorFlow's default",

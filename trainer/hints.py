@@ -17,6 +17,7 @@ from checkpointing.storage.staging import TargetExistsError
 from mnist.errors import NonFiniteLossError
 
 LOWER_RATE = "try a lower --learning_rate in a new --train_dir"
+OTHER_MACHINE = "run the same command on another machine; the processor or the memory of this one is faulty"
 
 _HINTS: dict[type[UserError], str] = {
     LockedError: "wait until that process ends, stop it (SIGTERM saves first), or give another --train_dir",

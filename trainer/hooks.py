@@ -17,11 +17,13 @@ from checkpointing.runs.preemption import StopRequested, StopSignal
 from checkpointing.storage import durable, layout
 from checkpointing.storage.jsonl import Record
 from configs.flags import RunOptions
-from mnist.errors import NonFiniteLossError
-from mnist.input.dataset import Split
-from mnist.model import predictor
+from mnist.errors import DataError, NonFiniteLossError, RecheckError
+from mnist.input import dataset
+from mnist.input.dataset import Dataset
+from mnist.model import predictor, training_graph
 from mnist.model.training_graph import TrainingGraph
 from mnist.training import evaluation, loop
+from mnist.training.recheck import Recheck
 from mnist.training.stopwatch import Stopwatch
 from mnist.training.summaries import SummaryWriter
 from trainer import hints, rollback
@@ -43,20 +45,22 @@ class RunHooks:
         manager: CheckpointManager,
         *,
         history: History,
-        validation: Split,
+        data: Dataset,
         options: RunOptions,
         stopwatch: Stopwatch,
         stop: StopSignal,
+        recheck: Recheck | None,
     ) -> None:
         """Write nothing yet."""
         self._session = session
         self._graph = graph
         self._manager = manager
         self._history = history
-        self._validation = validation
+        self._data = data
         self._options = options
         self._stopwatch = stopwatch
         self._stop = stop
+        self._recheck = recheck
         self._summaries = SummaryWriter(options.train_dir / layout.EVENTS, durable.append)
 
     def begin_attempt(self, first_step: int) -> Record | None:
@@ -77,7 +81,10 @@ class RunHooks:
         )
 
     def begin_training(self, first_step: int, unfinished: Record | None) -> None:
-        """Begin the TensorBoard summaries; complete the record whose validation was interrupted."""
+        """Begin the TensorBoard summaries; complete the record whose validation was interrupted.
+
+        With --recheck_every_steps, first save the state that the attempt begins with: a fault may return to it.
+        """
         if first_step == self._options.settings.train_steps and unfinished is None:
             return
         with suppress(OSError):  # the first summary logs the warning
@@ -88,6 +95,8 @@ class RunHooks:
             record = {name: value for name, value in unfinished.items() if name != loop.UNFINISHED}
             loop.validate(record, self.for_loop(), self._stopwatch)
             self.log(record)
+        if self._recheck:
+            self.save()
 
     @contextmanager
     def record_end_of_attempt(self) -> Iterator[None]:
@@ -116,7 +125,7 @@ class RunHooks:
 
     def validate(self) -> float | None:
         """Return the validation accuracy, None without validation images; write summaries of it."""
-        images, labels = self._validation
+        images, labels = self._data.validation
         predict = predictor.from_inference(self._graph.inference)
         classes = evaluation.predict_classes(self._session, predict, images, self._stop.check)
         if len(labels):
@@ -134,6 +143,8 @@ class RunHooks:
     def save_if_due(self, step: int, score: float | None) -> int | None:
         """Begin a save if one is due; return the step of the newest complete checkpoint."""
         self._history.progress(step, self._seconds())
+        if self._recheck:
+            self._manager.protect(self._recheck.trusted_step)
         with self._stopwatch("save_stall"):
             self._manager.save_if_due(self._session, score)
         return self._manager.newest_step
@@ -155,13 +166,44 @@ class RunHooks:
         before = rollback.restore_before(failed_at, earlier) if is_on else None
         if before is None:
             raise CheckpointError(self._describe(error, len(earlier)), hint=hints.LOWER_RATE) from error
+        return Rollback(failed_at, self._restore_before(before, error))
+
+    def return_to_trusted(self, error: RecheckError, faults: int) -> None:
+        """Restore a checkpoint from before a fault; load the training data again if they have changed.
+
+        Args:
+          error: describes the fault.
+          faults: the number of faults in this attempt.
+
+        Raises:
+          CheckpointError: there is no checkpoint from before the fault, or there were too many faults. In the second
+            case the checkpoints since the last recheck are in quarantine.
+          DataError: the data have also changed where they are loaded from.
+        """
+        self._history.progress(error.step, self._seconds())  # the variable that counts the steps may be wrong
+        try:
+            self._restore_before(error.trusted_step + 1, error)
+        except CheckpointError as missing:
+            raise CheckpointError(f"{error}; {missing}", hint=hints.OTHER_MACHINE) from error
+        if error.data_changed:
+            found, expected = dataset.fingerprint_in_memory(self._data), self._data.fingerprint
+            if found != expected:
+                message = f"the copy that the data were loaded from: expected fingerprint {expected}, got {found}"
+                raise DataError(f"{error}; {message}", hint=hints.OTHER_MACHINE) from error
+            training_graph.load_data(self._session, self._graph, self._data.train)
+        if faults > rollback.MAX_ROLLBACKS:
+            message = f"{error}, after {rollback.MAX_ROLLBACKS} rollbacks; {self._manager.describe_latest()}"
+            raise CheckpointError(message, hint=hints.OTHER_MACHINE) from error
+
+    def _restore_before(self, before: int, error: Exception) -> int:
+        """Restore the newest checkpoint of a step below `before`; return its step."""
         with self._stopwatch("restore"):
             prefix = self._manager.roll_back(self._session, before)
         step = self._step()
         self._history.go_back(step)
         self._summaries.purge_from(step)
         _log.warning("%s: rolling back to %s; the steps since are run again", error, prefix)
-        return Rollback(failed_at, step)
+        return step
 
     def _describe(self, error: Exception, rollbacks: int) -> str:
         after = f"after {rollbacks} rollback{'' if rollbacks == 1 else 's'}" if rollbacks else ""

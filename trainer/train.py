@@ -20,7 +20,7 @@ from checkpointing.runs.preemption import STOPPED, StopRequested, StopSignal
 from checkpointing.storage import durable, layout
 from configs.flags import RunOptions
 from configs.settings import Settings
-from mnist.errors import NonFiniteLossError
+from mnist.errors import NonFiniteLossError, RecheckError
 from mnist.input.augment import Augmentation
 from mnist.input.dataset import Dataset, Split
 from mnist.model import ema, precision, schedules, signatures, training_graph
@@ -29,6 +29,7 @@ from mnist.model.training_graph import LossOptions, TrainingGraph
 from mnist.reporting.results import summary
 from mnist.tools import run_report
 from mnist.training import evaluation, loop
+from mnist.training.recheck import Recheck
 from mnist.training.stopwatch import Stopwatch
 from trainer import export, results
 from trainer.hooks import RunHooks
@@ -68,6 +69,7 @@ def train_and_evaluate(
         graph = build_graph(settings, make_model, data.train)
         run_history = History(options.train_dir)
         manager = make_manager(graph, start, settings, before_commit=run_history.sync)
+        recheck = make_recheck(graph, data.train, settings)
     # Closed in reverse order: the session outlives the manager's writer thread.
     with training_graph.open_session(graph.graph, settings.threads) as session, manager:
         hooks = RunHooks(
@@ -75,10 +77,11 @@ def train_and_evaluate(
             graph,
             manager,
             history=run_history,
-            validation=data.validation,
+            data=data,
             options=options,
             stopwatch=stopwatch,
             stop=stop,
+            recheck=recheck,
         )
         with hooks.record_end_of_attempt():
             with stop.interruptible():  # nothing new to save yet
@@ -86,7 +89,7 @@ def train_and_evaluate(
                 unfinished = hooks.begin_attempt(first_step)  # a record whose validation was interrupted, or None
             try:
                 hooks.begin_training(first_step, unfinished)
-                validation_accuracy = train(session, graph, hooks, settings, stopwatch)
+                validation_accuracy = train(session, graph, hooks, settings, stopwatch, recheck=recheck)
                 with stop.interruptible():  # the state is saved
                     with stopwatch("evaluate"):
                         predictions = evaluation.predict(session, graph.inference, data.test.images)
@@ -126,13 +129,21 @@ def train_and_evaluate(
 
 
 def train(
-    session: tf.compat.v1.Session, graph: TrainingGraph, hooks: RunHooks, settings: Settings, stopwatch: Stopwatch
+    session: tf.compat.v1.Session,
+    graph: TrainingGraph,
+    hooks: RunHooks,
+    settings: Settings,
+    stopwatch: Stopwatch,
+    *,
+    recheck: Recheck | None,
 ) -> float | None:
     """Train to the last step and save; return the validation accuracy, None if there are no validation images.
 
-    With --on_nonfinite=rollback a non-finite state is replaced by an older checkpoint (rollback.py).
+    With --on_nonfinite=rollback a non-finite state is replaced by an older checkpoint (rollback.py); so is one that a
+    recheck finds to be wrong.
     """
     rollbacks: list[Rollback] = []
+    faults: list[RecheckError] = []
     while True:
         try:
             validation_accuracy = loop.train(
@@ -145,10 +156,14 @@ def train(
                 log_every_steps=settings.log_every_steps,
                 evaluate_every_steps=settings.evaluate_every_steps,
                 save_every_steps=settings.save_every_steps,
+                recheck=recheck,
             )
             hooks.save(validation_accuracy)
         except (NonFiniteLossError, NonFiniteError) as error:
             rollbacks.append(hooks.roll_back(error, rollbacks))
+        except RecheckError as error:
+            faults.append(error)
+            hooks.return_to_trusted(error, len(faults))
         else:
             return validation_accuracy
 
@@ -190,6 +205,13 @@ def build_graph(settings: Settings, make_model: Callable[[], Model], split: Spli
         ),
         ema_decay=settings.ema_decay,
     )
+
+
+def make_recheck(graph: TrainingGraph, train: Split, settings: Settings) -> Recheck | None:
+    """Make the recheck of --recheck_every_steps; None if it is off."""
+    if not settings.recheck_every_steps:
+        return None
+    return Recheck(graph, train, every=settings.recheck_every_steps, train_steps=settings.train_steps)
 
 
 def make_manager(

@@ -44,6 +44,11 @@ class Cleanup:
         self._is_of_run = is_of_run
         self._rotation: Rotation | None = None
         self._saved_at: dict[int, float] = {}
+        self._trusted_step = -1
+
+    def protect(self, step: int) -> None:
+        """Do not delete the newest checkpoint up to a step, until the next call with a larger one."""
+        self._trusted_step = step
 
     def add(self, saved: Manifest) -> None:
         """Add a checkpoint that the run has just committed."""
@@ -66,7 +71,8 @@ class Cleanup:
             self._rotation = self._read()
         rotation = self._rotation
         self._drop(rotation, [step for step in rotation.steps if not self._exists(step)])  # deleted by hand
-        to_delete = [step for step in rotation.to_delete() if not self._pin(step).exists()]
+        protected = max((step for step in rotation.steps if step <= self._trusted_step), default=None)
+        to_delete = [step for step in rotation.to_delete() if step != protected and not self._pin(step).exists()]
         kept = [step for step in rotation.steps if step not in to_delete]
         if kept:
             # The state file first, so that it never names a deleted checkpoint.

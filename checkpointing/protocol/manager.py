@@ -210,6 +210,13 @@ class CheckpointManager:
         self._committer.newest_step = step
         self._schedule.restart_at(step)
 
+    def protect(self, step: int) -> None:
+        """Do not delete the newest checkpoint up to a step, so that `roll_back` finds it; each call replaces the last.
+
+        For a caller that knows until when the states were good.
+        """
+        self._cleanup.protect(step)
+
     def save_if_due(self, session: tf.compat.v1.Session, score: float | None = None) -> None:
         """Start a save if the number of updates or the time since the last save requires one.
 

@@ -8,8 +8,11 @@ MNIST's form can be used (Fashion-MNIST, KMNIST): images of 28 x 28 bytes, label
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from mnist.errors import DataError
 from mnist.input import csv_tables, file_kinds, idx, idx_files, npz, regular_file, tfds
@@ -55,8 +58,7 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
         raise DataError(
             f"{source}: not enough memory to read the data", hint="use a machine with more memory, or fewer images"
         ) from error
-    # The digest of each array as an IDX file, in the order of idx_files.CANONICAL.
-    digests = [idx.sha256(array) for array in (*train, *test)]
+    digests = _digests(train, test)
     if data_dir is None:
         _check_bundled(digests)
     train_size = len(train.labels) - validation_size
@@ -69,8 +71,23 @@ def load(data_dir: Path | None, validation_size: int, *, download: bool = False)
         train=Split(train.images[:train_size], train.labels[:train_size]),
         validation=Split(train.images[train_size:], train.labels[train_size:]),
         test=test,
-        fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
+        fingerprint=_fingerprint(digests),
     )
+
+
+def fingerprint_in_memory(data: Dataset) -> str:
+    """Return the fingerprint of a dataset's arrays as they are now; another than the recorded one if they changed."""
+    train = Split(*map(np.concatenate, zip(data.train, data.validation, strict=True)))
+    return _fingerprint(_digests(train, data.test))
+
+
+def _digests(train: Split, test: Split) -> list[str]:
+    """Return the digest of each array as an IDX file, in the order of idx_files.CANONICAL."""
+    return [idx.sha256(array) for array in (*train, *test)]
+
+
+def _fingerprint(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _read(source: Path, *, download: bool) -> tuple[Split, Split]:

@@ -56,6 +56,7 @@ class TrainingGraph(NamedTuple):
     run_steps: fetch this to apply them.
     step: int64 scalar variable, the number of updates applied so far.
     saved: the variables that are the state of the run.
+    data: the variables that hold the training images and labels; not saved.
     trained: the variables that the optimizer updates.
     initialize: initializes all variables except the data.
     train_images: uint8 [T, 28, 28], placeholder from which the data variable is initialized.
@@ -67,6 +68,7 @@ class TrainingGraph(NamedTuple):
     run_steps: Update
     step: tf.Variable
     saved: list[tf.Variable]
+    data: list[tf.Variable]
     trained: list[tf.Variable]
     inference: Inference
     initialize: tf.Operation
@@ -167,6 +169,7 @@ def build(
             run_steps=run_steps,
             step=step,
             saved=tf.compat.v1.global_variables(),
+            data=[images, labels],
             trained=trained,
             inference=build_inference(inference_model),
             initialize=tf.compat.v1.global_variables_initializer(),
@@ -254,9 +257,14 @@ def open_session(graph: tf.Graph, threads: int) -> tf.compat.v1.Session:
 
 def initialize(session: tf.compat.v1.Session, training_graph: TrainingGraph, train: Split) -> None:
     """Load the training data into the graph and initialize all other variables."""
-    load_data = [variable.initializer for variable in training_graph.graph.get_collection(_DATA)]
+    session.run(training_graph.initialize)
+    load_data(session, training_graph, train)
+
+
+def load_data(session: tf.compat.v1.Session, training_graph: TrainingGraph, train: Split) -> None:
+    """Load the training data into the graph, again or for the first time."""
     data = {training_graph.train_images: train.images, training_graph.train_labels: train.labels}
-    session.run([training_graph.initialize, *load_data], data)
+    session.run([variable.initializer for variable in training_graph.data], data)
 
 
 _DATA = tf.compat.v1.GraphKeys.LOCAL_VARIABLES

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mnist.errors import NonFiniteLossError
 from mnist.model.training_graph import TrainingGraph, Update
 from mnist.training.progress import Progress
+from mnist.training.recheck import Recheck
 from mnist.training.stopwatch import Stopwatch
 
 # Target duration of a session.run; below half a second, because the speed varies.
@@ -51,6 +52,7 @@ def train(
     log_every_steps: int,
     evaluate_every_steps: int,
     save_every_steps: int,
+    recheck: Recheck | None = None,
 ) -> float | None:
     """Train from the session's current step up to train_steps.
 
@@ -67,12 +69,14 @@ def train(
       log_every_steps: steps between two records; 0 for the last step only.
       evaluate_every_steps: steps between two evaluations; 0 for the last step only.
       save_every_steps: a call ends at each multiple, so that `save_if_due` can save that step; 0 for none.
+      recheck: computes some of the steps twice, before `hooks` get their result.
 
     Returns:
       The validation accuracy after the last step; None without validation images.
 
     Raises:
       NonFiniteLossError: the loss is NaN or infinite; that step is neither logged nor saved.
+      RecheckError: the recheck found a fault; likewise.
     """
     step = int(session.run(training_graph.step))
     if step == train_steps:
@@ -81,7 +85,15 @@ def train(
     validation_accuracy = None
     steps_recorded, seconds_recorded = step, stopwatch.seconds["train"]
     periods = (log_every_steps, evaluate_every_steps, save_every_steps)
-    updates = run_steps(session, training_graph, step, train_steps=train_steps, cut_at=periods, stopwatch=stopwatch)
+    updates = run_steps(
+        session,
+        training_graph,
+        step,
+        train_steps=train_steps,
+        cut_at=periods,
+        stopwatch=stopwatch,
+        recheck=recheck,
+    )
     with Progress(train_steps, step) as progress:
         hooks.check_stop()
         for update in updates:
@@ -128,6 +140,7 @@ def run_steps(
     train_steps: int,
     cut_at: Sequence[int],
     stopwatch: Stopwatch,
+    recheck: Recheck | None = None,
 ) -> Iterator[Update]:
     """Run the steps after `step`, one session.run after the other.
 
@@ -138,20 +151,31 @@ def run_steps(
       train_steps: the step to stop at.
       cut_at: periods in steps; a call ends at each multiple of them. 0 for none.
       stopwatch: adds up seconds under `train`.
+      recheck: computes some of the steps twice, before they are yielded.
 
     Yields:
       The last update of each call, as Python numbers.
+
+    Raises:
+      RecheckError: the recheck found a fault.
     """
+    if recheck is not None:
+        recheck.begin(session, step)
     # The first call is short, because it includes TensorFlow's preparations.
     call_steps = 1
     while step < train_steps:
         steps_to_next = min((every - step % every for every in cut_at if every), default=train_steps)
+        if recheck is not None:
+            steps_to_next = min(steps_to_next, recheck.prepare(session, step))
         steps = min(call_steps, steps_to_next, train_steps - step)
         started = time.perf_counter()
         with stopwatch("train"):
             values = session.run(training_graph.run_steps, {training_graph.steps_per_execution: steps})
         call_steps = max(1, int(_SECONDS_PER_CALL * steps / (time.perf_counter() - started)))
         update = Update(*(value.item() for value in values))
+        if recheck is not None:
+            with stopwatch("train"):
+                recheck.check(session, step + steps, update.step)
         step = update.step
         yield update
 
