@@ -130,9 +130,9 @@ class Recheck:
         self.passed += 1
 
     def _error(self, step: int, problem: str, *, data_changed: bool = False) -> RecheckError:
-        machine = f"{platform.node()} ({processor.name()})"
+        machine = f"{platform.node()}, {processor.name()}"
         return RecheckError(
-            f"fault of the processor or memory of {machine} found at step {step}: {problem}",
+            f"{machine}: fault of processor or memory found at step {step} ({problem})",
             step=step,
             trusted_step=self.trusted_step,
             data_changed=data_changed,
