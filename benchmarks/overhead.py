@@ -8,6 +8,10 @@ machine's speed affect both alike. Measured is the time from step 0 to the commi
 save; building the graph and the test are not included. The full run logs and validates as its recipe states. The bare
 run has no validation set, because a run always validates after its last step; it trains on those images, too, and a
 step costs the same.
+
+    python -m benchmarks.overhead --recheck_every_steps=1000 [--programs=cnn] [--steps=cnn=2000]
+
+measures the cost of rechecks: the bare run with them against the bare run without.
 """
 
 import signal
@@ -30,6 +34,9 @@ _ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements per program", lower_bo
 _PROGRAMS = flags.DEFINE_list("programs", ["softmax", "cnn"], "programs to measure")
 _EVERY = flags.DEFINE_integer("save_every_steps", 50, "save period of the full run, in steps")
 _STEPS = flags.DEFINE_list("steps", ["softmax=20000", "cnn=1000"], "training steps per program")
+_RECHECK = flags.DEFINE_integer(
+    "recheck_every_steps", 0, "measure the cost of a recheck at every so many steps, not that of the full run"
+)
 _SLICE = flags.DEFINE_float("slice_seconds", 2.0, "seconds that one run gets before the other's turn", lower_bound=0.1)
 
 _BARE = ("--save_every_steps=0", "--log_every_steps=0", "--evaluate_every_steps=0", "--validation_size=0")
@@ -86,18 +93,28 @@ def take_turns(runs: Sequence[Run], seconds: float) -> None:
 def main(_: list[str]) -> None:
     """Measure both runs, round by round."""
     steps = dict(pair.split("=") for pair in _STEPS.value)
+    every = _RECHECK.value or _EVERY.value
+    if _RECHECK.value:
+        name, unit = "recheck", "rechecks"
+        variants = {"rechecked": (*_BARE, f"--recheck_every_steps={every}"), "bare": _BARE}
+    else:
+        name, unit = "overhead", "saves"
+        variants = {"full": (f"--save_every_steps={every}",), "bare": _BARE}
     for program in _PROGRAMS.value:
-        rounds: dict[str, list[float]] = {"full": [], "bare": []}
+        rounds: dict[str, list[float]] = {variant: [] for variant in variants}
         for _round in range(_ROUNDS.value):
             with tempfile.TemporaryDirectory() as scratch:
-                full = Run(program, steps[program], Path(scratch) / "full", f"--save_every_steps={_EVERY.value}")
-                bare = Run(program, steps[program], Path(scratch) / "bare", *_BARE)
-                take_turns([full, bare], _SLICE.value)
-            for seconds, run in zip(rounds.values(), (full, bare), strict=True):
-                seconds.append(run.trained_seconds)
-            print(f"{program}: {full.trained_seconds:.2f} s full, {bare.trained_seconds:.2f} bare", flush=True)
-        notes = {"steps": steps[program], "steps between saves": _EVERY.value, "seconds per turn": _SLICE.value}
-        report.write(f"overhead_{program}", "seconds", rounds, notes)
+                runs = {
+                    variant: Run(program, steps[program], Path(scratch) / variant, *flags_of_run)
+                    for variant, flags_of_run in variants.items()
+                }
+                take_turns(list(runs.values()), _SLICE.value)
+            for variant, run in runs.items():
+                rounds[variant].append(run.trained_seconds)
+            found = ", ".join(f"{run.trained_seconds:.2f} s {variant}" for variant, run in runs.items())
+            print(f"{program}: {found}", flush=True)
+        notes = {"steps": steps[program], f"steps between {unit}": every, "seconds per turn": _SLICE.value}
+        report.write(f"{name}_{program}", "seconds", rounds, notes)
 
 
 if __name__ == "__main__":

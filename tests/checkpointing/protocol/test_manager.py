@@ -340,6 +340,16 @@ def test_the_best_and_the_pinned_are_kept(tmp_path):
     assert kept(tmp_path) == [2, 3, 6]
 
 
+def test_a_protected_checkpoint_is_kept(tmp_path):
+    """The newest one up to a step is kept in addition to the newest, until a larger step is protected."""
+    counter = Counter(tmp_path, retention=RetentionPolicy(max_to_keep=1)).count(2, save=True)
+    for protected, steps_kept in ((2, [2, 3]), (2, [2, 4]), (3, [2, 5]), (5, [5, 6]), (5, [5, 7])):
+        counter.manager.protect(protected)
+        counter.count(1, save=True)
+        assert kept(tmp_path) == steps_kept
+    assert counter.manager.roll_back(counter.session, before=6).name == "model.ckpt-5"
+
+
 def test_rolling_back_restores_an_older_state(tmp_path):
     """roll_back restores the newest checkpoint before a step, and moves newer ones to quarantine."""
     counter = Counter(tmp_path).count(3, save=True)

@@ -162,6 +162,18 @@ def test_the_fingerprint_does_not_depend_on_the_file_format(tmp_path):
     assert one.fingerprint == other.fingerprint
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_the_fingerprint_in_memory_changes_with_the_arrays(bundled, name):
+    """It equals that of the files until a bit of any split changes."""
+    data = dataset.load(None, validation_size=100)
+    assert dataset.fingerprint_in_memory(data) == bundled.fingerprint
+    images, labels = getattr(data, name)
+    changed = images.copy()
+    changed[17, 3, 5] ^= 1
+    other = data._replace(**{name: dataset.Split(changed, labels)})
+    assert dataset.fingerprint_in_memory(other) != bundled.fingerprint
+
+
 @pytest.mark.parametrize("part", FILES)
 def test_the_fingerprint_changes_with_the_data(tmp_path, part):
     """One changed byte in any of the four files changes it."""
