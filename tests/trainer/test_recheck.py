@@ -168,6 +168,7 @@ def test_a_signal_between_the_copy_and_the_recheck(tmp_path, small_data, undistu
     assert outcome(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_kill_within_a_recheck(tmp_path, small_data, undisturbed):  # noqa: ARG001 - op determinism
     """Wherever it comes, the next attempt ends at the same weights. With a period of 1 each step is a recheck."""
     longer = ("--train_steps=1500", "--save_every_steps=300", "--learning_rate=0.01")

@@ -172,7 +172,6 @@ def test_data_that_are_loaded_wrongly_are_found():
     assert "changed: train_images" in str(found.error)
 
 
-@pytest.mark.slow
 def test_100_flipped_bits_are_found(run):
     """Any bit of any variable at any step of either pass is found, if it changes the state or the data."""
     chance = random.Random(0)  # noqa: S311
@@ -187,7 +186,8 @@ def test_100_flipped_bits_are_found(run):
         rechecked = run(every=10, faults=[fault])
         assert rechecked.flipped == [fault]
         is_of_data = fault.variable.startswith("train_")
-        changes = is_of_data or not are_equal(
+        always = is_of_data or fault.variable == "global_step"  # with a wrong step, a run might never end
+        changes = always or not are_equal(
             expected[due], run(every=0, train_steps=due, faults=[fault._replace(times=(1,))]).state
         )
         if changes:
@@ -199,9 +199,9 @@ def test_100_flipped_bits_are_found(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["softmax", "small"])
-def test_no_fault_is_reported_without_one(name):
-    """10,000 steps, each computed twice."""
-    clean = Runs(build(name, optimizer="adam", ema_decay=0.99))(every=5, train_steps=10_000)
-    assert (clean.error, clean.passed) == (None, 2000)
+@pytest.mark.parametrize(("name", "steps"), [("softmax", 10_000), ("small", 1000)])
+def test_no_fault_is_reported_without_one(name, steps):
+    """Each step is computed twice."""
+    clean = Runs(build(name, optimizer="adam", ema_decay=0.99))(every=5, train_steps=steps)
+    assert (clean.error, clean.passed) == (None, steps // 5)
     assert all(np.isfinite(value).all() for value in clean.state.values())
