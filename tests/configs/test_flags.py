@@ -34,6 +34,7 @@ OTHER_VALUES = {
     "augment_shift": 1.75,
     "precision": "bfloat16",
     "instruction_set": "avx2",
+    "recheck_every_steps": 7,
     "architecture": "small",
     "seed": 9,
     "validation_size": 0,

@@ -120,7 +120,7 @@ def test_the_checkpoint_to_return_to_is_not_deleted(tmp_path, small_data, undist
 
 
 def test_a_fault_that_repeats_ends_the_run(tmp_path, small_data, undisturbed, inject, monkeypatch):
-    """After three rollbacks. No checkpoint since the last good recheck stays; another machine goes on from there."""
+    """After three rollbacks. No checkpoint since the last good recheck stays; another machine continues from there."""
     [fault] = faults = [Fault(17, "layer1/weights", times=(1, 3, 5, 7))]
     sessions = inject(*faults)
     with pytest.raises(CheckpointError, match=r"(?m)found at step 20 \(.*after 3 rollbacks; .*model\.ckpt-6$") as ended:
