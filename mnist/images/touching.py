@@ -101,7 +101,7 @@ def _largest_component(ink: Mask) -> tuple[int, int]:
 def halves(strength: Floats) -> Iterator[tuple[Floats, Floats]]:
     """Cut ink in two at several places, each time along the path that crosses the least ink.
 
-    Which of these are digits, only a model knows.
+    Only a model can decide which of these are digits.
 
     Args:
       strength: of the ink, [H, W] from 0 to 1.
