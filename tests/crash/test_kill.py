@@ -92,9 +92,10 @@ VARIABLES = {
 }
 
 
-def check_environments(tmp_path: Path, kills: int, seed: int) -> None:
+def check_environments(tmp_path: Path, small_data: Path, kills: int, seed: int) -> None:
     """Compare an undisturbed run with one that is killed, and resumed with other variables, threads and niceness."""
-    flags = ["--instruction_set=avx2", *RUNS["cnn"], f"--train_steps={50 * (kills + 1)}"]
+    flags = ["--instruction_set=avx2", f"--data_dir={small_data}", "--validation_size=200", *RUNS["cnn"]]
+    flags += [f"--train_steps={50 * (kills + 1)}"]
     undisturbed = programs.train("cnn", tmp_path / "undisturbed", *flags, fork=False)
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     for _ in range(kills):
@@ -118,15 +119,15 @@ def check_environments(tmp_path: Path, kills: int, seed: int) -> None:
     assert [each["ended"] for each in history.read(tmp_path / "killed")] == ["killed"] * kills + ["done"]
 
 
-def test_a_kill_and_another_environment_change_no_bit(tmp_path):
+def test_a_kill_and_another_environment_change_no_bit(tmp_path, small_data):
     """With --instruction_set=avx2 the weights do not depend on variables, threads or niceness."""
-    check_environments(tmp_path, kills=1, seed=2)
+    check_environments(tmp_path, small_data, kills=1, seed=2)
 
 
 @pytest.mark.slow
-def test_twenty_kills_in_other_environments_change_no_bit(tmp_path):
+def test_twenty_kills_in_other_environments_change_no_bit(tmp_path, small_data):
     """Neither do they after twenty kills."""
-    check_environments(tmp_path, kills=20, seed=20)
+    check_environments(tmp_path, small_data, kills=20, seed=20)
 
 
 def wait_for_attempt(process: programs.Process, train_dir: Path) -> None:
