@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from checkpointing.errors import LATER, UserError
@@ -50,6 +51,27 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
+
+
+def path(text: str) -> Path:
+    """Parse a path on a command line, as the `type` of an argument; `~` is the home directory."""
+    import argparse  # noqa: PLC0415 - see parser
+
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got nothing")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: no home directory of such a user") from error
+
+
+def positive(text: str) -> int:
+    """Parse a number from 1 up on a command line, as the `type` of an argument."""
+    import argparse  # noqa: PLC0415 - see parser
+
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
+    return int(text)
 
 
 def run_tool(act: Callable[[], int], *, debug: bool = False) -> int:

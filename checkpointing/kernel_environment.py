@@ -1,6 +1,6 @@
 """TensorFlow's kernels, chosen by environment variables before TensorFlow is imported.
 
-    in_force = choose_kernels("avx2")  # {"TF_ENABLE_ONEDNN_OPTS": "1", "instruction_set": "avx2", ...}
+    record = choose_kernels("avx2")  # {"TF_ENABLE_ONEDNN_OPTS": "1", "instruction_set": "avx2", ...}
 
 Other kernels give other last bits, so a resumed run must not depend on the user's environment. By default oneDNN uses
 all instructions of the processor, so the last bits depend on it; with "avx2" they do not (docs/reproducibility.md).
@@ -14,7 +14,7 @@ from checkpointing import processor
 from checkpointing.errors import UserError, listed
 
 # Keys of the record of choose_kernels that are not environment variables.
-PROCESSOR = ("processor", "instruction_set")
+PROCESSOR, INSTRUCTION_SET = "processor", "instruction_set"
 
 NATIVE, AVX2 = "native", "avx2"
 INSTRUCTION_SETS = (NATIVE, AVX2)
@@ -55,19 +55,19 @@ _HARMLESS = (
 # The number of parts into which oneDNN splits the sums of a convolution's gradient (core/common_runtime/
 # process_util.cc reads it); by default the number of processors. To resume a run on a machine with another number of
 # processors, set it to the former number.
-_THREADS = "TF_NUM_INTRAOP_THREADS"
+THREADS = "TF_NUM_INTRAOP_THREADS"
 
 # Variables that act before Python starts, or list the devices; they are recorded, not removed. GLIBC_TUNABLES chooses
 # among glibc's variants of libm's functions; the LD_ variables can load another libm.
 _RECORDED = (
-    _THREADS,
+    THREADS,
     *("GLIBC_TUNABLES", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TF_ENABLED_DEVICE_TYPES", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"),
 )
 
 # The kernels that give the same bits on every processor with AVX2 and FMA: oneDNN's newest instruction set, and the
 # number of parts of its sums, whatever the number of processors.
-_CHOSEN_FOR_AVX2 = {**_CHOSEN, "ONEDNN_MAX_CPU_ISA": "AVX2", _THREADS: "2"}
+_CHOSEN_FOR_AVX2 = {**_CHOSEN, "ONEDNN_MAX_CPU_ISA": "AVX2", THREADS: "2"}
 
 _log = logging.getLogger(__name__)
 _instruction_set = NATIVE
@@ -100,28 +100,37 @@ def choose_kernels(instruction_set: str | None = None) -> dict[str, str]:
         )
     _instruction_set = instruction_set or _instruction_set
     chosen = _CHOSEN_FOR_AVX2 if _instruction_set == AVX2 else _CHOSEN
-    removed = sorted(
-        name
-        for name, value in os.environ.items()
-        if (name.startswith(_CHOOSING_KERNELS) and not name.startswith(_HARMLESS) and chosen.get(name) != value)
-        or (name in chosen and chosen[name] != value)
-    )
+    removed = sorted(name for name, value in os.environ.items() if _chooses_others(name, value, chosen))
     for name in removed:
         del os.environ[name]
     os.environ.update(chosen)
-    os.environ.setdefault(_THREADS, str(processor.count()))
+    os.environ.setdefault(THREADS, str(processor.count()))
     if removed:
         _log.warning("environment variables ignored, because they can change the weights: %s", listed(removed))
-    in_force = {name: os.environ[name] for name in {**chosen, **dict.fromkeys(_RECORDED)} if name in os.environ}
-    used = AVX2 if _instruction_set == AVX2 else processor.instruction_set()
-    return {**in_force, "processor": processor.name(), "instruction_set": used}
+    return in_force()
+
+
+def _chooses_others(name: str, value: str, chosen: Mapping[str, str]) -> bool:
+    """Whether an environment variable chooses other kernels than the chosen ones."""
+    if name in chosen:
+        return value != chosen[name]
+    return name.startswith(_CHOOSING_KERNELS) and not name.startswith(_HARMLESS)
+
+
+def in_force() -> dict[str, str]:
+    """Return the record of the last call of `choose_kernels`, without another one."""
+    is_avx2 = _instruction_set == AVX2
+    chosen = _CHOSEN_FOR_AVX2 if is_avx2 else _CHOSEN
+    variables = {name: os.environ[name] for name in {**chosen, **dict.fromkeys(_RECORDED)} if name in os.environ}
+    used = AVX2 if is_avx2 else processor.instruction_set()
+    return {**variables, PROCESSOR: processor.name(), INSTRUCTION_SET: used}
 
 
 def summary(record: Mapping[str, str]) -> str:
     """Return the record of `choose_kernels` in words: processor, instruction set, threads, oneDNN."""
     onednn = "on" if record["TF_ENABLE_ONEDNN_OPTS"] == "1" else "off"
-    instructions, threads = record["instruction_set"], record[_THREADS]
-    return f"{record['processor']}, instruction set {instructions}, {threads} threads, oneDNN {onednn}"
+    instructions, threads = record[INSTRUCTION_SET], record[THREADS]
+    return f"{record[PROCESSOR]}, instruction set {instructions}, {threads} threads, oneDNN {onednn}"
 
 
 def session_threads(threads: int) -> int:
@@ -130,4 +139,4 @@ def session_threads(threads: int) -> int:
     Args:
       threads: the user's choice; 0 for all processors.
     """
-    return threads or (processor.count() if _instruction_set == AVX2 else 0)  # the default would be _THREADS
+    return threads or (processor.count() if _instruction_set == AVX2 else 0)  # the default would be THREADS

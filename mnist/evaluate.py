@@ -59,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("python -m mnist.evaluate", __doc__)
     add = parser.add_argument
-    add("--train_dir", type=_path, metavar="DIR", help="a run's directory")
+    add("--train_dir", type=cli.path, metavar="DIR", help="a run's directory")
     add(
         "--checkpoint", metavar="WHICH", help="latest (the default), best, all or a step; or the prefix of a checkpoint"
     )
-    add("--meta_graph", type=_path, metavar="PATH", help="a graph; without --checkpoint, its own weights are used")
-    add("--saved_model", type=_path, metavar="DIR", help="a SavedModel")
+    add("--meta_graph", type=cli.path, metavar="PATH", help="a graph; without --checkpoint, its own weights are used")
+    add("--saved_model", type=cli.path, metavar="DIR", help="a SavedModel")
     add("--tags", metavar="TAG,...", help=f"tags of the SavedModel's graph ({_TAGS})")
     add("--signature", metavar="NAME", help=f"signature of the SavedModel ({_SIGNATURE})")
     add("--images_tensor", metavar="NAME", help="tensor to feed images to, for graphs without a signature")
@@ -77,27 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="another tensor to feed, as in keep_prob:0=1",
     )
-    add("--data_dir", type=_path, metavar="DIR", help="directory of the data, or mnist.npz (the bundled MNIST)")
+    add("--data_dir", type=cli.path, metavar="DIR", help="directory of the data, or mnist.npz (the bundled MNIST)")
     add("--split", choices=("test", "validation"), default="test", help="images to evaluate on (test)")
-    add("--validation_size", type=_positive, metavar="N", help="number of validation images (as in the run, else 5000)")
+    add(
+        "--validation_size",
+        type=cli.positive,
+        metavar="N",
+        help="number of validation images (as in the run, else 5000)",
+    )
     add("--trust", action="store_true", help="load a graph that can touch files (SECURITY.md)")
     add("--json", action="store_true", help="print the result as JSON")
     return parser
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got nothing")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text}: no home directory of such a user") from error
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
-    return int(text)
 
 
 def _feed(text: str) -> tuple[str, Any]:

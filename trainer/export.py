@@ -55,7 +55,7 @@ def export_model(
         accuracies={"validation": scores.validation_accuracy, "test": scores.test_accuracy},
         checkpoint=prefix.name,
         weights_sha256=scores.weights_sha256,
-        kernels=kernel_environment.summary(kernel_environment.choose_kernels()),
+        kernels=kernel_environment.summary(kernel_environment.in_force()),
     )
     ensure_exported(
         export_dir(options),

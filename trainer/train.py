@@ -143,7 +143,7 @@ def train(
     recheck finds to be wrong.
     """
     rollbacks: list[Rollback] = []
-    faults: list[RecheckError] = []
+    faults = 0
     while True:
         try:
             validation_accuracy = loop.train(
@@ -162,8 +162,8 @@ def train(
         except (NonFiniteLossError, NonFiniteError) as error:
             rollbacks.append(hooks.roll_back(error, rollbacks))
         except RecheckError as error:
-            faults.append(error)
-            hooks.return_to_trusted(error, len(faults))
+            faults += 1
+            hooks.return_to_trusted(error, faults)
         else:
             return validation_accuracy
 

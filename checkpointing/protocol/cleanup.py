@@ -47,7 +47,7 @@ class Cleanup:
         self._trusted_step = -1
 
     def protect(self, step: int) -> None:
-        """Do not delete the newest checkpoint up to a step, until the next call with a larger one."""
+        """Do not delete the newest checkpoint up to a step; each call replaces the last."""
         self._trusted_step = step
 
     def add(self, saved: Manifest) -> None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checkpointing.errors import DamagedError, SourceError, listed
-from checkpointing.kernel_environment import PROCESSOR
+from checkpointing.kernel_environment import INSTRUCTION_SET, PROCESSOR
 from checkpointing.protocol import lookup, manifest
 from checkpointing.protocol.manifest import Manifest
 from checkpointing.storage import durable, layout
 from checkpointing.storage.fingerprint import file_sha256
 from checkpointing.storage.json_kinds import PATH, TEXT
+
+NOT_RECORDED = "not recorded"
 
 _log = logging.getLogger(__name__)
 
@@ -82,20 +84,28 @@ def log_other_conditions(
         _log_other_kernels(directory, recorded.environment, environment)
 
 
+def kernel_differences(recorded: Mapping[str, str], current: Mapping[str, str]) -> list[Difference]:
+    """Return the differences of two records of `choose_kernels` that may change the last bits.
+
+    The processor's name is none: its instruction set is.
+    """
+    missing = dict.fromkeys([*recorded, *current], "unset") | {INSTRUCTION_SET: NOT_RECORDED}
+    return [each for each in diff(recorded, current, defaults=missing) if each.name != PROCESSOR]
+
+
 def _log_other_kernels(directory: Path, recorded: Mapping[str, str], current: Mapping[str, str]) -> None:
     """Log a warning if the instruction set, and one if the environment variables that choose kernels differ."""
-    instructions = recorded.get("instruction_set"), current.get("instruction_set")
-    if None not in instructions and instructions[0] != instructions[1]:
+    differences = {each.name: each for each in kernel_differences(recorded, current)}
+    instructions = differences.pop(INSTRUCTION_SET, None)
+    if instructions and NOT_RECORDED not in instructions:
         message = (
             "%s was made with the processor's instruction set %s, now %s: the last bits may differ; "
             "those of a run with instruction_set=avx2 do not depend on the processor"
         )
-        _log.warning(message, directory, *instructions)
-    unset = dict.fromkeys([*recorded, *current], "unset")
-    changes = [each for each in diff(recorded, current, defaults=unset) if each.name not in PROCESSOR]
-    if changes:
+        _log.warning(message, directory, instructions.recorded, instructions.current)
+    if differences:
         message = "%s was made with environment variables %s: the last bits may differ"
-        _log.warning(message, directory, listed(changes))
+        _log.warning(message, directory, listed(differences.values()))
 
 
 class SourceCheckpoint(NamedTuple):

@@ -12,12 +12,10 @@ each to 20 x 20 with its aspect ratio kept and place its centre of mass in the m
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from mnist.images import page, touching
-from mnist.images.ink import INK, RISE_BEGINS, Floats, ink_strengths, thickness
-from mnist.images.page import Box
+from mnist.images.ink import INK, RISE_BEGINS, Box, Floats, ink_strengths, scaled, thickness
 from mnist.input.dataset import IMAGE_SHAPE
 from mnist.input.idx import Bytes
 
@@ -228,18 +226,16 @@ def _in_reading_order(cuts: list[tuple[Box, Floats]]) -> list[tuple[Box, Floats]
 def _normalize(strength: Floats) -> Bytes:
     """Scale ink, [H, W] from 0 to 1, to 20 x 20 with its aspect ratio kept, and centre it by mass: uint8 [28, 28]."""
     cut = strength[_box(strength)]
-    scale = _SCALED_SIDE / max(cut.shape)
-    height, width = (max(1, round(scale * side)) for side in cut.shape)
-    scaled = np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
+    digit = scaled(cut, _SCALED_SIDE / max(cut.shape))
     # Scaling makes a thin stroke pale; the middle of MNIST's strokes is bright.
-    scaled = (scaled / max(float(np.percentile(scaled[scaled > 0], 90)), 1e-3)).clip(0, 1)
-    centre = ndimage.center_of_mass(scaled)
+    digit = (digit / max(float(np.percentile(digit[digit > 0], 90)), 1e-3)).clip(0, 1)
+    centre = ndimage.center_of_mass(digit)
     image = np.zeros(IMAGE_SHAPE, np.uint8)
     top, left = (
-        int(np.clip(round(_MIDDLE - middle), 0, _SIDE - size))
-        for middle, size in zip(centre, scaled.shape, strict=True)
+        int(np.clip(round(_MIDDLE - middle), 0, _SIDE - size)) for middle, size in zip(centre, digit.shape, strict=True)
     )
-    image[top : top + height, left : left + width] = (scaled * _MAX_BYTE).round().astype(np.uint8)
+    height, width = digit.shape
+    image[top : top + height, left : left + width] = (digit * _MAX_BYTE).round().astype(np.uint8)
     return image
 
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Box = tuple[slice, slice]  # rows and columns
 
 # Strengths are from 0 (paper) to 1 (ink); a pixel above this is ink.
 INK = 0.5
@@ -32,9 +35,6 @@ _BLACK = 0.02  # less light than this is no measure of the shade
 
 _FIT_ROUNDS = 6
 _MAX_SAMPLES = 96  # rows and columns that the surface is fitted to
-
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def ink_strengths(image: Floats) -> Iterator[tuple[Floats, str]]:
@@ -64,6 +64,12 @@ def ink_strengths(image: Floats) -> Iterator[tuple[Floats, str]]:
 def thickness(ink: Mask) -> float:
     """Return the thickness of ink, a mask [H, W], in pixels: the diameter of the largest circle in it, roughly."""
     return 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
+
+
+def scaled(strength: Floats, scale: float) -> Floats:
+    """Scale the strengths of ink, [H, W], by this factor; each side has one pixel at least."""
+    height, width = (max(1, round(scale * side)) for side in strength.shape)
+    return np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _main_direction(colours: Floats) -> Floats:

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mnist.images.ink import INK, Floats, Mask, thickness
-
-Box = tuple[slice, slice]  # rows and columns
+from mnist.images.ink import INK, Box, Floats, Mask, thickness
 
 # Something that stands out is a sheet of paper if it has at least this part of the image, fills this part of the
 # smallest rectangle around it, most of it is not holes, and one hole has at least this part of its height.

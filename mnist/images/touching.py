@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
-from mnist.images.ink import INK, Floats, Mask
+from mnist.images.ink import INK, Box, Floats, Mask, scaled
 
 # Ink that is wider than this, in heights, may be several digits: 3 in 100 of MNIST's are.
 _WIDE = 1.2
@@ -71,7 +70,7 @@ def _width(strength: Floats) -> float:
 def _find_cut(strength: Floats) -> _Cut | None:
     if _width(strength) <= _DOUBTFUL_WIDTH:
         return None
-    rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
+    rows, columns = _box(strength)
     ink = strength[rows, columns] > INK
     (path,) = _cheapest_paths(ink, [_MIDDLE])
     crossed = ink[np.arange(len(ink)), path]
@@ -80,12 +79,29 @@ def _find_cut(strength: Floats) -> _Cut | None:
     most = min(_MAX_CROSSED * stroke, _MAX_HEIGHT_CROSSED * len(ink))
     if crossed.sum() > most or ndimage.label(crossed)[1] > 1:
         return None
-    left = np.arange(ink.shape[1]) < path[:, None]
-    parts = [_largest_component(part) for part in (ink & left, ink & ~left)]
-    height = min(part_height for part_height, _ in parts) / len(ink)
-    if height < _DOUBTFUL_HEIGHT or min(area for _, area in parts) < _PART_AREA * ink.sum():
+    _, lower, smaller = _cut_in_two(ink, path)
+    height = lower / len(ink)
+    if height < _DOUBTFUL_HEIGHT or smaller < _PART_AREA * ink.sum():
         return None
     return _Cut(np.pad(path, (rows.start, len(strength) - rows.stop), mode="edge") + columns.start, height)
+
+
+def _box(strength: Floats) -> Box:
+    """Return the rows and columns that hold ink."""
+    rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
+    return rows, columns
+
+
+def _cut_in_two(ink: Mask, path: np.ndarray[Any, Any]) -> tuple[Mask, int, int]:
+    """Cut ink along a path.
+
+    Returns:
+      A mask of what is left of the path; of the largest components of both parts, the smaller height and the smaller
+      area, in pixels.
+    """
+    left = np.arange(ink.shape[1]) < path[:, None]
+    heights, areas = zip(*(_largest_component(part) for part in (ink & left, ink & ~left)), strict=True)
+    return left, min(heights), min(areas)
 
 
 def _largest_component(ink: Mask) -> tuple[int, int]:
@@ -109,19 +125,15 @@ def halves(strength: Floats) -> Iterator[tuple[Floats, Floats]]:
     Yields:
       Left and right half, at most 50 pixels high and wide, where both have almost the height of the whole.
     """
-    rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
-    strength = strength[rows, columns]
-    scale = min(1, _HALVED_SIDE / max(strength.shape))
-    height, width = (max(1, round(scale * side)) for side in strength.shape)
+    strength = strength[_box(strength)]
+    strength = scaled(strength, min(1, _HALVED_SIDE / max(strength.shape)))
+    height, width = strength.shape
     if width < _MIN_WIDTH:
         return
-    strength = np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR))
     ink = strength > INK
     for path in _cheapest_paths(ink, _STRIPS):
-        left = np.arange(width) < path[:, None]
-        parts = [_largest_component(part) for part in (ink & left, ink & ~left)]
-        low, small = min(part_height for part_height, _ in parts), min(area for _, area in parts)
-        if low >= _HALF_HEIGHT * height and small >= _HALF_AREA * ink.sum():
+        left, lower, smaller = _cut_in_two(ink, path)
+        if lower >= _HALF_HEIGHT * height and smaller >= _HALF_AREA * ink.sum():
             yield strength * left, strength * ~left
 
 

@@ -1,8 +1,8 @@
 """Fixtures for several of the crash tests."""
 
 import os
-import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +13,10 @@ SHM = Path("/dev/shm")  # noqa: S108 - only the parent of directories made with 
 
 
 @pytest.fixture(scope="module")
-def memory_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def memory_disk() -> Iterator[Path]:
     """An empty directory, in memory if possible."""
-    directory = tmp_path_factory.mktemp("crash")
-    if SHM.is_dir():
-        directory = SHM / directory.parent.name / directory.name
-        directory.mkdir(parents=True)
-    yield directory
-    shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -26,13 +26,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from checkpointing import cli, processor
 from checkpointing.errors import CheckpointError, listed
 from checkpointing.kernel_environment import choose_kernels
 from checkpointing.runs import preemption
 from checkpointing.runs.preemption import STOPPED, StopRequested
+from checkpointing.storage.jsonl import Record
 from checkpointing.tf_import import tensorflow_import
 from trainer import code_version
 from trainer.replay import conditions, jobs, outcome, plan
@@ -42,8 +43,6 @@ from trainer.replay.plan import Segment
 
 if TYPE_CHECKING:
     from mnist.input.dataset import Dataset
-
-Record = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("python -m trainer.replay", __doc__)
     add = parser.add_argument
-    add("--train_dir", type=_path, required=True, metavar="DIR", help="a run's directory")
-    add("--data_dir", type=_path, metavar="DIR", help="directory of the run's data, or mnist.npz (the bundled MNIST)")
+    add("--train_dir", type=cli.path, required=True, metavar="DIR", help="a run's directory")
+    add(
+        "--data_dir", type=cli.path, metavar="DIR", help="directory of the run's data, or mnist.npz (the bundled MNIST)"
+    )
     add(
         "--from",
         type=_count,
@@ -71,30 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--to", type=_count, dest="last", metavar="STEP", help="kept checkpoint to reach")
     add("--all", action="store_true", dest="every", help="replay the whole run, through every kept checkpoint")
-    add("--jobs", type=_positive, default=1, metavar="N", help="number of processes, with --all (1)")
+    add("--jobs", type=cli.positive, default=1, metavar="N", help="number of processes, with --all (1)")
     add("--anyway", action="store_true", help="replay under other conditions than the run's; warnings list them")
     add("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got nothing")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text}: no home directory of such a user") from error
-
-
 def _count(text: str) -> int:
     if not (text.isdecimal() and text.isascii()):
         raise argparse.ArgumentTypeError(f"expected a step, got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
     return int(text)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from checkpointing.format.tensor_bundle import Bundle
+from checkpointing.storage.jsonl import Record
 
 Array = np.ndarray[Any, Any]
-Record = dict[str, Any]
 
 
 def differing_variables(found: Mapping[str, Array], kept: Bundle) -> list[Record]:

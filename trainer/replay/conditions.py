@@ -3,25 +3,22 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import configs
 from checkpointing import kernel_environment
 from checkpointing.errors import CheckpointError, listed
+from checkpointing.kernel_environment import THREADS
 from checkpointing.protocol import manifest, run_identity
 from checkpointing.protocol.manifest import Manifest
-from checkpointing.protocol.run_identity import Difference
+from checkpointing.protocol.run_identity import NOT_RECORDED, Difference
 from configs.flags import WarmStart
 from configs.settings import Settings
-
-PROGRAMS = ("softmax", "cnn")
+from mnist.tools.reproduction import PROGRAMS
 
 # Parts of a run identity that are not fields of the settings.
 _OTHER_PARTS = {"model", "data", "warm_start"}
-
-# The number of parts of oneDNN's sums (kernel_environment.py).
-_THREADS = "TF_NUM_INTRAOP_THREADS"
 
 _HASH_DIGITS = 12  # of a hash in a message
 
@@ -104,9 +101,9 @@ def warm_start_of(saved: Manifest) -> WarmStart | None:
 
 def use_recorded_threads(saved: Manifest) -> None:
     """Let oneDNN split its sums into as many parts as in the run, unless the user has set another number."""
-    parts = (saved.environment or {}).get(_THREADS, "")
+    parts = (saved.environment or {}).get(THREADS, "")
     if parts.isdecimal() and parts.isascii():
-        os.environ.setdefault(_THREADS, parts)
+        os.environ.setdefault(THREADS, parts)
 
 
 def differences(saved: Iterable[Manifest], here: Here) -> list[Difference]:
@@ -139,18 +136,12 @@ def _unknown_settings(saved: Manifest) -> list[Difference]:
 
 def _other_kernels(saved: Manifest, here: Here) -> list[Difference]:
     if saved.environment is None:
-        return [Difference("environment", "not recorded", kernel_environment.summary(here.environment))]
-    recorded, current = _without_name(saved.environment), _without_name(here.environment)
-    unset = dict.fromkeys([*recorded, *current], "unset") | {"instruction_set": "not recorded"}
-    return run_identity.diff(recorded, current, defaults=unset)
-
-
-def _without_name(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name != "processor"}
+        return [Difference("environment", NOT_RECORDED, kernel_environment.summary(here.environment))]
+    return run_identity.kernel_differences(saved.environment, here.environment)
 
 
 def _short(sha256: object) -> str:
-    return sha256[:_HASH_DIGITS] if isinstance(sha256, str) else "not recorded"
+    return sha256[:_HASH_DIGITS] if isinstance(sha256, str) else NOT_RECORDED
 
 
 def changes_within(start: Manifest | None, end: Manifest) -> list[str]:

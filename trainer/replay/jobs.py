@@ -14,14 +14,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, listed
 from checkpointing.runs.preemption import SIGNALS
+from checkpointing.storage.jsonl import Record
 from trainer.replay.plan import Segment
 
-Record = dict[str, Any]
 Work = Callable[[Sequence[Segment]], Iterable[Record]]
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from checkpointing.errors import CheckpointError, UserError, listed
 from checkpointing.storage import layout
+from checkpointing.storage.jsonl import Record
 from mnist.errors import ResultError
 from mnist.reporting import results
 from trainer.replay import conditions
 from trainer.replay.conditions import Here
 from trainer.replay.plan import Segment
-
-Record = dict[str, Any]
 
 _MOST_SHOWN = 10  # variables of a segment, as text
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,6 +13,7 @@ from checkpointing.errors import CheckpointError, DamagedError
 from checkpointing.format.tensor_bundle import Bundle
 from checkpointing.protocol.snapshot import Snapshot
 from checkpointing.storage import fingerprint
+from checkpointing.storage.jsonl import Record
 from configs.settings import Settings
 from mnist.input.dataset import Split
 from mnist.model import training_graph
@@ -23,8 +24,6 @@ from mnist.training.stopwatch import Stopwatch
 from trainer import restore, train
 from trainer.replay import comparison, conditions
 from trainer.replay.plan import Segment, Start
-
-Record = dict[str, Any]
 
 
 class _Scratch(NamedTuple):
