@@ -4,17 +4,17 @@
         ...
 
 The processes are forked before TensorFlow is imported, share the data in memory, and each imports TensorFlow once. A
-signal ends them at once, as there is nothing to save.
+signal ends them at once, as there is nothing to save. Records travel as JSON: nothing is pickled.
 """
 
 import json
-import os
-import select
+import multiprocessing
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import IO, NamedTuple, NoReturn
+from collections.abc import Callable, Generator, Iterable, Sequence
+from multiprocessing import connection
+from multiprocessing.context import ForkProcess
+from typing import NamedTuple
 
 from checkpointing import cli
 from checkpointing.errors import CheckpointError, listed
@@ -24,12 +24,14 @@ from trainer.replay.plan import Segment
 
 Work = Callable[[Sequence[Segment]], Iterable[Record]]
 
+_CONTEXT = multiprocessing.get_context("fork")
+
 
 class _Worker(NamedTuple):
-    """A process, and the pipe from which its records are read, a line each."""
+    """A process, and the end of the pipe at which its records arrive."""
 
-    pid: int
-    records: IO[bytes]
+    process: ForkProcess
+    records: connection.Connection
     segments: Sequence[Segment]
 
 
@@ -57,81 +59,65 @@ def in_processes(work: Work, segments: Sequence[Segment], count: int, *, debug: 
     Raises:
       CheckpointError: a process ended before it had returned all its records.
     """
-    workers: list[_Worker] = []  # whose end has not been waited for
+    workers: list[_Worker] = []
     try:
         for group in balanced(segments, count):
             workers.append(_start(work, group, debug=debug))  # noqa: PERF401 - if one cannot be started, the others are ended
         missing = len(segments)
-        for text in _lines([worker.records for worker in workers]):
+        for record in _records([worker.records for worker in workers]):
             missing -= 1
-            yield json.loads(text)
-        problems = []
-        while workers:
-            problems += _wait(workers.pop(0))
+            yield record
+        problems = [problem for worker in workers if (problem := _problem(worker))]
         if missing:
             raise CheckpointError(f"{missing} of {len(segments)} segments were not replayed: {listed(problems)}")
     finally:
         for worker in workers:
-            os.kill(worker.pid, signal.SIGTERM)
-            _wait(worker)
+            worker.process.terminate()
+            worker.process.join()
 
 
-def _lines(pipes: Iterable[IO[bytes]]) -> Iterator[bytes]:
-    """Yield the lines from some pipes as they come, until all are closed at their other ends."""
+def _records(pipes: Sequence[connection.Connection]) -> Generator[Record]:
+    """Yield the records from some pipes as they come, until all are closed at their other ends."""
     open_pipes = list(pipes)
     while open_pipes:
-        for pipe in select.select(open_pipes, [], [])[0]:
-            if text := pipe.readline():
-                yield text
-            else:
+        for pipe in connection.wait(open_pipes):
+            assert isinstance(pipe, connection.Connection)
+            try:
+                yield json.loads(pipe.recv_bytes())
+            except (EOFError, OSError):  # OSError: the process was killed while it wrote
                 open_pipes.remove(pipe)
 
 
 def _start(work: Work, group: Sequence[Segment], *, debug: bool) -> _Worker:
-    ours, theirs = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process has its own handlers
-    try:
-        pid = os.fork()
-        if pid == 0:
-            os.close(ours)
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            _become_worker(work, group, theirs, debug=debug)
-        os.close(theirs)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return _Worker(pid, os.fdopen(ours, "rb"), group)
-
-
-def _become_worker(work: Work, group: Sequence[Segment], pipe: int, *, debug: bool) -> NoReturn:
-    """Write the records to the pipe, and end without returning to the caller's stack."""
+    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    # Until the new process has its own handlers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def write_records() -> int:
         for record in work(group):
-            text = memoryview(json.dumps(record).encode() + b"\n")
-            while text:
-                text = text[os.write(pipe, text) :]
+            theirs.send_bytes(json.dumps(record).encode())
         return cli.OK
 
-    status = cli.FAILED
+    def run() -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        sys.exit(cli.report_errors(write_records, debug=debug))
+
     try:
-        status = cli.report_errors(write_records, debug=debug)
-    except BaseException:
-        traceback.print_exc()
-        raise
+        process = _CONTEXT.Process(target=run)
+        process.start()
     finally:
-        sys.stderr.flush()
-        os._exit(status)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return _Worker(process, ours, group)
 
 
-def _wait(worker: _Worker) -> list[str]:
-    """Wait for the end of a process; return what went wrong in it, nothing if nothing did."""
-    worker.records.close()
-    status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
+def _problem(worker: _Worker) -> str | None:
+    """Wait for the end of a process; return what went wrong in it, None if nothing did."""
+    worker.process.join()
+    status = worker.process.exitcode
     if not status:
-        return []
+        return None
     how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return [f"the process of {listed(worker.segments)} {how}"]
+    return f"the process of {listed(worker.segments)} {how}"

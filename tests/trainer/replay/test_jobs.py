@@ -13,7 +13,8 @@ from trainer.replay import jobs
 
 ROOT = Path(__file__).parents[3]
 
-# Each segment's record holds the process that made it; a segment of 13 steps kills its process.
+# Each segment's record holds the process that made it, and is longer than a pipe holds. A segment of 13 steps kills its
+# process, one of 17 kills it while it writes the record.
 SCRIPT = """
 import json, os, signal, sys, time
 from types import SimpleNamespace
@@ -24,6 +25,9 @@ def work(group):
     for each in group:
         if each.steps == 13:
             os.kill(os.getpid(), signal.SIGKILL)
+        if each.steps == 17:
+            time.sleep(0.5)
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
         yield {"steps": each.steps, "pid": os.getpid(), "filler": "x" * 100_000}
         time.sleep(float(sys.argv[1]))
 
@@ -36,6 +40,7 @@ segments = [Segment(steps=int(steps), saved=SimpleNamespace(step=0)) for steps i
 def main():
     for record in jobs.in_processes(work, segments, 2):
         print(json.dumps({name: record[name] for name in ("steps", "pid")}), flush=True)
+        time.sleep(2 if "17" in sys.argv else 0)
     return 0
 
 sys.exit(cli.report_errors(main))
@@ -74,12 +79,13 @@ def test_records_come_from_two_processes():
     assert len({each["pid"] for each in records} | {process.pid}) == 3
 
 
-def test_a_process_that_dies_is_an_error():
+@pytest.mark.parametrize(("steps", "number"), [(13, "SIGKILL"), (17, "SIGALRM")])
+def test_a_process_that_dies_is_an_error(steps, number):
     """It names what that process was to replay; the other process's records are returned."""
-    process = start(0, 13, 10)
+    process = start(0, steps, 10)
     stdout, stderr = process.communicate()
     assert [json.loads(line)["steps"] for line in stdout.splitlines()] == [10]
-    assert stderr == "error: 1 of 2 segments were not replayed: the process of segment of 13 died of SIGKILL\n"
+    assert stderr == f"error: 1 of 2 segments were not replayed: the process of segment of {steps} died of {number}\n"
     assert process.returncode == 1
 
 
