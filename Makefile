@@ -21,7 +21,7 @@ test: $(VENV)/ready-to-test check readers  ## install, check and test: everythin
 # Without the folders and files that start TensorFlow processes, or take more than five seconds on a quiet machine.
 FAST := tests/benchmarks tests/checkpointing tests/configs tests/mnist tests/test_architecture.py tests/test_language.py
 NOT_FAST := array_stats cleanup compare convert dataset_tfds digit_segmentation evaluate export graph_safety history image_files \
-  inspect_commands main maintenance manager meta_graphs model_card networks predict predictor readme report reproduce resume sampling \
+  inspect_commands main maintenance manager meta_graphs model_card networks predict predictor report reproduce resume sampling \
   saved_model saver starting supervisor tensor_bundle tf_import training_graph transform_commands wheel
 test-fast: $(VENV)/ready-to-test check  ## checks and the tests that start no TensorFlow process: the inner loop
 	$(PYTEST) $(FAST) $(NOT_FAST:%='--ignore-glob=*/test_%.py')

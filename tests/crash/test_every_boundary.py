@@ -65,6 +65,8 @@ RECOVERY_CALLS = 16
 # The share of kills that must have found the run running.
 NEARLY_ALL = 0.9
 EXPORTED = "saved_model/6"
+# Calls that make an empty file or directory, or change nothing that a reader sees.
+MAKES_EMPTY = ("openat", "ftruncate", "mkdir", "fsync")
 # Parts of the names of unfinished files.
 UNFINISHED = (".incomplete", ".tmp", "tempstate", "_temp")
 
@@ -223,15 +225,16 @@ def all_kills(calls: list[Call]) -> list[Kill]:
 
 
 def sample(calls: list[Call]) -> list[Kill]:
-    """Return one of `all_kills` for each kind of call that changes a file, from varying saves.
+    """Return a kill in the middle of a write of each kind of file, and before each kind of renaming and deletion.
 
-    fsync, and the deletion of a temporary file that is not there, leave what the next call finds.
+    They come from varying saves. Before the other calls a killed run leaves what it leaves there, or an empty file.
     """
-    kinds = {call.number: call.kind for call in calls if call.name != "fsync" and not call.deletes_temporary}
+    kinds = {call.number: call for call in calls if call.name not in MAKES_EMPTY and not call.deletes_temporary}
     of_a_kind = defaultdict(list)
     for kill in all_kills(calls):
-        if kill.before in kinds:
-            of_a_kind[kinds[kill.before], kill.in_the_middle].append(kill)
+        call = kinds.get(kill.before)
+        if call and kill.in_the_middle == (call.name == "write"):
+            of_a_kind[call.kind].append(kill)
     return [kills[number % len(kills)] for number, kills in enumerate(of_a_kind.values())]
 
 
@@ -243,7 +246,7 @@ def print_line(capsys: pytest.CaptureFixture[str], text: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_kill_at_each_kind_of_boundary_changes_no_bit(zygotes, small_data, tmp_path, capsys, name):
-    """Each kind of call that changes a file, on each kind of file, once."""
+    """In the middle of a write of each kind of file, and before each kind of renaming and deletion."""
     experiment = Experiment(zygotes, RUNS[name], small_data, tmp_path)
     count = experiment.kill_each(sample(experiment.calls))
     print_line(capsys, f"{name}: {count}; there are {len(all_kills(experiment.calls))}")

@@ -131,15 +131,14 @@ def test_usage_errors(flags, capsys):
 
 
 def test_softmax_is_reproduced_killed_or_not(tmp_path, monkeypatch, capsys):
-    """Real runs have the stated mean and spread, and a killed run ends with the same weights."""
-    flags = ["--configs=softmax", "--seeds=2", f"--directory={tmp_path}", "--killed"]
+    """A real run has the stated accuracy, and a killed run ends with the same weights."""
+    flags = ["--configs=softmax", "--seeds=1", f"--directory={tmp_path}", "--killed"]
     assert reproduce.main(flags) == 0
     [row] = json.loads((tmp_path / "results.json").read_text())["recipes"]
     assert row["killed_and_resumed"]
-    assert row["seeds"] == 2
-    began = time.perf_counter()
-    assert reproduce.main(flags) == 0  # all runs are finished: results are read
-    assert time.perf_counter() - began < 1
+    assert row["seeds"] == 1
+    monkeypatch.setattr(reproduction.supervisor, "run_each", pytest.fail)  # all runs are finished: results are read
+    assert reproduce.main(flags) == 0
     # Runs of the former recipe are an error.
     changed = dataclasses.replace(configs.load("softmax"), learning_rate=0.25)
     monkeypatch.setattr(configs, "load", lambda _: changed)
@@ -165,18 +164,17 @@ def test_a_result_without_its_checkpoint_is_an_error(content, message, tmp_path,
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["result.json"]
 
 
-def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeypatch):
+def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, small_data, monkeypatch):
     """The runs of the members' recipe are used where they are, and not changed."""
     member = dataclasses.replace(
-        configs.load("cnn_small"),
+        configs.load("cnn"),
         train_steps=10,
         save_every_steps=0,
-        validation_size=59_000,
+        validation_size=200,
         batch_size=20,
-        crops=1,
         report=False,
     )
-    recipes = {"cnn_small": member, "cnn_ensemble": dataclasses.replace(member, members=2)}
+    recipes = {"cnn": member, "cnn_ensemble": dataclasses.replace(member, members=2)}
     monkeypatch.setattr(configs, "load", lambda name: recipes[name])
     monkeypatch.setattr(configs, "names", lambda program: list(recipes) if program == "cnn" else [])
     stated = ExpectedResult(goal=0.0, mean=0.1, standard_deviation=0.5, seeds=2, seconds=1, machine="m")
@@ -184,18 +182,19 @@ def test_an_ensemble_is_made_of_the_runs_of_its_members_recipe(tmp_path, monkeyp
 
     def command(recipe, seed, train_dir):
         flags = [f"--{name}={value}" for name, value in dataclasses.asdict(recipes[recipe.name]).items()]
-        own = [f"--seed={seed}", f"--train_dir={train_dir}", f"--instruction_set={recipe.instruction_set}"]
-        return [sys.executable, str(programs.ROOT / "train_cnn.py"), *flags, *own]
+        flags += [f"--seed={seed}", f"--train_dir={train_dir}", f"--data_dir={small_data}"]
+        flags += [f"--instruction_set={recipe.instruction_set}"]
+        return [sys.executable, str(programs.ROOT / "train_cnn.py"), *flags]
 
     monkeypatch.setattr(reproduction, "_command", command)
-    assert reproduction.Recipe("cnn_ensemble", "cnn").member_recipe == "cnn_small"
-    assert reproduction.Recipe("cnn_small", "cnn").member_recipe is None
-    flags = ["--configs=cnn_small,cnn_ensemble", f"--directory={tmp_path}"]
+    assert reproduction.Recipe("cnn_ensemble", "cnn").member_recipe == "cnn"
+    assert reproduction.Recipe("cnn", "cnn").member_recipe is None
+    flags = ["--configs=cnn,cnn_ensemble", f"--directory={tmp_path}"]
     assert reproduce.main(flags) == 0
     single, ensemble = json.loads((tmp_path / "results.json").read_text())["recipes"]
     assert (single["seeds"], ensemble["seeds"]) == (2, 1)
     assert ensemble["train_seconds"] > single["train_seconds"] > 0
-    members = [programs.result(tmp_path / "cnn_small" / f"seed-{seed}") for seed in range(2)]
+    members = [programs.result(tmp_path / "cnn" / f"seed-{seed}") for seed in range(2)]
     assert [each["weights_sha256"] for each in members] == single["weights_sha256"]
     assert all(each["images_per_second"] for each in members)
 
