@@ -34,4 +34,5 @@ EXPECTED = ExpectedResult(
     seeds=5,
     seconds=765,
     machine="Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64",
+    weights_sha256=("ba2aa469f462f0fce71f4842983b16786d45187cfae919b55901b4eadcd51f4c",),
 )

@@ -33,4 +33,11 @@ EXPECTED = ExpectedResult(
     seeds=5,
     seconds=527,
     machine="AMD EPYC, 2 cores, Linux x86_64",
+    weights_sha256=(
+        "14e356ecc74640f739321d5e7dfe90546754b4e996eb0851eaddd30c41362d62",
+        "605e4f9b97d9531ee613f6790888cb446c3adfc8acbc02c6b95d598a052a389d",
+        "ccbd4b124b8510185db4929fc5f9d42e8578aa0d62851122f24ffcd98e59d135",
+        "8050607f96bf3b97ba6e7b3fdd50baa5f2af51bf17c657748530b06206d28ac4",
+        "81e449886d921884edc904792c62251ee666e9a0a3f7a9c88db5b29c35edf1e2",
+    ),
 )
