@@ -38,9 +38,13 @@ _TRACES = ("Traceback (most recent call last)", "--debug shows where", "Exceptio
 # The only value in metrics.jsonl that differs between two equal runs.
 _SPEED = "images_per_second"
 
+# Files of an exported model, and the beginning of the line that names the environment of the last attempt.
+_CARD, _EXPORT_MANIFEST = "assets.extra/MODEL_CARD.md", "assets.extra/manifest.json"
+_KERNELS = b"- kernels, "
+
 
 class Reference(NamedTuple):
-    """The result of an undisturbed run. exported: the sha256 of each file of the exported model."""
+    """The result of an undisturbed run. exported: see `hashes_of_export`."""
 
     weights_sha256: str
     test_accuracy: float
@@ -93,9 +97,37 @@ def refer_to(train_dir: Path, step: int) -> Reference:
         result["test_accuracy"],
         step,
         _metrics(train_dir),
-        hashes_below(export),
+        hashes_of_export(export),
         _variables(export),
     )
+
+
+def hashes_of_export(export: Path) -> dict[str, str]:
+    """Return the hashes of an exported model's files, by relative path.
+
+    The line of the model card that names the environment is left out, and the card's entry in the manifest, if that
+    entry is right.
+    """
+    found = hashes_below(export)
+    try:
+        record = json.loads(read_regular(export / _EXPORT_MANIFEST))
+        is_right = is_sealed(record) and record["files"].pop(_CARD)["sha256"] == found[_CARD]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return found
+    if is_right:
+        lines = read_regular(export / _CARD).splitlines()
+        found[_CARD] = _hash_of([line.decode() for line in lines if not line.startswith(_KERNELS)])
+        found[_EXPORT_MANIFEST] = _hash_of({name: value for name, value in record.items() if name != "sha256"})
+    return found
+
+
+def is_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether a manifest holds the hash of its other values."""
+    return bool(record["sha256"] == _hash_of({name: value for name, value in record.items() if name != "sha256"}))
+
+
+def _hash_of(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _variables(export: Path) -> dict[str, Any]:
@@ -114,11 +146,10 @@ def complete_checkpoints(train_dir: Path) -> dict[int, dict[str, str]]:
     for path in train_dir.glob("model.ckpt-*.manifest.json"):
         try:
             record = json.loads(read_regular(path))
-            seal = record.pop("sha256")
+            is_intact = is_sealed(record)
             hashes = {name: sha256(train_dir / name) for name in record["files"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        is_intact = seal == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         if is_intact and all(hashes[name] == file["sha256"] for name, file in record["files"].items()):
             found[record["step"]] = {**hashes, path.name: sha256(path)}
     return found
@@ -213,7 +244,7 @@ def wrong_model(train_dir: Path, export: Path, reference: Reference, *, metrics:
 
 
 def _wrong_export(export: Path, reference: Reference) -> str:
-    found = hashes_below(export)
+    found = hashes_of_export(export)
     names = sorted({*found, *reference.exported})
     wrong = [name for name in names if found.get(name) != reference.exported.get(name)]
     if not wrong:
