@@ -42,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [name for name in names if name not in recipes]
     if unknown:
         parser.error(f"--configs: expected some of {', '.join(recipes)}, got {listed(unknown)}")
-    if args.seeds is not None and args.seeds < 1:
-        parser.error(f"--seeds: expected 1 or more, got {args.seeds}")
     chosen = [recipes[name]._replace(instruction_set=args.instruction_set) for name in names]
     return cli.run_tool(lambda: _reproduce(chosen, args), debug=args.debug)
 
@@ -52,7 +50,7 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     parser = cli.parser("python -m mnist.reproduce", __doc__)
     add = parser.add_argument
     add("--configs", metavar="NAME,...", default=",".join(names), help="recipes (all)")
-    add("--seeds", type=int, metavar="N", help="number of seeds, from 0 on (as many as the recipe states)")
+    add("--seeds", type=cli.positive, metavar="N", help="number of seeds, from 0 on (as many as the recipe states)")
     add("--instruction_set", choices=INSTRUCTION_SETS, default=AVX2, help="of the processor; native: all it has (avx2)")
     add("--directory", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the runs (runs/reproduce)")
     add("--killed", action="store_true", help="kill one run of each recipe, and resume it")

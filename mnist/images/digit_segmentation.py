@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from mnist.images import page, touching
-from mnist.images.ink import INK, RISE_BEGINS, Box, Floats, ink_strengths, scaled, thickness
+from mnist.images.ink import INK, RISE_BEGINS, Box, Floats, box_of, ink_strengths, scaled, thickness
 from mnist.input.dataset import IMAGE_SHAPE
 from mnist.input.idx import Bytes
 
@@ -108,7 +108,7 @@ def _find_ink(image: Floats, *, cropped: bool = False) -> tuple[list[Floats], st
 
 def _is_stroke(strength: Floats) -> bool:
     """Whether ink is thin, compared with its size."""
-    ink = strength[_box(strength)] > INK
+    ink = strength[box_of(strength > RISE_BEGINS)] > INK
     return thickness(ink) < float(_MAX_THICKNESS * max(ink.shape))
 
 
@@ -225,7 +225,7 @@ def _in_reading_order(cuts: list[tuple[Box, Floats]]) -> list[tuple[Box, Floats]
 
 def _normalize(strength: Floats) -> Bytes:
     """Scale ink, [H, W] from 0 to 1, to 20 x 20 with its aspect ratio kept, and centre it by mass: uint8 [28, 28]."""
-    cut = strength[_box(strength)]
+    cut = strength[box_of(strength > RISE_BEGINS)]
     digit = scaled(cut, _SCALED_SIDE / max(cut.shape))
     # Scaling makes a thin stroke pale; the middle of MNIST's strokes is bright.
     digit = (digit / max(float(np.percentile(digit[digit > 0], 90)), 1e-3)).clip(0, 1)
@@ -239,13 +239,8 @@ def _normalize(strength: Floats) -> Bytes:
     return image
 
 
-def _box(strength: Floats) -> Box:
-    box: Box = ndimage.find_objects((strength > RISE_BEGINS).astype(np.int8))[0]
-    return box
-
-
 def _warnings(strength: Floats) -> tuple[str, ...]:
-    cut = strength[_box(strength)]
+    cut = strength[box_of(strength > RISE_BEGINS)]
     full, narrow = float((cut > INK).mean()), cut.shape[1] < _NARROW * cut.shape[0]
     if full > _FULL_BOX and not narrow:
         return (f"hardly a digit: ink fills {full:.0%} of its box",)

@@ -66,6 +66,12 @@ def thickness(ink: Mask) -> float:
     return 2 * float(ndimage.distance_transform_edt(np.pad(ink, 1)).max())
 
 
+def box_of(mask: Mask) -> Box:
+    """Return the rows and columns between the first and the last true value; there must be one."""
+    box: Box = ndimage.find_objects(mask.astype(np.int8))[0]
+    return box
+
+
 def scaled(strength: Floats, scale: float) -> Floats:
     """Scale the strengths of ink, [H, W], by this factor; each side has one pixel at least."""
     height, width = (max(1, round(scale * side)) for side in strength.shape)

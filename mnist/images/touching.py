@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from mnist.images.ink import INK, Box, Floats, Mask, scaled
+from mnist.images.ink import INK, Floats, Mask, box_of, scaled
 
 # Ink that is wider than this, in heights, may be several digits: 3 in 100 of MNIST's are.
 _WIDE = 1.2
@@ -70,7 +70,7 @@ def _width(strength: Floats) -> float:
 def _find_cut(strength: Floats) -> _Cut | None:
     if _width(strength) <= _DOUBTFUL_WIDTH:
         return None
-    rows, columns = _box(strength)
+    rows, columns = box_of(strength > INK)
     ink = strength[rows, columns] > INK
     (path,) = _cheapest_paths(ink, [_MIDDLE])
     crossed = ink[np.arange(len(ink)), path]
@@ -84,12 +84,6 @@ def _find_cut(strength: Floats) -> _Cut | None:
     if height < _DOUBTFUL_HEIGHT or smaller < _PART_AREA * ink.sum():
         return None
     return _Cut(np.pad(path, (rows.start, len(strength) - rows.stop), mode="edge") + columns.start, height)
-
-
-def _box(strength: Floats) -> Box:
-    """Return the rows and columns that hold ink."""
-    rows, columns = (slice(each.min(), each.max() + 1) for each in np.nonzero(strength > INK))
-    return rows, columns
 
 
 def _cut_in_two(ink: Mask, path: np.ndarray[Any, Any]) -> tuple[Mask, int, int]:
@@ -125,7 +119,7 @@ def halves(strength: Floats) -> Iterator[tuple[Floats, Floats]]:
     Yields:
       Left and right half, at most 50 pixels high and wide, where both have almost the height of the whole.
     """
-    strength = strength[_box(strength)]
+    strength = strength[box_of(strength > INK)]
     strength = scaled(strength, min(1, _HALVED_SIDE / max(strength.shape)))
     height, width = strength.shape
     if width < _MIN_WIDTH:
