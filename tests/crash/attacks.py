@@ -11,7 +11,6 @@ Each kind has a row number, and draws its parameters from the case's `random`.
 
 import errno
 import gzip
-import hashlib
 import json
 import math
 import os
@@ -531,7 +530,7 @@ def wrong_manifest(case: Case) -> None:
     now = _WRONG[what](record, case.random)
     text = json.dumps(record, sort_keys=True).replace("PRECIOUS", str(case.root / "precious"))
     record = json.loads(text) if "PRECIOUS" in json.dumps(record) else record
-    seal = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    seal = judging.seal_of(record)
     case.note(step=f"{step} of {steps}", what=what, now=repr(now)[:60])
     case.change(path, json.dumps({**record, "sha256": seal}, indent=2).encode())
     case.attack()

@@ -111,19 +111,19 @@ def hashes_of_export(export: Path) -> dict[str, str]:
     found = hashes_below(export)
     try:
         record = json.loads(read_regular(export / _EXPORT_MANIFEST))
-        is_right = is_sealed(record) and record["files"].pop(_CARD)["sha256"] == found[_CARD]
+        is_right = record["sha256"] == seal_of(record) and record["files"].pop(_CARD)["sha256"] == found[_CARD]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return found
     if is_right:
         lines = read_regular(export / _CARD).splitlines()
         found[_CARD] = _hash_of([line.decode() for line in lines if not line.startswith(_KERNELS)])
-        found[_EXPORT_MANIFEST] = _hash_of({name: value for name, value in record.items() if name != "sha256"})
+        found[_EXPORT_MANIFEST] = seal_of(record)
     return found
 
 
-def is_sealed(record: Mapping[str, Any]) -> bool:
-    """Whether a manifest holds the hash of its other values."""
-    return bool(record["sha256"] == _hash_of({name: value for name, value in record.items() if name != "sha256"}))
+def seal_of(record: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest's other values, which an intact one holds as `sha256`."""
+    return _hash_of({name: value for name, value in record.items() if name != "sha256"})
 
 
 def _hash_of(value: object) -> str:
@@ -146,7 +146,7 @@ def complete_checkpoints(train_dir: Path) -> dict[int, dict[str, str]]:
     for path in train_dir.glob("model.ckpt-*.manifest.json"):
         try:
             record = json.loads(read_regular(path))
-            is_intact = is_sealed(record)
+            is_intact = record["sha256"] == seal_of(record)
             hashes = {name: sha256(train_dir / name) for name in record["files"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

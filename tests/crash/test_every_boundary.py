@@ -229,10 +229,10 @@ def sample(calls: list[Call]) -> list[Kill]:
 
     They come from varying saves. Before the other calls a killed run leaves what it leaves there, or an empty file.
     """
-    kinds = {call.number: call for call in calls if call.name not in MAKES_EMPTY and not call.deletes_temporary}
+    changing = {call.number: call for call in calls if call.name not in MAKES_EMPTY and not call.deletes_temporary}
     of_a_kind = defaultdict(list)
     for kill in all_kills(calls):
-        call = kinds.get(kill.before)
+        call = changing.get(kill.before)
         if call and kill.in_the_middle == (call.name == "write"):
             of_a_kind[call.kind].append(kill)
     return [kills[number % len(kills)] for number, kills in enumerate(of_a_kind.values())]
